@@ -1,0 +1,2 @@
+//! The program inside a slot.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Meeboter server.
+fn main() {}
