@@ -1,1 +1,34 @@
-//! Meeboter.
+//! The domain of Meeboter and its actors.
+//!
+//! **Who owns what.** The mailbox is the lock: every piece of mutable state has one owner, and only its owner changes
+//! it. A live bot is in exactly one mailbox.
+//!
+//! | actor | owns | tells |
+//! |---|---|---|
+//! | [`pool::actor::PoolSupervisor`] | which slots there are, reservations, which mailbox each live bot is in | slots and the queue: offers; recordings: ended bots |
+//! | [`slot::actor::SlotActor`], one a slot | the slot and the bot in it | the pool: every committed change |
+//! | [`queue::actor::QueueActor`] | the bots that wait | slots: offers; the pool: who joined and left |
+//! | [`image_pull::actor::ImagePullActor`] | pulls under way | whoever waits for them |
+//! | [`recording::actor::RecordingActor`] | recordings of ended bots | nobody |
+//! | [`reconcile::actor::Reconciler`] | nothing but its last listing | slots: what was seen |
+//! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
+//!
+//! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
+//! files (`machine`, `effects`, `policy`, `plan`, `order`) know no actix, no tokio, no clock and no randomness. What
+//! the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
+
+pub mod bot;
+pub mod ids;
+pub mod image_pull;
+pub mod journal;
+pub mod live;
+pub mod pool;
+pub mod ports;
+pub mod queue;
+pub mod reconcile;
+pub mod recording;
+pub mod slot;
+pub mod supervision;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tree;

@@ -329,9 +329,11 @@ mod tests {
 
     #[test]
     fn answers_are_flat_camel_case() {
-        let reply =
-            ReportReply { next_seq: 4, commands: Commands { should_leave: true, log_level: None } };
-        assert_eq!(serde_json::to_value(reply).expect("plain data"), serde_json::json!({"nextSeq": 4, "shouldLeave": true}));
+        let reply = ReportReply { next_seq: 4, commands: Commands { should_leave: true, log_level: None } };
+        assert_eq!(
+            serde_json::to_value(reply).expect("plain data"),
+            serde_json::json!({"nextSeq": 4, "shouldLeave": true})
+        );
         let part = serde_json::to_value(SegmentPart::Media { index: 3 }).expect("plain data");
         assert_eq!(part, serde_json::json!({"kind": "media", "index": 3}));
     }

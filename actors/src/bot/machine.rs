@@ -1,0 +1,243 @@
+//! The bot's life as pure functions: which step follows which, and what rows a step writes.
+//! No I/O, no clock, no randomness. Which container runs a bot is the slot machine's business.
+
+use super::{Bot, BotEvent, BotState, End, EndReason};
+use crate::journal::{Change, IdempotencyKey};
+use crate::recording::Recording;
+use chrono::{DateTime, Utc};
+
+/// Something that a bot says of itself, with its number in the bot's own sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Counted from 1 without gaps.
+    pub seq: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub body: ReportBody,
+}
+
+/// What a report says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReportBody {
+    /// The bot entered a state that is not final.
+    Entered(BotState),
+    /// The bot ended.
+    Ended(End),
+    /// Something to keep in the bot's history.
+    Happened {
+        /// A documented event type.
+        event_type: String,
+        /// Its data.
+        data: Option<serde_json::Value>,
+    },
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taken {
+    /// It was taken before; nothing changes.
+    Repeated,
+    /// The bot after it, and the rows to write.
+    Advanced(Box<Bot>, Vec<Change>),
+}
+
+/// A report ahead of its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The number that must come next.
+    pub expected: i64,
+}
+
+/// Takes a report in its turn. A step back in life is taken for its number only: it changes no state.
+pub fn take_report(bot: &Bot, report: Report) -> Result<Taken, Gap> {
+    if report.seq <= bot.report_seq {
+        return Ok(Taken::Repeated);
+    }
+    if report.seq != bot.report_seq + 1 {
+        return Err(Gap { expected: bot.report_seq + 1 });
+    }
+    let mut next = bot.clone();
+    next.report_seq = report.seq;
+    let mut events = Vec::new();
+    match report.body {
+        ReportBody::Entered(state) => {
+            if may_follow(bot.state, state) {
+                enter(&mut next, state, report.at);
+                events.push(event(&next, state.as_str(), report.at, None));
+            }
+        }
+        ReportBody::Ended(end) => {
+            if !bot.state.is_final() {
+                // The server's own reason for telling the bot to leave says more than the bot's "I was told to".
+                let end = match (end.reason, bot.leave) {
+                    (EndReason::LeftByRequest, Some(asked)) => {
+                        End { reason: asked, detail: asked.sentence().to_owned() }
+                    }
+                    _ => end,
+                };
+                finish(&mut next, end, report.at);
+                events.push(end_event(&next, report.at));
+            }
+        }
+        ReportBody::Happened { event_type, data } => {
+            events.push(BotEvent { bot_id: bot.id, event_type, at: report.at, data });
+        }
+    }
+    next.version += 1;
+    let mut changes = vec![Change::WriteBot(Box::new(next.clone()))];
+    changes.extend(events.into_iter().map(Change::InsertEvent));
+    Ok(Taken::Advanced(Box::new(next), changes))
+}
+
+/// Whether a life may go from `from` to `to`: forward, or between IN_CALL and RECORDING.
+pub fn may_follow(from: BotState, to: BotState) -> bool {
+    if from.is_final() || from == to {
+        return false;
+    }
+    to > from || (from, to) == (BotState::Recording, BotState::InCall)
+}
+
+/// The bot in a later state that is not final, and the rows to write.
+pub fn entered(bot: &Bot, state: BotState, now: DateTime<Utc>) -> (Bot, Vec<Change>) {
+    let mut next = bot.clone();
+    enter(&mut next, state, now);
+    next.version += 1;
+    let event = event(&next, state.as_str(), now, None);
+    let changes = vec![Change::WriteBot(Box::new(next.clone())), Change::InsertEvent(event)];
+    (next, changes)
+}
+
+/// The bot at its end, and the rows to write. A bot that has ended stays as it is.
+pub fn ended(bot: &Bot, end: End, now: DateTime<Utc>) -> (Bot, Vec<Change>) {
+    if bot.state.is_final() {
+        return (bot.clone(), Vec::new());
+    }
+    let mut next = bot.clone();
+    finish(&mut next, end, now);
+    next.version += 1;
+    let event = end_event(&next, now);
+    let changes = vec![Change::WriteBot(Box::new(next.clone())), Change::InsertEvent(event)];
+    (next, changes)
+}
+
+/// What a request creates beside its place: the bot, its recording, the client's key.
+pub fn created(bot: &Bot, idempotency: Option<IdempotencyKey>) -> Vec<Change> {
+    let mut changes = vec![Change::WriteBot(Box::new(bot.clone()))];
+    if bot.spec.recording_enabled {
+        changes.push(Change::WriteRecording(Recording::open(bot.id)));
+    }
+    changes.extend(idempotency.map(Change::InsertIdempotencyKey));
+    changes
+}
+
+/// The line in a bot's history that says which state it is in.
+pub fn state_event(bot: &Bot, now: DateTime<Utc>) -> BotEvent {
+    event(bot, bot.state.as_str(), now, None)
+}
+
+/// An end with the reason's own sentence.
+pub fn end(reason: EndReason) -> End {
+    End { reason, detail: reason.sentence().to_owned() }
+}
+
+fn enter(bot: &mut Bot, state: BotState, at: DateTime<Utc>) {
+    bot.state = state;
+    if matches!(state, BotState::InCall | BotState::Recording) && bot.joined_at.is_none() {
+        bot.joined_at = Some(at);
+    }
+}
+
+fn finish(bot: &mut Bot, end: End, at: DateTime<Utc>) {
+    bot.state = end.reason.outcome().state();
+    bot.end = Some(end);
+    bot.ended_at = Some(at);
+}
+
+fn event(bot: &Bot, event_type: &str, at: DateTime<Utc>, data: Option<serde_json::Value>) -> BotEvent {
+    BotEvent { bot_id: bot.id, event_type: event_type.to_owned(), at, data }
+}
+
+fn end_event(bot: &Bot, at: DateTime<Utc>) -> BotEvent {
+    let data = bot
+        .end
+        .as_ref()
+        .map(|end| serde_json::json!({"sub_code": end.reason.as_str(), "description": end.detail}));
+    event(bot, bot.state.as_str(), at, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    fn at(bot: &Bot) -> DateTime<Utc> {
+        bot.created_at
+    }
+
+    fn report(bot: &Bot, seq: i64, body: ReportBody) -> Result<Taken, Gap> {
+        take_report(bot, Report { seq, at: at(bot), body })
+    }
+
+    #[test]
+    fn life_goes_forward_only() {
+        use BotState::*;
+        for from in BotState::ALL {
+            for to in BotState::ALL {
+                let expected = !from.is_final() && (to > from || (from == Recording && to == InCall));
+                assert_eq!(may_follow(from, to), expected, "{from:?} → {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn final_states_stay() {
+        let bot = sample::bot(1);
+        let (done, _) = ended(&bot, end(EndReason::MeetingEnded), at(&bot));
+        let (again, changes) = ended(&done, end(EndReason::Crashed), at(&bot));
+        assert_eq!((again, changes.len()), (done, 0));
+    }
+
+    #[test]
+    fn reports_are_taken_in_order_and_once() {
+        let bot = sample::bot(1);
+        let Ok(Taken::Advanced(next, changes)) = report(&bot, 1, ReportBody::Entered(BotState::InCall))
+        else {
+            panic!("the first report is taken");
+        };
+        assert_eq!((next.report_seq, next.state, changes.len()), (1, BotState::InCall, 2));
+        assert!(next.joined_at.is_some());
+        assert_eq!(report(&next, 1, ReportBody::Entered(BotState::InCall)), Ok(Taken::Repeated));
+        assert_eq!(report(&next, 3, ReportBody::Entered(BotState::Leaving)), Err(Gap { expected: 2 }));
+    }
+
+    #[test]
+    fn a_step_back_counts_but_changes_nothing() {
+        let mut bot = sample::bot(1);
+        bot.state = BotState::Leaving;
+        let Ok(Taken::Advanced(next, changes)) = report(&bot, 1, ReportBody::Entered(BotState::InCall))
+        else {
+            panic!("its number is taken");
+        };
+        assert_eq!((next.state, next.report_seq, changes.len()), (BotState::Leaving, 1, 1));
+    }
+
+    #[test]
+    fn the_reason_for_leaving_wins_over_the_bots_word() {
+        let mut bot = sample::bot(1);
+        bot.leave = Some(EndReason::EndTime);
+        let body = ReportBody::Ended(end(EndReason::LeftByRequest));
+        let Ok(Taken::Advanced(next, _)) = report(&bot, 1, body) else { panic!("taken") };
+        assert_eq!(next.end.map(|end| end.reason), Some(EndReason::EndTime));
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for state in BotState::ALL {
+            assert_eq!(BotState::parse(state.as_str()), Some(state));
+        }
+        for reason in EndReason::ALL {
+            assert_eq!(EndReason::parse(reason.as_str()), Some(*reason));
+        }
+    }
+}

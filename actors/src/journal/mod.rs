@@ -1,0 +1,97 @@
+//! What decisions write: rows as data, and the decision that makes several of them one. The actor that commits them
+//! is in [`actor`]; how a batch is carried through faults is in [`settle`].
+
+pub mod actor;
+pub mod settle;
+
+use crate::bot::{Bot, BotEvent};
+use crate::ids::{BotId, SlotName, UserId};
+use crate::queue::QueueEntry;
+use crate::recording::Recording;
+use crate::slot::Slot;
+
+/// One row to write. A versioned row with version 1 is inserted; a later version replaces the one before it, and
+/// where the row is not at that version the whole decision is a conflict.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// `bots`, versioned.
+    WriteBot(Box<Bot>),
+    /// `bot_pool_slots`, versioned.
+    WriteSlot(Box<Slot>),
+    /// `bot_pool_slots`: the slot is gone, and its number is free again.
+    DeleteSlot {
+        /// Which.
+        name: SlotName,
+        /// The version it is at.
+        version: i64,
+    },
+    /// `events`.
+    InsertEvent(BotEvent),
+    /// `bot_pool_queue`.
+    InsertQueueEntry(QueueEntry),
+    /// `bot_pool_queue`: the bot no longer waits.
+    DeleteQueueEntry(BotId),
+    /// `recordings`, versioned.
+    WriteRecording(Recording),
+    /// `idempotency_keys`.
+    InsertIdempotencyKey(IdempotencyKey),
+}
+
+/// A client's key for a request that may be repeated, bound to the bot that it made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Whose.
+    pub user_id: UserId,
+    /// The key, as sent.
+    pub key: String,
+    /// SHA-256 of the request, so that a key is not used for two requests.
+    pub fingerprint: [u8; 32],
+    /// The bot that was made.
+    pub bot_id: BotId,
+}
+
+/// Identifies a row within a batch; a batch holds no row twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKey {
+    /// A row of `bots`.
+    Bot(BotId),
+    /// A row of `bot_pool_slots`.
+    Slot(SlotName),
+    /// A row of `bot_pool_queue`.
+    Queue(BotId),
+    /// A row of `recordings`.
+    Recording(BotId),
+    /// A row of `idempotency_keys`.
+    Idempotency(UserId, String),
+}
+
+impl Change {
+    /// The row it touches; `None` for rows that are only ever added.
+    pub fn row(&self) -> Option<RowKey> {
+        match self {
+            Self::WriteBot(bot) => Some(RowKey::Bot(bot.id)),
+            Self::WriteSlot(slot) => Some(RowKey::Slot(slot.name.clone())),
+            Self::DeleteSlot { name, .. } => Some(RowKey::Slot(name.clone())),
+            Self::InsertEvent(_) => None,
+            Self::InsertQueueEntry(entry) => Some(RowKey::Queue(entry.bot_id)),
+            Self::DeleteQueueEntry(bot_id) => Some(RowKey::Queue(*bot_id)),
+            Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
+            Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),
+        }
+    }
+}
+
+/// Rows that are written together or not at all.
+pub type Decision = Vec<Change>;
+
+/// Why a decision was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A row was not at the expected version, or a constraint refused it. Nothing of the decision was written; its
+    /// actor reloads.
+    #[error("the decision conflicts with what is stored: {0}")]
+    Conflict(String),
+    /// This process no longer leads; what became of the decision is for the new leader to see.
+    #[error("this server no longer leads")]
+    Deposed,
+}

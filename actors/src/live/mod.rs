@@ -1,0 +1,187 @@
+//! The last published state of everything, numbered, so that each websocket can be given what it still lacks.
+//!
+//! A board behind a lock rather than an actor: publishing is one map insertion, the lock is never held across
+//! anything that waits, and readers sit on other threads. Nothing is decided from it.
+
+use crate::bot::Bot;
+use crate::ids::{BotId, Platform, SlotName};
+use crate::recording::Recording;
+use crate::slot::{Slot, SlotState};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Ended bots kept for those who look; older ones are in the database.
+const ENDED_BOTS_MAX: usize = 200;
+
+/// What an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// A slot.
+    Slot(SlotName),
+    /// A bot.
+    Bot(BotId),
+    /// The line of a platform.
+    Queue(Platform),
+    /// The recording of a bot.
+    Recording(BotId),
+}
+
+/// The state of a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// As committed.
+    Slot(Arc<Slot>),
+    /// As committed.
+    Bot(Arc<Bot>),
+    /// Waiting bots, first to last.
+    Queue(Arc<[BotId]>),
+    /// As committed.
+    Recording(Arc<Recording>),
+    /// It is gone.
+    Gone,
+}
+
+/// Everything that changed after some number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes {
+    /// The number to ask from next time.
+    pub number: u64,
+    /// The latest state of each topic that changed.
+    pub entries: Vec<(Topic, Entry)>,
+}
+
+struct Board {
+    number: u64,
+    entries: BTreeMap<Topic, (u64, Entry)>,
+    ended: VecDeque<BotId>,
+}
+
+/// A handle to the board.
+#[derive(Clone)]
+pub struct Live {
+    board: Arc<Mutex<Board>>,
+    latest: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let board = Board { number: 0, entries: BTreeMap::new(), ended: VecDeque::new() };
+        Self { board: Arc::new(Mutex::new(board)), latest: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Live {
+    /// Publishes a slot; a retired one is gone.
+    pub fn slot(&self, slot: &Slot) {
+        let entry = match slot.state {
+            SlotState::Retired => Entry::Gone,
+            _ if slot.version == 0 => return,
+            _ => Entry::Slot(Arc::new(slot.clone())),
+        };
+        self.put(Topic::Slot(slot.name.clone()), entry);
+    }
+
+    /// Publishes a bot.
+    pub fn bot(&self, bot: &Bot) {
+        self.put(Topic::Bot(bot.id), Entry::Bot(Arc::new(bot.clone())));
+        if bot.state.is_final() {
+            self.forget_oldest_ended(bot.id);
+        }
+    }
+
+    /// Publishes a platform's line.
+    pub fn queue(&self, platform: &Platform, bots: Vec<BotId>) {
+        self.put(Topic::Queue(platform.clone()), Entry::Queue(bots.into()));
+    }
+
+    /// Publishes a recording.
+    pub fn recording(&self, recording: &Recording) {
+        self.put(Topic::Recording(recording.bot_id), Entry::Recording(Arc::new(recording.clone())));
+    }
+
+    /// What changed after `number`; from 0, everything there is.
+    pub fn changes_after(&self, number: u64) -> Changes {
+        let board = self.lock();
+        let entries = board
+            .entries
+            .iter()
+            .filter(|(_, (changed, entry))| *changed > number && (number > 0 || *entry != Entry::Gone))
+            .map(|(topic, (_, entry))| (topic.clone(), entry.clone()))
+            .collect();
+        Changes { number: board.number, entries }
+    }
+
+    /// Tells when there is something new: holds the latest number.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    fn put(&self, topic: Topic, entry: Entry) {
+        let number = {
+            let mut board = self.lock();
+            if board.entries.get(&topic).is_some_and(|(_, known)| *known == entry) {
+                return;
+            }
+            board.number += 1;
+            let number = board.number;
+            board.entries.insert(topic, (number, entry));
+            number
+        };
+        self.latest.send_replace(number);
+    }
+
+    fn forget_oldest_ended(&self, bot: BotId) {
+        let forgotten = {
+            let mut board = self.lock();
+            if !board.ended.contains(&bot) {
+                board.ended.push_back(bot);
+            }
+            (board.ended.len() > ENDED_BOTS_MAX).then(|| board.ended.pop_front()).flatten()
+        };
+        if let Some(bot) = forgotten {
+            let mut board = self.lock();
+            board.entries.remove(&Topic::Bot(bot));
+            board.entries.remove(&Topic::Recording(bot));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    #[test]
+    fn a_late_reader_gets_the_latest_state_of_what_changed() {
+        let live = Live::default();
+        let mut bot = sample::bot(1);
+        live.bot(&bot);
+        let seen = live.changes_after(0).number;
+        for seq in 1..=50 {
+            bot.report_seq = seq;
+            live.bot(&bot);
+        }
+        live.queue(&Platform("zoom".into()), vec![]);
+        let changes = live.changes_after(seen);
+        assert_eq!(changes.entries.len(), 2);
+        assert_eq!(changes.entries[0].1, Entry::Bot(Arc::new(bot.clone())));
+        live.bot(&bot);
+        assert_eq!(live.changes_after(changes.number).entries, []);
+    }
+
+    #[test]
+    fn ended_bots_are_bounded() {
+        let live = Live::default();
+        for id in 0..300 {
+            let mut bot = sample::bot(id);
+            bot.state = crate::bot::BotState::Done;
+            live.bot(&bot);
+        }
+        assert_eq!(live.changes_after(0).entries.len(), ENDED_BOTS_MAX);
+    }
+}

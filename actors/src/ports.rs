@@ -1,0 +1,172 @@
+//! What the domain needs of the world: a store, an engine that runs containers, a place for recordings, a clock.
+//! Traits and their data only; the implementations are the server's, the lying ones are in [`crate::testing`].
+
+use crate::bot::Bot;
+use crate::ids::{BotId, ContainerId, ContainerKey, Generation, Operation, SlotId, SlotName};
+use crate::journal::Decision;
+use crate::queue::QueueEntry;
+use crate::recording::{Joined, Recording};
+use crate::slot::Slot;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use std::ops::Range;
+use std::time::Duration;
+
+/// The time. Virtual in tests.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> DateTime<Utc>;
+}
+
+/// Numbers the batches of one leadership, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchNo(pub i64);
+
+/// Why the store did not do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A version, a constraint or a value was refused; nothing was written.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// No answer; what was sent may or may not have been written.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// Another process leads now.
+    #[error("another server leads")]
+    Deposed,
+}
+
+/// Everything that the actors are built from at start.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// All slots, with the bots in them.
+    pub slots: Vec<Slot>,
+    /// Waiting bots, with their places.
+    pub queue: Vec<(QueueEntry, Bot)>,
+    /// Recordings that are not ready or failed yet, with their bots.
+    pub recordings: Vec<(Recording, Bot)>,
+}
+
+/// The durable rows, through the one connection that leads.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes all decisions in one transaction under this number; one that was committed before under the same
+    /// number is not written again.
+    async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError>;
+    /// Whether the batch of this number is committed.
+    async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError>;
+    /// Reads what the actors are built from.
+    async fn load(&self) -> Result<Rows, StoreError>;
+    /// Reads one slot and the bot in it.
+    async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError>;
+    /// Reads one bot.
+    async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError>;
+    /// Takes `count` numbers that nobody else will get.
+    async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError>;
+}
+
+/// Why an engine did not do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DriverError {
+    /// What failed, on what, in the engine's own words.
+    pub message: String,
+    /// Whether the engine answered at all; where it did not, the outcome is unknown.
+    pub answered: bool,
+    /// Whether another try may help.
+    pub retryable: bool,
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRequest {
+    /// Which container.
+    pub key: ContainerKey,
+    /// The slot's name, for people who look at the engine.
+    pub slot_name: SlotName,
+    /// The image.
+    pub image: String,
+    /// The operation; a later one supersedes it.
+    pub operation: Operation,
+    /// The bot it will run, for people and logs.
+    pub bot_id: BotId,
+}
+
+/// What to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopRequest {
+    /// Which container.
+    pub key: ContainerKey,
+    /// Its id, where it was learnt.
+    pub container: Option<ContainerId>,
+    /// The operation; a later one supersedes it.
+    pub operation: Operation,
+    /// How long it may take to end by itself.
+    pub grace: Duration,
+}
+
+/// Whether a container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It runs.
+    Running,
+    /// It does not, and nothing of it is left.
+    Gone,
+}
+
+/// A container that an engine lists as this installation's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedContainer {
+    /// Which slot and generation it says it is.
+    pub key: ContainerKey,
+    /// Its id.
+    pub container: ContainerId,
+}
+
+/// An engine that runs containers. Every call is idempotent and has a deadline of its own. After `stop` of a
+/// generation was acknowledged, no `start` of that generation runs anything any more.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// Makes the image present on the host.
+    async fn pull(&self, image: &str) -> Result<(), DriverError>;
+    /// Starts the container of a generation; where it already runs, answers with it.
+    async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError>;
+    /// Comes back when the container is gone, with what is known of why.
+    async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError>;
+    /// Stops the container and removes what is left of it; `Ok` means known gone.
+    async fn stop(&self, request: StopRequest) -> Result<(), DriverError>;
+    /// Looks at one container.
+    async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError>;
+    /// Lists this installation's containers, all or an error.
+    async fn list(&self) -> Result<Vec<ListedContainer>, DriverError>;
+}
+
+/// Why a recording could not be joined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ArtifactsError {
+    /// What failed, on what.
+    pub message: String,
+    /// Whether another try may help.
+    pub retryable: bool,
+}
+
+/// Where segments and recordings are kept.
+#[async_trait]
+pub trait Artifacts: Send + Sync + 'static {
+    /// How many segments of a bot's generation have arrived.
+    async fn count_segments(&self, bot: BotId, generation: Generation) -> Result<u32, ArtifactsError>;
+    /// Joins the segments into one playable object at `key`; `None` where there is nothing to join.
+    async fn join(
+        &self,
+        bot: BotId,
+        generation: Generation,
+        key: &str,
+    ) -> Result<Option<Joined>, ArtifactsError>;
+}
+
+/// Makes new slots' uuids, so that the actors need no randomness of their own.
+pub trait SlotIds: Send + Sync + 'static {
+    /// A uuid never used before.
+    fn next(&self) -> SlotId;
+}

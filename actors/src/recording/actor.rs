@@ -1,0 +1,247 @@
+//! The recordings' shell: joins segments when a bot has ended, and again when late ones arrive. A bot's end does not
+//! wait for it; what a crash cuts off is resumed at start.
+
+use super::plan::{LATE_SEGMENTS, Step, joined, retry_join, step};
+use super::{Recording, RecordingState};
+use crate::bot::Bot;
+use crate::ids::{BotId, Generation};
+use crate::journal::actor::Journal;
+use crate::journal::{Change, CommitError};
+use crate::live::Live;
+use crate::ports::{Artifacts, ArtifactsError, Clock};
+use crate::supervision::DeathGuard;
+use actix::prelude::*;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Joins under way at a time: ffmpeg and the disk are shared with the bots.
+const JOINS_MAX: usize = 1;
+/// Wait before another look where the store of objects failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long after a late segment's announcement to look for it.
+const LATE_SETTLE: Duration = Duration::from_secs(5);
+
+/// A bot ended; its recording can be joined.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct BotEnded {
+    /// As it ended.
+    pub bot: Bot,
+}
+
+/// A segment of an ended bot is being uploaded.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LateSegment {
+    /// Whose.
+    pub bot_id: BotId,
+}
+
+struct Tracked {
+    recording: Recording,
+    generation: Generation,
+    ended_at: DateTime<Utc>,
+    busy: bool,
+    /// Look again when the present work is done.
+    again: bool,
+}
+
+/// See the module.
+pub struct RecordingActor {
+    tracked: BTreeMap<BotId, Tracked>,
+    stored: Vec<(Recording, Bot)>,
+    line: VecDeque<BotId>,
+    joining: usize,
+    journal: Journal,
+    artifacts: Arc<dyn Artifacts>,
+    live: Live,
+    clock: Arc<dyn Clock>,
+    log: slog::Logger,
+    _guard: DeathGuard,
+}
+
+impl RecordingActor {
+    /// Takes up the stored recordings that are neither ready nor failed.
+    pub fn new(
+        stored: Vec<(Recording, Bot)>,
+        journal: Journal,
+        artifacts: Arc<dyn Artifacts>,
+        live: Live,
+        clock: Arc<dyn Clock>,
+        log: slog::Logger,
+        guard: DeathGuard,
+    ) -> Self {
+        Self {
+            tracked: BTreeMap::new(),
+            stored,
+            line: VecDeque::new(),
+            joining: 0,
+            journal,
+            artifacts,
+            live,
+            clock,
+            log,
+            _guard: guard,
+        }
+    }
+
+    fn track(&mut self, recording: Recording, bot: &Bot, ctx: &mut Context<Self>) {
+        let Some(ended_at) = bot.ended_at else { return };
+        // A bot that never had a slot has nothing in any; its recording settles as empty.
+        let generation = bot.seat.as_ref().map_or(Generation(0), |seat| seat.generation);
+        self.forget_old();
+        let tracked = Tracked { recording, generation, ended_at, busy: false, again: false };
+        self.tracked.entry(bot.id).or_insert(tracked);
+        self.look(bot.id, ctx);
+    }
+
+    /// Recordings whose late segments are no longer accepted need no more attention.
+    fn forget_old(&mut self) {
+        let now = self.clock.now();
+        let late = TimeDelta::from_std(LATE_SEGMENTS).unwrap_or_default();
+        self.tracked.retain(|_, tracked| {
+            let settled =
+                matches!(tracked.recording.state, RecordingState::Ready(_) | RecordingState::Failed { .. });
+            tracked.busy || !settled || now - tracked.ended_at < late
+        });
+    }
+
+    fn look(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
+        let Some(tracked) = self.tracked.get_mut(&bot_id) else { return };
+        if tracked.busy {
+            tracked.again = true;
+            return;
+        }
+        tracked.busy = true;
+        self.line.push_back(bot_id);
+        self.work(ctx);
+    }
+
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        while self.joining < JOINS_MAX
+            && let Some(bot_id) = self.line.pop_front()
+        {
+            let Some(tracked) = self.tracked.get(&bot_id) else { continue };
+            self.joining += 1;
+            let job = Job {
+                recording: tracked.recording.clone(),
+                generation: tracked.generation,
+                artifacts: Arc::clone(&self.artifacts),
+                journal: self.journal.clone(),
+            };
+            ctx.spawn(job.run().into_actor(self).map(move |outcome, act, ctx| {
+                act.joining -= 1;
+                act.finished(bot_id, outcome, ctx);
+                act.work(ctx);
+            }));
+        }
+    }
+
+    fn finished(&mut self, bot_id: BotId, outcome: Outcome, ctx: &mut Context<Self>) {
+        let Some(tracked) = self.tracked.get_mut(&bot_id) else { return };
+        tracked.busy = false;
+        let mut again = std::mem::take(&mut tracked.again);
+        match outcome {
+            Outcome::Settled(recording) => {
+                slog::info!(self.log, "recording settled";
+                    "bot" => bot_id.0, "state" => recording.state.as_str(), "segments" => recording.segments);
+                self.live.recording(&recording);
+                tracked.recording = recording;
+            }
+            Outcome::Again(recording, error) => {
+                slog::warn!(self.log, "recording: trying again"; "bot" => bot_id.0, "error" => %error);
+                tracked.recording = recording;
+                again = false;
+                ctx.run_later(RETRY, move |act, ctx| act.look(bot_id, ctx));
+            }
+            Outcome::Lost(error) => {
+                slog::error!(self.log, "recording given up until restart"; "bot" => bot_id.0, "error" => %error);
+                self.tracked.remove(&bot_id);
+                return;
+            }
+        }
+        if again {
+            self.look(bot_id, ctx);
+        }
+    }
+}
+
+enum Outcome {
+    Settled(Recording),
+    Again(Recording, ArtifactsError),
+    Lost(CommitError),
+}
+
+/// One look at one recording: list, decide, commit, join, commit.
+struct Job {
+    recording: Recording,
+    generation: Generation,
+    artifacts: Arc<dyn Artifacts>,
+    journal: Journal,
+}
+
+impl Job {
+    async fn run(self) -> Outcome {
+        let bot = self.recording.bot_id;
+        let segments = match self.artifacts.count_segments(bot, self.generation).await {
+            Ok(segments) => segments,
+            Err(error) => return Outcome::Again(self.recording, error),
+        };
+        let (next, key) = match step(&self.recording, segments) {
+            Step::Rest => return Outcome::Settled(self.recording),
+            Step::Settle(next) => return self.settle(next).await,
+            Step::Join { next, key } => (next, key),
+        };
+        if let Err(error) = self.write(&next).await {
+            return Outcome::Lost(error);
+        }
+        match self.artifacts.join(bot, self.generation, &key).await {
+            Ok(object) => self.settle(joined(&next, Ok(object))).await,
+            Err(error) if retry_join(&next, error.retryable) => Outcome::Again(next, error),
+            Err(error) => self.settle(joined(&next, Err(error.message))).await,
+        }
+    }
+
+    async fn settle(&self, next: Recording) -> Outcome {
+        match self.write(&next).await {
+            Ok(()) => Outcome::Settled(next),
+            Err(error) => Outcome::Lost(error),
+        }
+    }
+
+    async fn write(&self, next: &Recording) -> Result<(), CommitError> {
+        self.journal.submit(vec![Change::WriteRecording(next.clone())]).await
+    }
+}
+
+impl Actor for RecordingActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        for (recording, bot) in std::mem::take(&mut self.stored) {
+            self.track(recording, &bot, ctx);
+        }
+    }
+}
+
+impl Handler<BotEnded> for RecordingActor {
+    type Result = ();
+
+    fn handle(&mut self, BotEnded { bot }: BotEnded, ctx: &mut Self::Context) {
+        if bot.spec.recording_enabled {
+            self.track(Recording::open(bot.id), &bot, ctx);
+        }
+    }
+}
+
+impl Handler<LateSegment> for RecordingActor {
+    type Result = ();
+
+    fn handle(&mut self, LateSegment { bot_id }: LateSegment, ctx: &mut Self::Context) {
+        if self.tracked.contains_key(&bot_id) {
+            ctx.run_later(LATE_SETTLE, move |act, ctx| act.look(bot_id, ctx));
+        }
+    }
+}

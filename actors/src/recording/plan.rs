@@ -1,0 +1,115 @@
+//! What to do with a recording whose bot has ended. Pure: the listing and the outcome of a join are arguments.
+
+use super::{Joined, Recording, RecordingState};
+use crate::ids::BotId;
+use std::time::Duration;
+
+/// How long segments of an ended bot are still accepted (and joined again).
+pub const LATE_SEGMENTS: Duration = Duration::from_secs(15 * 60);
+/// Joins that fail before the recording is given up; its segments are kept.
+pub const JOIN_ATTEMPTS_MAX: u32 = 5;
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing new.
+    Rest,
+    /// Write this, then join into `key`.
+    Join {
+        /// The recording, joining.
+        next: Recording,
+        /// The object to write.
+        key: String,
+    },
+    /// Write this.
+    Settle(Recording),
+}
+
+/// The step for a bot that has ended, of whose generation `segments` are there.
+pub fn step(recording: &Recording, segments: u32) -> Step {
+    let previous = match &recording.state {
+        RecordingState::Ready(_) | RecordingState::Failed { .. } if segments <= recording.segments => {
+            return Step::Rest;
+        }
+        RecordingState::Ready(joined) => Some(joined.clone()),
+        RecordingState::Joining { previous } => previous.clone(),
+        RecordingState::Open | RecordingState::Failed { .. } => None,
+    };
+    let mut next = recording.clone();
+    next.version += 1;
+    next.segments = segments;
+    if segments == 0 {
+        next.state = RecordingState::Failed { reason: "Nothing was recorded.".to_owned() };
+        return Step::Settle(next);
+    }
+    next.attempts += 1;
+    next.state = RecordingState::Joining { previous };
+    let key = joined_key(recording.bot_id, next.attempts);
+    Step::Join { next, key }
+}
+
+/// The recording after a join.
+pub fn joined(recording: &Recording, outcome: Result<Option<Joined>, String>) -> Recording {
+    let mut next = recording.clone();
+    next.version += 1;
+    let previous = match &recording.state {
+        RecordingState::Joining { previous } => previous.clone(),
+        RecordingState::Open | RecordingState::Ready(_) | RecordingState::Failed { .. } => None,
+    };
+    next.state = match (outcome, previous) {
+        (Ok(Some(joined)), _) => RecordingState::Ready(joined),
+        (_, Some(previous)) => RecordingState::Ready(previous),
+        (Ok(None), None) => RecordingState::Failed { reason: "Nothing was recorded.".to_owned() },
+        (Err(reason), None) => RecordingState::Failed { reason },
+    };
+    next
+}
+
+/// Whether a join that failed is worth another.
+pub fn retry_join(recording: &Recording, retryable: bool) -> bool {
+    retryable && recording.attempts < JOIN_ATTEMPTS_MAX
+}
+
+/// The object of the `attempt`-th join.
+pub fn joined_key(bot: BotId, attempt: u32) -> String {
+    format!("bots/{bot}/recordings/{attempt:02}.mp4")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(recording: &Recording) -> Recording {
+        let joined = Joined { key: "k".into(), duration_ms: 1, bytes: 1 };
+        super::joined(recording, Ok(Some(joined)))
+    }
+
+    #[test]
+    fn nothing_recorded_is_an_end_too() {
+        let Step::Settle(next) = step(&Recording::open(BotId(1)), 0) else { panic!("settles") };
+        assert_eq!((next.state.as_str(), next.version), ("failed", 2));
+    }
+
+    #[test]
+    fn late_segments_join_again_to_a_new_key_and_keep_the_old_meanwhile() {
+        let Step::Join { next, key } = step(&Recording::open(BotId(1)), 3) else { panic!("joins") };
+        let done = ready(&next);
+        assert_eq!(step(&done, 3), Step::Rest);
+        let Step::Join { next: again, key: new_key } = step(&done, 4) else { panic!("joins again") };
+        assert_ne!(key, new_key);
+        let kept = joined(&again, Err("disk full".into()));
+        assert_eq!(kept.state, done.state, "a join that fails takes nothing away");
+    }
+
+    #[test]
+    fn a_join_cut_off_by_a_crash_is_done_again() {
+        let Step::Join { next, .. } = step(&Recording::open(BotId(1)), 3) else { panic!("joins") };
+        assert!(matches!(step(&next, 3), Step::Join { .. }));
+    }
+
+    #[test]
+    fn segments_after_nothing_was_recorded_still_count() {
+        let Step::Settle(failed) = step(&Recording::open(BotId(1)), 0) else { panic!("settles") };
+        assert!(matches!(step(&failed, 2), Step::Join { .. }));
+    }
+}

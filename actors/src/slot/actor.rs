@@ -1,0 +1,435 @@
+//! One slot's shell: takes an event, asks the machine, commits, acts, publishes. It waits for its own commit and
+//! holds further events meanwhile; results of effects come back as events.
+
+use super::effects::{Effect, effects_of};
+use super::handle::{Directory, SlotHandle};
+use super::machine::{Notice, Rejection, SlotEvent, transition};
+use super::{BusyStep, Slot, SlotState, SlotTiming};
+use crate::ids::{BotId, ContainerId, Generation, Operation};
+use crate::image_pull::actor::{EnsureImage, ImagePullActor};
+use crate::journal::CommitError;
+use crate::journal::actor::Journal;
+use crate::live::Live;
+use crate::pool::actor::{PoolSupervisor, SlotPublished};
+use crate::ports::{Clock, Driver, DriverError, StartRequest, StopRequest};
+use crate::supervision::{DeathGuard, tell};
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Events held while a commit is under way; past that, reporters are told to come again.
+const HELD_MAX: usize = 64;
+/// Time between two looks at the bot's silence.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two tries to watch a container where the engine could not.
+const WATCH_RETRY: Duration = Duration::from_secs(1);
+/// What an engine may take beyond the grace before its silence counts as a failure.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Something happened to the slot.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Happened {
+    /// What.
+    pub event: SlotEvent,
+    /// Who waits for the outcome.
+    pub reply: Option<Reply>,
+}
+
+/// Where an event's outcome goes: the slot as committed, or why nothing changed.
+pub type Reply = oneshot::Sender<Result<Arc<Slot>, Refused>>;
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The machine's word.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Too much waits for the slot's commit.
+    #[error("the slot is busy committing; try again")]
+    Busy,
+    /// The store's word.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What every slot's shell is connected to.
+#[derive(Clone)]
+pub struct SlotLinks {
+    /// The writer.
+    pub journal: Journal,
+    /// The engine.
+    pub driver: Arc<dyn Driver>,
+    /// Pulls.
+    pub pulls: Addr<ImagePullActor>,
+    /// The supervisor.
+    pub pool: Addr<PoolSupervisor>,
+    /// The dashboard's state.
+    pub live: Live,
+    /// The index by bot.
+    pub directory: Arc<Directory>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Durations.
+    pub timing: SlotTiming,
+    /// The log.
+    pub log: slog::Logger,
+}
+
+/// See the module.
+pub struct SlotActor {
+    slot: Slot,
+    links: SlotLinks,
+    handle: Arc<SlotHandle>,
+    /// A commit or a reload is under way.
+    committing: bool,
+    held: VecDeque<Happened>,
+    watch: Option<(Generation, SpawnHandle)>,
+    wake: Option<SpawnHandle>,
+    /// Silence counts from here at the earliest: a restarted or sleeping server gives everyone a full grace.
+    grace_from: DateTime<Utc>,
+    last_look: DateTime<Utc>,
+    inspecting: bool,
+    guard: DeathGuard,
+}
+
+impl SlotActor {
+    /// The shell of a slot in its committed state.
+    pub fn new(slot: Slot, handle: Arc<SlotHandle>, links: SlotLinks, guard: DeathGuard) -> Self {
+        let now = links.clock.now();
+        Self {
+            slot,
+            links,
+            handle,
+            committing: false,
+            held: VecDeque::new(),
+            watch: None,
+            wake: None,
+            grace_from: now,
+            last_look: now,
+            inspecting: false,
+            guard,
+        }
+    }
+
+    fn take(&mut self, happened: Happened, ctx: &mut Context<Self>) {
+        if self.committing {
+            return self.hold(happened);
+        }
+        let Happened { event, reply } = happened;
+        let (name, now) = (event.name(), self.links.clock.now());
+        let decided = transition(&self.slot, event, &self.links.timing, now);
+        let transition = match decided {
+            Ok(transition) => transition,
+            Err(rejection) => {
+                slog::debug!(self.links.log, "event refused";
+                    "slot" => %self.slot.name, "event" => name, "reason" => %rejection);
+                return answer(reply, Err(rejection.into()));
+            }
+        };
+        if transition.changes.is_empty() {
+            return answer(reply, Ok(Arc::new(transition.next)));
+        }
+        self.committing = true;
+        let commit = self.links.journal.submit(transition.changes);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                act.commit_known(transition.next, transition.notices, name, ctx);
+                answer(reply, Ok(Arc::new(act.slot.clone())));
+                act.resume(ctx);
+            }
+            Err(CommitError::Deposed) => answer(reply, Err(CommitError::Deposed.into())),
+            Err(conflict) => {
+                slog::warn!(act.links.log, "decision refused by the store; reloading";
+                    "slot" => %act.slot.name, "event" => name, "reason" => %conflict);
+                answer(reply, Err(conflict.into()));
+                act.reload(ctx);
+            }
+        }));
+    }
+
+    /// Keeps an event for after the commit. Effects' results are never refused; reporters are, past the bound.
+    fn hold(&mut self, happened: Happened) {
+        if self.held.len() >= HELD_MAX && happened.reply.is_some() {
+            return answer(happened.reply, Err(Refused::Busy));
+        }
+        self.held.push_back(happened);
+    }
+
+    fn resume(&mut self, ctx: &mut Context<Self>) {
+        self.committing = false;
+        while !self.committing
+            && let Some(happened) = self.held.pop_front()
+        {
+            self.take(happened, ctx);
+        }
+    }
+
+    fn commit_known(
+        &mut self,
+        next: Slot,
+        notices: Vec<Notice>,
+        event: &'static str,
+        ctx: &mut Context<Self>,
+    ) {
+        let before = effects_of(&self.slot);
+        slog::debug!(self.links.log, "slot moved"; "slot" => %next.name, "event" => event,
+            "generation" => next.generation.0, "status" => next.status().map_or("retired", super::SlotStatus::as_str),
+            "bot" => next.bot().map(|bot| bot.id.0));
+        let (held, holds) = (self.slot.bot().map(|bot| bot.id), next.bot().map(|bot| bot.id));
+        if !is_running(&self.slot) && is_running(&next) {
+            self.grace_from = self.links.clock.now();
+        }
+        self.slot = next;
+        self.handle.publish(Arc::new(self.slot.clone()));
+        self.links.directory.moved(&self.handle, held, holds);
+        self.issue(&before, ctx);
+        self.publish(notices);
+        if matches!(self.slot.state, SlotState::Retired) {
+            self.guard.disarm();
+            ctx.stop();
+        }
+    }
+
+    fn publish(&self, notices: Vec<Notice>) {
+        self.links.live.slot(&self.slot);
+        if let Some(bot) = self.slot.bot() {
+            self.links.live.bot(bot);
+        }
+        let ended = notices.into_iter().map(|Notice::BotEnded(bot)| *bot).collect::<Vec<_>>();
+        for bot in &ended {
+            self.links.live.bot(bot);
+        }
+        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), ended });
+    }
+
+    /// Issues what the present state needs and the one before did not.
+    fn issue(&mut self, before: &[Effect], ctx: &mut Context<Self>) {
+        let now_needed = effects_of(&self.slot);
+        if let Some((generation, watch)) = self.watch.take_if(|(generation, _)| {
+            !now_needed.contains(&Effect::WatchContainer { generation: *generation })
+        }) {
+            slog::trace!(self.links.log, "watch ends"; "slot" => %self.slot.name, "generation" => generation.0);
+            ctx.cancel_future(watch);
+        }
+        if let Some(wake) = self.wake.take() {
+            ctx.cancel_future(wake);
+        }
+        for effect in now_needed {
+            match effect {
+                Effect::WakeAt(at) => self.wake_at(at, ctx),
+                effect if before.contains(&effect) => {}
+                Effect::PullImage { image, operation } => self.pull_image(image, operation, ctx),
+                Effect::StartContainer { generation: _, operation, bot_id } => {
+                    self.start_container(operation, bot_id, ctx)
+                }
+                Effect::WatchContainer { generation } => self.watch(generation, ctx),
+                Effect::StopContainer { generation: _, operation, container } => {
+                    self.stop_container(operation, container, ctx)
+                }
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: DateTime<Utc>, ctx: &mut Context<Self>) {
+        let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        self.wake = Some(ctx.run_later(wait, |act, ctx| {
+            act.wake = None;
+            act.take(Happened { event: SlotEvent::Woke, reply: None }, ctx);
+        }));
+    }
+
+    fn pull_image(&self, image: String, operation: Operation, ctx: &mut Context<Self>) {
+        let (reply, pulled) = oneshot::channel();
+        tell(&self.links.pulls, EnsureImage { image, reply });
+        self.effect(ctx, async move {
+            match pulled.await {
+                Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
+                Ok(Err(error)) => SlotEvent::PullFailed { operation, reason: error.message },
+                Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
+            }
+        });
+    }
+
+    fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {
+        let key = self.slot.container_key();
+        let request = StartRequest {
+            key,
+            slot_name: self.slot.name.clone(),
+            image: self.slot.image.clone(),
+            operation,
+            bot_id,
+        };
+        let (driver, limit) = (Arc::clone(&self.links.driver), self.links.timing.deploy);
+        self.effect(ctx, async move {
+            match within(limit, "start", driver.start(request)).await {
+                Ok(container) => SlotEvent::Started { generation: key.generation, operation, container },
+                Err(DriverError { message, retryable, .. }) => SlotEvent::StartFailed {
+                    generation: key.generation,
+                    operation,
+                    reason: message,
+                    retryable,
+                },
+            }
+        });
+    }
+
+    fn stop_container(&self, operation: Operation, container: Option<ContainerId>, ctx: &mut Context<Self>) {
+        let key = self.slot.container_key();
+        let grace = self.links.timing.stop_grace;
+        let driver = Arc::clone(&self.links.driver);
+        self.effect(ctx, async move {
+            let request = StopRequest { key, container, operation, grace };
+            match within(grace + STOP_DEADLINE, "stop", driver.stop(request)).await {
+                Ok(()) => SlotEvent::Stopped { generation: key.generation, operation },
+                Err(DriverError { message, answered, .. }) => {
+                    SlotEvent::StopFailed { generation: key.generation, operation, reason: message, answered }
+                }
+            }
+        });
+    }
+
+    fn watch(&mut self, generation: Generation, ctx: &mut Context<Self>) {
+        let key = self.slot.container_key();
+        let driver = Arc::clone(&self.links.driver);
+        let watched = async move {
+            loop {
+                match driver.wait_exit(key).await {
+                    Ok(note) => return SlotEvent::Exited { generation, note },
+                    Err(_) => tokio::time::sleep(WATCH_RETRY).await,
+                }
+            }
+        };
+        self.watch = Some((generation, self.effect(ctx, watched)));
+    }
+
+    fn effect(
+        &self,
+        ctx: &mut Context<Self>,
+        outcome: impl Future<Output = SlotEvent> + 'static,
+    ) -> SpawnHandle {
+        ctx.spawn(
+            outcome.into_actor(self).map(|event, act, ctx| act.take(Happened { event, reply: None }, ctx)),
+        )
+    }
+
+    /// After a conflict the row is the truth: read it behind everything submitted, and go on from there.
+    fn reload(&mut self, ctx: &mut Context<Self>) {
+        let read = self.links.journal.read_slot(self.slot.name.clone());
+        ctx.spawn(read.into_actor(self).map(|row, act, ctx| match row {
+            Ok(Some(row)) => {
+                let same = row == act.slot;
+                if !same {
+                    act.commit_known(row, vec![], "Reloaded", ctx);
+                } else {
+                    act.publish(vec![]);
+                }
+                act.resume(ctx);
+            }
+            Ok(None) if act.slot.version == 0 => {
+                act.publish(vec![]);
+                act.resume(ctx);
+            }
+            // Gone from the store: the supervisor decides what becomes of the place.
+            Ok(None) | Err(_) => ctx.stop(),
+        }));
+    }
+
+    /// Judges the bot's silence: past the first limit the engine is asked, past the second the bot is lost.
+    fn look_for_life(&mut self, ctx: &mut Context<Self>) {
+        let now = self.links.clock.now();
+        let slept =
+            now - self.last_look > chrono::TimeDelta::from_std(LIVENESS_INTERVAL * 3).unwrap_or_default();
+        self.last_look = now;
+        if slept {
+            self.grace_from = now;
+        }
+        if !is_running(&self.slot) {
+            return;
+        }
+        let heard = self.handle.heard_at().map_or(self.grace_from, |at| at.max(self.grace_from));
+        let silent = (now - heard).to_std().unwrap_or(Duration::ZERO);
+        let generation = self.slot.generation;
+        if silent >= self.links.timing.heartbeat_lost {
+            let event = SlotEvent::HeartbeatLost { generation, silent };
+            self.take(Happened { event, reply: None }, ctx);
+        } else if silent >= self.links.timing.heartbeat_suspect && !self.inspecting {
+            self.inspecting = true;
+            let (key, driver) = (self.slot.container_key(), Arc::clone(&self.links.driver));
+            let inspect = async move { within(STOP_DEADLINE, "inspect", driver.inspect(key)).await };
+            ctx.spawn(inspect.into_actor(self).map(move |seen, act, ctx| {
+                act.inspecting = false;
+                if let Ok(presence) = seen {
+                    let event = SlotEvent::Observed { generation, presence, began_at: now };
+                    act.take(Happened { event, reply: None }, ctx);
+                }
+            }));
+        }
+    }
+}
+
+fn is_running(slot: &Slot) -> bool {
+    matches!(slot.state, SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. })
+}
+
+fn answer(reply: Option<Reply>, outcome: Result<Arc<Slot>, Refused>) {
+    if let Some(reply) = reply {
+        // Whoever asked may have given up; the outcome stands in the store.
+        let _ = reply.send(outcome);
+    }
+}
+
+/// A driver call with a last deadline, for engines that forget their own.
+async fn within<T>(
+    limit: Duration,
+    call: &str,
+    outcome: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    tokio::time::timeout(limit, outcome).await.unwrap_or_else(|_| {
+        Err(DriverError {
+            message: format!("{call}: no answer within {} s", limit.as_secs()),
+            answered: false,
+            retryable: true,
+        })
+    })
+}
+
+impl Actor for SlotActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.handle.connect(ctx.address());
+        self.handle.publish(Arc::new(self.slot.clone()));
+        self.links.directory.insert(Arc::clone(&self.handle));
+        self.issue(&[], ctx);
+        self.publish(vec![]);
+        ctx.run_interval(LIVENESS_INTERVAL, Self::look_for_life);
+    }
+}
+
+impl Handler<Happened> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, happened: Happened, ctx: &mut Self::Context) {
+        self.take(happened, ctx);
+    }
+}
+
+/// Ends an actor whose slot was never stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Discard;
+
+impl Handler<Discard> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Discard, ctx: &mut Self::Context) {
+        if self.slot.version == 0 && !self.committing {
+            self.guard.disarm();
+            ctx.stop();
+        }
+    }
+}

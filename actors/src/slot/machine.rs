@@ -1,0 +1,738 @@
+//! The slot machine: which event leads where, and what rows that writes. Decides, never acts: no I/O, no clock, no
+//! randomness. `docs/slot-machine.md` is written from it.
+//!
+//! Outcomes carry the generation and operation that they belong to; what belongs to an older one is stale and
+//! changes nothing. A slot is idle again only when its container is known to be gone.
+
+use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotStatus, SlotTiming};
+use crate::bot::machine::{self as life, Report, ReportBody, Taken};
+use crate::bot::{Bot, BotState, End, EndReason, Seat};
+use crate::ids::{BotId, ContainerId, Generation, Operation};
+use crate::journal::{Change, IdempotencyKey};
+use crate::ports::Presence;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What may happen to a slot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SlotEvent {
+    /// It was given a bot.
+    Assigned {
+        /// The bot, not yet in any slot.
+        bot: Box<Bot>,
+        /// Where it comes from.
+        source: BotSource,
+    },
+    /// The image is present.
+    PullSucceeded {
+        /// Which pull.
+        operation: Operation,
+    },
+    /// The image could not be made present.
+    PullFailed {
+        /// Which pull.
+        operation: Operation,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The engine says that the container runs.
+    Started {
+        /// Whose.
+        generation: Generation,
+        /// Which start.
+        operation: Operation,
+        /// Its id.
+        container: ContainerId,
+    },
+    /// The engine says that it could not start the container.
+    StartFailed {
+        /// Whose.
+        generation: Generation,
+        /// Which start.
+        operation: Operation,
+        /// The engine's words.
+        reason: String,
+        /// Whether another try may help.
+        retryable: bool,
+    },
+    /// The bot's program asked for its assignment.
+    Claimed {
+        /// Whose.
+        generation: Generation,
+        /// Made at process start: tells one process from another.
+        nonce: Uuid,
+    },
+    /// The bot reported.
+    Reported {
+        /// Whose.
+        generation: Generation,
+        /// What.
+        report: Report,
+    },
+    /// Somebody, or an end time, wants the bot to leave.
+    LeaveRequested {
+        /// Which bot: a request for one that is gone must not hit the next.
+        bot_id: BotId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// The container ended by itself.
+    Exited {
+        /// Whose.
+        generation: Generation,
+        /// What is known of why.
+        note: String,
+    },
+    /// Somebody looked at the container.
+    Observed {
+        /// Whose.
+        generation: Generation,
+        /// What was seen.
+        presence: Presence,
+        /// When the look began: what changed since is newer.
+        began_at: DateTime<Utc>,
+    },
+    /// The bot was silent past the hard limit.
+    HeartbeatLost {
+        /// Whose.
+        generation: Generation,
+        /// For how long.
+        silent: Duration,
+    },
+    /// The container is known to be gone.
+    Stopped {
+        /// Whose.
+        generation: Generation,
+        /// Which stop.
+        operation: Operation,
+    },
+    /// The engine could not stop the container.
+    StopFailed {
+        /// Whose.
+        generation: Generation,
+        /// Which stop.
+        operation: Operation,
+        /// The engine's words.
+        reason: String,
+        /// Whether the engine answered; where it did not, the attempt does not count.
+        answered: bool,
+    },
+    /// A time that the state waits for may have come.
+    Woke,
+}
+
+/// Where an assigned bot comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BotSource {
+    /// Just asked for; the slot's commit creates it.
+    Request {
+        /// The client's key, where it sent one.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// From the queue; the slot's commit takes it off.
+    Queue,
+}
+
+impl SlotEvent {
+    /// Its name, for logs and refusals.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Assigned { .. } => "Assigned",
+            Self::PullSucceeded { .. } => "PullSucceeded",
+            Self::PullFailed { .. } => "PullFailed",
+            Self::Started { .. } => "Started",
+            Self::StartFailed { .. } => "StartFailed",
+            Self::Claimed { .. } => "Claimed",
+            Self::Reported { .. } => "Reported",
+            Self::LeaveRequested { .. } => "LeaveRequested",
+            Self::Exited { .. } => "Exited",
+            Self::Observed { .. } => "Observed",
+            Self::HeartbeatLost { .. } => "HeartbeatLost",
+            Self::Stopped { .. } => "Stopped",
+            Self::StopFailed { .. } => "StopFailed",
+            Self::Woke => "Woke",
+        }
+    }
+
+    /// The generation it belongs to, where it belongs to one.
+    fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Started { generation, .. }
+            | Self::StartFailed { generation, .. }
+            | Self::Claimed { generation, .. }
+            | Self::Reported { generation, .. }
+            | Self::Exited { generation, .. }
+            | Self::Observed { generation, .. }
+            | Self::HeartbeatLost { generation, .. }
+            | Self::Stopped { generation, .. }
+            | Self::StopFailed { generation, .. } => Some(*generation),
+            Self::Assigned { .. }
+            | Self::PullSucceeded { .. }
+            | Self::PullFailed { .. }
+            | Self::LeaveRequested { .. }
+            | Self::Woke => None,
+        }
+    }
+
+    /// The operation whose outcome it is, where it is one.
+    fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::PullSucceeded { operation }
+            | Self::PullFailed { operation, .. }
+            | Self::StartFailed { operation, .. }
+            | Self::Stopped { operation, .. }
+            | Self::StopFailed { operation, .. } => Some(*operation),
+            // A late "it runs" of an earlier operation is still evidence about this generation's container.
+            Self::Started { .. }
+            | Self::Assigned { .. }
+            | Self::Claimed { .. }
+            | Self::Reported { .. }
+            | Self::LeaveRequested { .. }
+            | Self::Exited { .. }
+            | Self::Observed { .. }
+            | Self::HeartbeatLost { .. }
+            | Self::Woke => None,
+        }
+    }
+}
+
+/// What an event leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// The slot afterwards.
+    pub next: Slot,
+    /// Rows to write, together; empty: nothing changed.
+    pub changes: Vec<Change>,
+    /// What others must hear, once it is written.
+    pub notices: Vec<Notice>,
+}
+
+/// What others must hear.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// A bot ended.
+    BotEnded(Box<Bot>),
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// It belongs to an older generation or operation.
+    #[error("{event} belongs to the past of this slot")]
+    Stale {
+        /// The event.
+        event: &'static str,
+    },
+    /// It cannot happen in this state.
+    #[error("{event} cannot happen while the slot is {from}")]
+    Illegal {
+        /// The state.
+        from: &'static str,
+        /// The event.
+        event: &'static str,
+    },
+    /// Another process has claimed this generation.
+    #[error("another process has claimed this generation")]
+    Fenced,
+    /// A report ahead of its turn.
+    #[error("report {expected} must come first")]
+    Gap {
+        /// The number that must come next.
+        expected: i64,
+    },
+}
+
+type Decided = Result<Transition, Rejection>;
+
+/// Decides what an event leads to.
+pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateTime<Utc>) -> Decided {
+    let name = event.name();
+    if event.generation().is_some_and(|generation| generation != slot.generation)
+        || event.operation().is_some_and(|operation| operation != slot.operation)
+    {
+        return Err(Rejection::Stale { event: name });
+    }
+    let step = Step { slot, timing, now, event: name };
+    match &slot.state {
+        SlotState::Idle { .. } => step.idle(event),
+        SlotState::Deploying { bot, step: at, attempts, deadline } => {
+            step.deploying(bot, *at, *attempts, *deadline, event)
+        }
+        SlotState::Busy { bot, container, step: BusyStep::Running { leave_at } } => {
+            step.running(bot, container, *leave_at, event)
+        }
+        SlotState::Busy { bot, container, step: BusyStep::Leaving { until } } => {
+            step.leaving(bot, container, *until, event)
+        }
+        SlotState::Busy { bot, container, step: BusyStep::Stopping } => step.stopping(bot, container, event),
+        SlotState::Error { step: at, .. } => step.error(*at, event),
+        SlotState::Retired => step.illegal(),
+    }
+}
+
+/// One event in one state: what every edge needs at hand.
+struct Step<'a> {
+    slot: &'a Slot,
+    timing: &'a SlotTiming,
+    now: DateTime<Utc>,
+    event: &'static str,
+}
+
+impl Step<'_> {
+    fn idle(&self, event: SlotEvent) -> Decided {
+        match event {
+            SlotEvent::Assigned { bot, source } => self.assign(*bot, source),
+            SlotEvent::Woke | SlotEvent::Observed { .. } | SlotEvent::Exited { .. } => self.unchanged(),
+            SlotEvent::Stopped { .. } => self.unchanged(),
+            SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
+                self.stale()
+            }
+            SlotEvent::LeaveRequested { .. } | SlotEvent::Started { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::StartFailed { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
+        }
+    }
+
+    fn deploying(
+        &self,
+        bot: &Bot,
+        at: DeployStep,
+        attempts: u32,
+        deadline: DateTime<Utc>,
+        event: SlotEvent,
+    ) -> Decided {
+        let pulling = matches!(at, DeployStep::Pulling);
+        match event {
+            SlotEvent::PullSucceeded { .. } if pulling => {
+                self.start(bot, attempts, self.after(self.timing.deploy))
+            }
+            SlotEvent::PullFailed { reason, .. } if pulling => self.fail_deploy(bot, reason),
+            SlotEvent::Started { container, .. } => self.run(bot, Some(container), None),
+            SlotEvent::Claimed { nonce, .. } => self.run(bot, None, Some(nonce)),
+            SlotEvent::Observed { presence: Presence::Running, .. } if !pulling => self.run(bot, None, None),
+            SlotEvent::StartFailed { reason, retryable, .. } if matches!(at, DeployStep::Starting) => {
+                if retryable && attempts + 1 < self.timing.start_attempts {
+                    let at = self.after(self.timing.start_retry);
+                    self.deploy(bot, DeployStep::Retrying { at }, attempts + 1, deadline)
+                } else {
+                    self.fail_deploy(bot, reason)
+                }
+            }
+            SlotEvent::Exited { note, .. } => self.fail_deploy(bot, note),
+            SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => {
+                self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
+            }
+            SlotEvent::Woke if self.now >= deadline => self.fail_deploy(bot, self.overdue(at)),
+            SlotEvent::Woke => match at {
+                DeployStep::Retrying { at } if self.now >= at => self.start(bot, attempts, deadline),
+                _ => self.unchanged(),
+            },
+            // "Not there yet" is what a container in the making looks like.
+            SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::LeaveRequested { .. } | SlotEvent::StartFailed { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
+            SlotEvent::Assigned { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
+                self.illegal()
+            }
+            SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
+        }
+    }
+
+    fn running(
+        &self,
+        bot: &Bot,
+        container: &Option<ContainerId>,
+        leave_at: DateTime<Utc>,
+        event: SlotEvent,
+    ) -> Decided {
+        match event {
+            SlotEvent::Started { container: named, .. } => self.learn_container(bot, container, named),
+            SlotEvent::Claimed { nonce, .. } => self.claim(bot, nonce),
+            SlotEvent::Reported { report, .. } => self.report(bot, container, report),
+            SlotEvent::LeaveRequested { bot_id, reason } if bot_id == bot.id => {
+                self.leave(bot, container, reason)
+            }
+            SlotEvent::Woke if self.now >= leave_at => self.leave(bot, container, self.time_limit(bot)),
+            SlotEvent::Woke => self.unchanged(),
+            SlotEvent::Exited { note, .. } => self.stop(bot, container.clone(), Some(crash(bot, note))),
+            SlotEvent::Observed { presence: Presence::Gone, began_at, .. }
+                if began_at > self.slot.changed_at =>
+            {
+                self.stop(bot, container.clone(), Some(crash(bot, "the engine no longer has it".to_owned())))
+            }
+            SlotEvent::HeartbeatLost { silent, .. } => self.stop(bot, container.clone(), Some(lost(silent))),
+            SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
+                self.illegal()
+            }
+        }
+    }
+
+    fn leaving(
+        &self,
+        bot: &Bot,
+        container: &Option<ContainerId>,
+        until: DateTime<Utc>,
+        event: SlotEvent,
+    ) -> Decided {
+        match event {
+            SlotEvent::Started { container: named, .. } => self.learn_container(bot, container, named),
+            SlotEvent::Claimed { nonce, .. } => self.claim(bot, nonce),
+            SlotEvent::Reported { report, .. } => self.report(bot, container, report),
+            SlotEvent::LeaveRequested { bot_id, reason } if bot_id == bot.id => self.note_leave(bot, reason),
+            SlotEvent::Woke if self.now >= until => self.stop(bot, container.clone(), Some(left(bot))),
+            SlotEvent::Exited { note, .. } => self.stop(bot, container.clone(), Some(crash(bot, note))),
+            SlotEvent::Observed { presence: Presence::Gone, began_at, .. }
+                if began_at > self.slot.changed_at =>
+            {
+                self.stop(bot, container.clone(), Some(crash(bot, "the engine no longer has it".to_owned())))
+            }
+            SlotEvent::HeartbeatLost { silent, .. } => self.stop(bot, container.clone(), Some(lost(silent))),
+            SlotEvent::Woke | SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
+                self.illegal()
+            }
+        }
+    }
+
+    fn stopping(&self, bot: &Bot, container: &Option<ContainerId>, event: SlotEvent) -> Decided {
+        match event {
+            SlotEvent::Stopped { .. } => self.free(),
+            SlotEvent::StopFailed { reason, answered, .. } => {
+                self.fail(container.clone(), format!("stop: {reason}"), u32::from(answered), vec![])
+            }
+            // The bot may not have heard that its last report was taken.
+            SlotEvent::Reported { report, .. } if report.seq <= bot.report_seq => self.unchanged(),
+            SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => self.unchanged(),
+            SlotEvent::Exited { .. } | SlotEvent::Observed { .. } | SlotEvent::Woke => self.unchanged(),
+            SlotEvent::Started { .. } | SlotEvent::HeartbeatLost { .. } => self.stale(),
+            SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::LeaveRequested { .. } => {
+                self.stale()
+            }
+            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::Assigned { .. } | SlotEvent::StartFailed { .. } => self.illegal(),
+        }
+    }
+
+    fn error(&self, at: RecoveryStep, event: SlotEvent) -> Decided {
+        match (event, at) {
+            (SlotEvent::Woke, RecoveryStep::Waiting { until }) if self.now >= until => self.recover(),
+            (SlotEvent::Stopped { .. }, RecoveryStep::Stopping) => self.recovered(),
+            (SlotEvent::StopFailed { reason, answered, .. }, RecoveryStep::Stopping) => {
+                self.recovery_failed(reason, answered)
+            }
+            (SlotEvent::Woke | SlotEvent::Observed { .. } | SlotEvent::Exited { .. }, _) => self.unchanged(),
+            (SlotEvent::Started { .. } | SlotEvent::StartFailed { .. }, _) => self.stale(),
+            (SlotEvent::Claimed { .. } | SlotEvent::Reported { .. }, _) => self.stale(),
+            (SlotEvent::LeaveRequested { .. } | SlotEvent::HeartbeatLost { .. }, _) => self.stale(),
+            (SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. }, _) => self.stale(),
+            (SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. }, RecoveryStep::Waiting { .. }) => {
+                self.stale()
+            }
+            (SlotEvent::Assigned { .. }, _) => self.illegal(),
+        }
+    }
+
+    // --- edges -------------------------------------------------------------------------------------------------
+
+    fn assign(&self, bot: Bot, source: BotSource) -> Decided {
+        let generation = self.slot.generation.next();
+        let mut bot = bot;
+        bot.state = BotState::Deploying;
+        bot.deployed_at = Some(self.now);
+        bot.seat = Some(Seat { slot: self.slot.name.clone(), generation });
+        let mut changes = match source {
+            BotSource::Request { idempotency } => life::created(&bot, idempotency),
+            BotSource::Queue => {
+                bot.version += 1;
+                vec![Change::WriteBot(Box::new(bot.clone())), Change::DeleteQueueEntry(bot.id)]
+            }
+        };
+        changes.push(Change::InsertEvent(life::state_event(&bot, self.now)));
+        let state = SlotState::Deploying {
+            bot: Box::new(bot),
+            step: DeployStep::Pulling,
+            attempts: 0,
+            deadline: self.after(self.timing.pull),
+        };
+        let mut next = self.operated(state);
+        next.generation = generation;
+        self.write(next, changes, vec![])
+    }
+
+    fn start(&self, bot: &Bot, attempts: u32, deadline: DateTime<Utc>) -> Decided {
+        let state = SlotState::Deploying {
+            bot: Box::new(bot.clone()),
+            step: DeployStep::Starting,
+            attempts,
+            deadline,
+        };
+        self.write(self.operated(state), vec![], vec![])
+    }
+
+    fn deploy(&self, bot: &Bot, step: DeployStep, attempts: u32, deadline: DateTime<Utc>) -> Decided {
+        let state = SlotState::Deploying { bot: Box::new(bot.clone()), step, attempts, deadline };
+        self.write(self.moved(state), vec![], vec![])
+    }
+
+    /// The first evidence that the container runs.
+    fn run(&self, bot: &Bot, container: Option<ContainerId>, nonce: Option<Uuid>) -> Decided {
+        let (mut bot, mut changes) = life::entered(bot, BotState::JoiningCall, self.now);
+        if nonce.is_some() {
+            bot.nonce = nonce;
+            changes = rewrite(&bot, changes);
+        }
+        let longest = self.after(self.timing.max_duration);
+        let leave_at = bot.spec.end_at.map_or(longest, |end_at| end_at.min(longest));
+        let state = SlotState::Busy { bot: Box::new(bot), container, step: BusyStep::Running { leave_at } };
+        self.write(self.moved(state), changes, vec![])
+    }
+
+    fn learn_container(&self, bot: &Bot, known: &Option<ContainerId>, named: ContainerId) -> Decided {
+        if known.is_some() {
+            return self.unchanged();
+        }
+        self.with_bot(bot.clone(), Some(named), vec![])
+    }
+
+    fn claim(&self, bot: &Bot, nonce: Uuid) -> Decided {
+        match bot.nonce {
+            Some(known) if known == nonce => self.unchanged(),
+            Some(_) => Err(Rejection::Fenced),
+            None => {
+                let mut bot = bot.clone();
+                bot.nonce = Some(nonce);
+                self.only_bot(bot)
+            }
+        }
+    }
+
+    fn report(&self, bot: &Bot, container: &Option<ContainerId>, report: Report) -> Decided {
+        // A program that nobody claimed for has no business reporting.
+        if bot.nonce.is_none() {
+            return self.illegal();
+        }
+        let leaves = matches!(report.body, ReportBody::Entered(BotState::Leaving));
+        match life::take_report(bot, report).map_err(|gap| Rejection::Gap { expected: gap.expected })? {
+            Taken::Repeated => self.unchanged(),
+            Taken::Advanced(next, changes) if next.state.is_final() => {
+                let ended = Notice::BotEnded(next.clone());
+                let state =
+                    SlotState::Busy { bot: next, container: container.clone(), step: BusyStep::Stopping };
+                self.write(self.operated(state), changes, vec![ended])
+            }
+            Taken::Advanced(next, changes) if leaves && self.is_running() => {
+                let step = BusyStep::Leaving { until: self.after(self.timing.leave_grace) };
+                let state = SlotState::Busy { bot: next, container: container.clone(), step };
+                self.write(self.moved(state), changes, vec![])
+            }
+            Taken::Advanced(next, changes) => {
+                let slot = replaced_bot(self.slot, *next);
+                Ok(Transition { next: slot, changes, notices: vec![] })
+            }
+        }
+    }
+
+    fn leave(&self, bot: &Bot, container: &Option<ContainerId>, reason: EndReason) -> Decided {
+        let mut bot = bot.clone();
+        bot.leave.get_or_insert(reason);
+        bot.version += 1;
+        let changes = vec![Change::WriteBot(Box::new(bot.clone()))];
+        let step = BusyStep::Leaving { until: self.after(self.timing.leave_grace) };
+        let state = SlotState::Busy { bot: Box::new(bot), container: container.clone(), step };
+        self.write(self.moved(state), changes, vec![])
+    }
+
+    /// A wish to leave for a bot that is leaving already: kept, if it is the first.
+    fn note_leave(&self, bot: &Bot, reason: EndReason) -> Decided {
+        if bot.leave.is_some() {
+            return self.unchanged();
+        }
+        let mut bot = bot.clone();
+        bot.leave = Some(reason);
+        self.only_bot(bot)
+    }
+
+    fn stop(&self, bot: &Bot, container: Option<ContainerId>, end: Option<End>) -> Decided {
+        let (bot, changes, notices) = self.ended(bot, end);
+        let state = SlotState::Busy { bot: Box::new(bot), container, step: BusyStep::Stopping };
+        self.write(self.operated(state), changes, notices)
+    }
+
+    fn free(&self) -> Decided {
+        self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
+    }
+
+    fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
+        let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
+        let (_, changes, notices) = self.ended(bot, Some(end));
+        let mut transition = self.fail(None, reason, 0, changes)?;
+        transition.notices = notices;
+        Ok(transition)
+    }
+
+    fn fail(
+        &self,
+        container: Option<ContainerId>,
+        reason: String,
+        attempts: u32,
+        changes: Vec<Change>,
+    ) -> Decided {
+        let step = RecoveryStep::Waiting { until: self.after(self.timing.recovery_delay) };
+        let state = SlotState::Error { reason, attempts, since: self.now, container, step };
+        self.write(self.moved(state), changes, vec![])
+    }
+
+    fn recover(&self) -> Decided {
+        let mut next = self.operated(self.slot.state.clone());
+        if let SlotState::Error { step, .. } = &mut next.state {
+            *step = RecoveryStep::Stopping;
+        }
+        self.write(next, vec![], vec![])
+    }
+
+    fn recovered(&self) -> Decided {
+        match &self.slot.state {
+            // An engine that failed this often is not trusted with the slot again: the pool grows a new one.
+            SlotState::Error { attempts, .. } if *attempts >= self.timing.recovery_attempts => {
+                let next = Slot { state: SlotState::Retired, changed_at: self.now, ..self.slot.clone() };
+                let delete = Change::DeleteSlot { name: next.name.clone(), version: next.version };
+                Ok(Transition { next, changes: vec![delete], notices: vec![] })
+            }
+            _ => self.free(),
+        }
+    }
+
+    fn recovery_failed(&self, failure: String, answered: bool) -> Decided {
+        let mut next = self.moved(self.slot.state.clone());
+        if let SlotState::Error { reason, attempts, step, .. } = &mut next.state {
+            *attempts += u32::from(answered);
+            *reason = format!("stop: {failure}");
+            let factor = (*attempts).clamp(1, 6);
+            *step = RecoveryStep::Waiting { until: self.after(self.timing.recovery_delay * factor) };
+        }
+        self.write(next, vec![], vec![])
+    }
+
+    // --- parts of edges ----------------------------------------------------------------------------------------
+
+    fn ended(&self, bot: &Bot, end: Option<End>) -> (Bot, Vec<Change>, Vec<Notice>) {
+        let Some(end) = end.filter(|_| !bot.state.is_final()) else { return (bot.clone(), vec![], vec![]) };
+        let (bot, changes) = life::ended(bot, end, self.now);
+        let notice = Notice::BotEnded(Box::new(bot.clone()));
+        (bot, changes, vec![notice])
+    }
+
+    /// The slot in another state.
+    fn moved(&self, state: SlotState) -> Slot {
+        Slot { state, changed_at: self.now, ..self.slot.clone() }
+    }
+
+    /// The slot in another state that has an operation of its own under way.
+    fn operated(&self, state: SlotState) -> Slot {
+        Slot { operation: self.slot.operation.next(), ..self.moved(state) }
+    }
+
+    fn write(&self, mut next: Slot, mut changes: Vec<Change>, notices: Vec<Notice>) -> Decided {
+        next.version += 1;
+        changes.push(Change::WriteSlot(Box::new(next.clone())));
+        Ok(Transition { next, changes, notices })
+    }
+
+    /// The same state with a bot that changed; the bot's row alone is written.
+    fn only_bot(&self, mut bot: Bot) -> Decided {
+        bot.version += 1;
+        let changes = vec![Change::WriteBot(Box::new(bot.clone()))];
+        Ok(Transition { next: replaced_bot(self.slot, bot), changes, notices: vec![] })
+    }
+
+    fn with_bot(&self, bot: Bot, named: Option<ContainerId>, changes: Vec<Change>) -> Decided {
+        let mut next = replaced_bot(self.slot, bot);
+        if let SlotState::Busy { container, .. } = &mut next.state {
+            *container = named;
+        }
+        self.write(next, changes, vec![])
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.slot.state, SlotState::Busy { step: BusyStep::Running { .. }, .. })
+    }
+
+    fn time_limit(&self, bot: &Bot) -> EndReason {
+        match bot.spec.end_at {
+            Some(end_at) if self.now >= end_at => EndReason::EndTime,
+            _ => EndReason::MaxDuration,
+        }
+    }
+
+    fn overdue(&self, at: DeployStep) -> String {
+        match at {
+            DeployStep::Pulling => format!("image {} was not there in time", self.slot.image),
+            DeployStep::Starting | DeployStep::Retrying { .. } => {
+                "the container did not start in time".to_owned()
+            }
+        }
+    }
+
+    fn after(&self, duration: Duration) -> DateTime<Utc> {
+        chrono::TimeDelta::from_std(duration)
+            .ok()
+            .and_then(|delta| self.now.checked_add_signed(delta))
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    fn unchanged(&self) -> Decided {
+        Ok(Transition { next: self.slot.clone(), changes: vec![], notices: vec![] })
+    }
+
+    fn stale(&self) -> Decided {
+        Err(Rejection::Stale { event: self.event })
+    }
+
+    fn illegal(&self) -> Decided {
+        let from = self.slot.status().map_or("retired", SlotStatus::as_str);
+        Err(Rejection::Illegal { from, event: self.event })
+    }
+}
+
+fn replaced_bot(slot: &Slot, bot: Bot) -> Slot {
+    let mut next = slot.clone();
+    if let SlotState::Busy { bot: held, .. } | SlotState::Deploying { bot: held, .. } = &mut next.state {
+        **held = bot;
+    }
+    next
+}
+
+/// The bot's row in `changes` replaced by this bot.
+fn rewrite(bot: &Bot, changes: Vec<Change>) -> Vec<Change> {
+    changes
+        .into_iter()
+        .map(|change| match change {
+            Change::WriteBot(_) => Change::WriteBot(Box::new(bot.clone())),
+            other => other,
+        })
+        .collect()
+}
+
+/// The end of a bot whose container ended by itself: what was asked for if it was asked to leave, else a crash.
+fn crash(bot: &Bot, note: String) -> End {
+    match bot.leave {
+        Some(reason) => life::end(reason),
+        None => End { reason: EndReason::Crashed, detail: format!("The bot's container ended: {note}.") },
+    }
+}
+
+/// The end of a bot that did not finish leaving within its grace.
+fn left(bot: &Bot) -> End {
+    life::end(bot.leave.unwrap_or(EndReason::LeftByRequest))
+}
+
+fn lost(silent: Duration) -> End {
+    let detail = format!("No heartbeat for {} s.", silent.as_secs());
+    End { reason: EndReason::HeartbeatLost, detail }
+}

@@ -1,0 +1,238 @@
+//! A slot: a reserved place on a host with a cached image, and the bot in it. Plain data; the rules are in
+//! [`machine`], what must be under way in a state is in [`effects`].
+
+pub mod actor;
+pub mod effects;
+pub mod handle;
+pub mod machine;
+#[cfg(test)]
+mod table;
+
+use crate::bot::Bot;
+use crate::ids::{ContainerId, ContainerKey, Generation, Operation, Platform, SlotId, SlotName};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One slot, as the row in `bot_pool_slots` holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// `pool-<platform>-NNN`.
+    pub name: SlotName,
+    /// What its containers know it by.
+    pub id: SlotId,
+    /// The platform it serves.
+    pub platform: Platform,
+    /// The image of its containers.
+    pub image: String,
+    /// Counts assignments.
+    pub generation: Generation,
+    /// Counts operations on its containers.
+    pub operation: Operation,
+    /// Counts writes of the row; 0: not written yet.
+    pub version: i64,
+    /// When it last changed.
+    pub changed_at: DateTime<Utc>,
+    /// Where it is.
+    pub state: SlotState,
+}
+
+/// Where a slot is, with what belongs to that state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SlotState {
+    /// Free, and its last container is known to be gone.
+    Idle {
+        /// When its last bot left it; `None`: never used.
+        last_used_at: Option<DateTime<Utc>>,
+    },
+    /// Has a bot whose container is being started.
+    Deploying {
+        /// The bot.
+        bot: Box<Bot>,
+        /// How far.
+        step: DeployStep,
+        /// Starts that failed so far.
+        attempts: u32,
+        /// When it gives up.
+        deadline: DateTime<Utc>,
+    },
+    /// Its container runs, or is being stopped.
+    Busy {
+        /// The bot; has ended where the step is `Stopping`.
+        bot: Box<Bot>,
+        /// The container, where the engine has named it.
+        container: Option<ContainerId>,
+        /// How far.
+        step: BusyStep,
+    },
+    /// Something failed; holds no bot. Its container may still be there.
+    Error {
+        /// What failed, in the engine's words.
+        reason: String,
+        /// Recoveries that the engine answered with a failure.
+        attempts: u32,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// The container, where the engine has named it.
+        container: Option<ContainerId>,
+        /// How far recovery is.
+        step: RecoveryStep,
+    },
+    /// Removed from the pool. Never stored: the commit that enters it deletes the row.
+    Retired,
+}
+
+/// How far a start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeployStep {
+    /// The image is being made present.
+    Pulling,
+    /// The container is being started.
+    Starting,
+    /// A start failed; the next one begins then.
+    Retrying {
+        /// When.
+        at: DateTime<Utc>,
+    },
+}
+
+/// How far a running bot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusyStep {
+    /// The container runs.
+    Running {
+        /// When the bot is told to leave: its end time, or the longest allowed meeting.
+        leave_at: DateTime<Utc>,
+    },
+    /// The bot is leaving by its own or by request; it is stopped then if it has not ended.
+    Leaving {
+        /// When patience ends.
+        until: DateTime<Utc>,
+    },
+    /// The bot has ended; its container is being stopped and removed.
+    Stopping,
+}
+
+/// How far a recovery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryStep {
+    /// The next attempt begins then.
+    Waiting {
+        /// When.
+        until: DateTime<Utc>,
+    },
+    /// What is left of the container is being stopped and removed.
+    Stopping,
+}
+
+/// The four states that users see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotStatus {
+    /// Free.
+    Idle,
+    /// Starting a bot.
+    Deploying,
+    /// Running or stopping a bot.
+    Busy,
+    /// Out of order.
+    Error,
+}
+
+impl SlotStatus {
+    /// The name as stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Deploying => "deploying",
+            Self::Busy => "busy",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Slot {
+    /// A slot that is not stored yet; its first assignment stores it.
+    pub fn vacant(name: SlotName, id: SlotId, platform: Platform, image: String, now: DateTime<Utc>) -> Self {
+        Self {
+            name,
+            id,
+            platform,
+            image,
+            generation: Generation(0),
+            operation: Operation(0),
+            version: 0,
+            changed_at: now,
+            state: SlotState::Idle { last_used_at: None },
+        }
+    }
+
+    /// The state as users see it; a retired slot has none.
+    pub fn status(&self) -> Option<SlotStatus> {
+        match self.state {
+            SlotState::Idle { .. } => Some(SlotStatus::Idle),
+            SlotState::Deploying { .. } => Some(SlotStatus::Deploying),
+            SlotState::Busy { .. } => Some(SlotStatus::Busy),
+            SlotState::Error { .. } => Some(SlotStatus::Error),
+            SlotState::Retired => None,
+        }
+    }
+
+    /// The bot in it, live or just ended.
+    pub fn bot(&self) -> Option<&Bot> {
+        match &self.state {
+            SlotState::Deploying { bot, .. } | SlotState::Busy { bot, .. } => Some(bot),
+            SlotState::Idle { .. } | SlotState::Error { .. } | SlotState::Retired => None,
+        }
+    }
+
+    /// The container of the present generation.
+    pub fn container_key(&self) -> ContainerKey {
+        ContainerKey { slot: self.id, generation: self.generation }
+    }
+}
+
+/// The durations that the slot machine goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotTiming {
+    /// From the end of the pull to the first evidence that the container runs.
+    pub deploy: Duration,
+    /// The longest pull.
+    pub pull: Duration,
+    /// Wait before another start after one that failed.
+    pub start_retry: Duration,
+    /// Starts before a bot ends as `deploy_failed`.
+    pub start_attempts: u32,
+    /// From the wish to leave to the stop, for the end of the recording and its upload.
+    pub leave_grace: Duration,
+    /// How long a container may take to end by itself when it is stopped.
+    pub stop_grace: Duration,
+    /// The longest meeting.
+    pub max_duration: Duration,
+    /// Wait before a recovery; grows with the attempts.
+    pub recovery_delay: Duration,
+    /// Recoveries that the engine answered with a failure before the slot is given up.
+    pub recovery_attempts: u32,
+    /// Silence after which the engine is asked.
+    pub heartbeat_suspect: Duration,
+    /// Silence after which the bot is lost.
+    pub heartbeat_lost: Duration,
+}
+
+impl Default for SlotTiming {
+    fn default() -> Self {
+        Self {
+            deploy: Duration::from_secs(600),
+            pull: Duration::from_secs(1200),
+            start_retry: Duration::from_secs(2),
+            start_attempts: 3,
+            leave_grace: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(10),
+            max_duration: Duration::from_secs(4 * 3600),
+            recovery_delay: Duration::from_secs(10),
+            recovery_attempts: 3,
+            heartbeat_suspect: Duration::from_secs(45),
+            heartbeat_lost: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Builds the actors from the stored rows and connects them. All of them share the arbiter that this runs on.
+
+use crate::image_pull::actor::ImagePullActor;
+use crate::journal::actor::{Journal, JournalActor};
+use crate::live::Live;
+use crate::pool::PoolSettings;
+use crate::pool::actor::{Connect, PoolSupervisor};
+use crate::ports::{Artifacts, Clock, Driver, Rows, SlotIds, Store};
+use crate::queue::actor::QueueActor;
+use crate::reconcile::actor::Reconciler;
+use crate::recording::actor::RecordingActor;
+use crate::slot::SlotTiming;
+use crate::slot::actor::SlotLinks;
+use crate::slot::handle::Directory;
+use crate::supervision::{DeathGuard, tell};
+use actix::prelude::*;
+use std::sync::Arc;
+
+/// What the actors need of the world.
+#[derive(Clone)]
+pub struct Ports {
+    /// Durable rows.
+    pub store: Arc<dyn Store>,
+    /// The engine.
+    pub driver: Arc<dyn Driver>,
+    /// Recordings.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// New slots' uuids.
+    pub slot_ids: Arc<dyn SlotIds>,
+    /// Called with a sentence when this process must stop deciding: leadership is lost, or an actor that nobody
+    /// rebuilds has died.
+    pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// The log.
+    pub log: slog::Logger,
+}
+
+/// The addresses of what was built.
+#[derive(Clone)]
+pub struct Tree {
+    /// New bots, and wishes for live ones.
+    pub pool: Addr<PoolSupervisor>,
+    /// Waiting bots.
+    pub queue: Addr<QueueActor>,
+    /// Recordings.
+    pub recordings: Addr<RecordingActor>,
+    /// Listings.
+    pub reconciler: Addr<Reconciler>,
+    /// The writer.
+    pub journal: Addr<JournalActor>,
+    /// Slots by uuid and by bot.
+    pub directory: Arc<Directory>,
+    /// Published state.
+    pub live: Live,
+}
+
+impl Tree {
+    /// Builds and starts everything. `rows` must have been read with the lead in hand.
+    pub fn start(ports: &Ports, rows: Rows, settings: PoolSettings, timing: SlotTiming) -> Self {
+        let live = Live::default();
+        let directory = Arc::new(Directory::default());
+        let deposed = {
+            let on_fatal = Arc::clone(&ports.on_fatal);
+            Arc::new(move || on_fatal("this server no longer leads"))
+        };
+        let journal =
+            JournalActor::new(Arc::clone(&ports.store), deposed, guard(ports, "the Journal died")).start();
+        let pulls =
+            ImagePullActor::new(Arc::clone(&ports.driver), guard(ports, "the ImagePullActor died")).start();
+        let queue_max = settings.queue_max;
+        let make_links = {
+            let (ports, journal, live, directory) =
+                (ports.clone(), Journal::new(journal.clone()), live.clone(), Arc::clone(&directory));
+            Box::new(move |pool| SlotLinks {
+                journal,
+                driver: ports.driver,
+                pulls,
+                pool,
+                live,
+                directory,
+                clock: ports.clock,
+                timing,
+                log: ports.log,
+            })
+        };
+        let waiting: Vec<_> =
+            rows.queue.iter().map(|(entry, _)| (entry.bot_id, entry.platform.clone())).collect();
+        let pool = PoolSupervisor::new(
+            settings,
+            Arc::clone(&ports.slot_ids),
+            rows.slots,
+            waiting,
+            make_links,
+            guard(ports, "the PoolSupervisor died"),
+        )
+        .start();
+        let queue = QueueActor::new(
+            rows.queue,
+            queue_max,
+            Journal::new(journal.clone()),
+            pool.clone(),
+            live.clone(),
+            Arc::clone(&ports.clock),
+            guard(ports, "the QueueActor died"),
+        )
+        .start();
+        let recordings = RecordingActor::new(
+            rows.recordings,
+            Journal::new(journal.clone()),
+            Arc::clone(&ports.artifacts),
+            live.clone(),
+            Arc::clone(&ports.clock),
+            ports.log.clone(),
+            guard(ports, "the RecordingActor died"),
+        )
+        .start();
+        tell(&pool, Connect { queue: queue.clone(), recordings: recordings.clone() });
+        let reconciler = Reconciler::new(
+            Arc::clone(&ports.driver),
+            Arc::clone(&directory),
+            Arc::clone(&ports.clock),
+            ports.log.clone(),
+            guard(ports, "the Reconciler died"),
+        )
+        .start();
+        Self { pool, queue, recordings, reconciler, journal, directory, live }
+    }
+}
+
+/// The death of an actor that nobody rebuilds ends the process: a new one starts from the rows.
+fn guard(ports: &Ports, sentence: &'static str) -> DeathGuard {
+    let on_fatal = Arc::clone(&ports.on_fatal);
+    DeathGuard::new(move || on_fatal(sentence))
+}
