@@ -1,0 +1,1 @@
+//! Segments and recordings in an S3 store.

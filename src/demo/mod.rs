@@ -1,0 +1,1 @@
+//! The demonstration: real bots in rehearsal meetings, through the public API.

@@ -1,0 +1,7 @@
+//! The Meeboter server: speaks to the world (HTTP, websockets, PostgreSQL, engines, S3) and hands everything that has
+//! to be decided to the actors of `meeboter_actors`.
+
+pub mod artifacts;
+pub mod demo;
+pub mod driver;
+pub mod store;

@@ -1,0 +1,1 @@
+//! PostgreSQL: the rows, the lead, and the embedded server.
