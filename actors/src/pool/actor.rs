@@ -477,7 +477,9 @@ impl PoolSupervisor {
         for bot in ended {
             self.ended(bot);
         }
-        if matches!(slot.state, SlotState::Idle { .. } | SlotState::Retired) {
+        // A vacant slot is not news of room: it was built for somebody.
+        let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
+        if frees || matches!(slot.state, SlotState::Retired) {
             self.pump(&platform);
         }
     }
