@@ -2,6 +2,8 @@
 //! to be decided to the actors of `meeboter_actors`.
 
 pub mod artifacts;
+pub mod config;
 pub mod demo;
 pub mod driver;
 pub mod store;
+pub mod telemetry;

@@ -62,9 +62,10 @@ const REACHED: [&str; 40] = [
 ];
 
 #[test]
-fn fifty_seeds_of_faults_and_crashes() {
+fn seeds_of_faults_and_crashes() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for seed in 1..=50 {
+    // The last two once failed.
+    for seed in (1..=50).chain([993, 2140]) {
         for (what, count) in check(&Scenario::drawn(seed)).counts {
             *counts.entry(what).or_default() += count;
         }

@@ -174,7 +174,8 @@ impl Shared {
     /// The world, with its time set to now.
     pub fn lock(&self) -> MutexGuard<'_, World> {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        world.now = self.now();
+        // While a System is torn down its clock is gone; the world's time never goes back.
+        world.now = world.now.max(self.now());
         world
     }
 
