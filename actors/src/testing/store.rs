@@ -222,6 +222,12 @@ impl Store for FakeStore {
         Ok(self.0.lock().tables.bots.get(&id).cloned())
     }
 
+    async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError> {
+        self.0.delay(0, 8).await;
+        self.answers()?;
+        Ok(self.0.lock().tables.recordings.get(&id).cloned())
+    }
+
     async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError> {
         self.0.delay(0, 8).await;
         self.answers()?;

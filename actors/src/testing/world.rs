@@ -47,7 +47,7 @@ impl Faults {
             commit_lost: 10,
             commit_torn: 10,
             store_away: 3,
-            refuse: 60,
+            refuse: 110,
             torn: 60,
             hang: 15,
             panic: 15,
