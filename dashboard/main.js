@@ -144,7 +144,7 @@ function paintAge() {
   const age = ageMs(line);
   const isLive = line.state === 'live' || line.state === 'closed';
   let text = '';
-  if (!isLive && age !== null) text = `this is ${duration(age)} old`;
+  if (!isLive && age !== null) text = `last news ${duration(age)} ago`;
   if (line.state === 'waiting') text += `${text ? ', ' : ''}next try in ${duration(Math.max(0, line.nextTryAtMs - Date.now()))}`;
   setText(byId('connection-age'), text);
 }

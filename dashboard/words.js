@@ -10,13 +10,13 @@ const PLATFORMS = {
 const SLOT_STATUS = { idle: 'Idle', deploying: 'Deploying', busy: 'Busy', error: 'Error' };
 
 const SLOT_STEPS = {
-  pulling: 'Fetching the image',
+  pulling: 'Fetching image',
   starting: 'Starting',
   retrying: 'Trying again',
   running: 'Running',
-  leaving: 'Leaving the meeting',
+  leaving: 'Leaving',
   stopping: 'Clearing up',
-  waiting: 'Waiting to recover',
+  waiting: 'Recovering',
 };
 
 /** `tone` is the colour family; the words say the same, so that colour is never needed. */
