@@ -126,7 +126,7 @@ function makeRow(id) {
     outcome: make('span'),
     cancel: action('cancel', `Cancel bot ${id}`, 'Cancel'),
     leave: action('leave', `Let bot ${id} leave`, 'Leave'),
-    recording: action('recording', `Open the recording of bot ${id}`, 'Recording'),
+    recording: action('recording', `Recording of bot ${id}`, 'Recording'),
     note: make('span', { class: 'quiet note', 'data-testid': `recording-state-${id}` }),
   };
   const cell = (label, ...children) => make('span', { role: 'cell', 'data-label': label }, ...children);
@@ -151,6 +151,7 @@ function paintActions(row, bot) {
   const length = bot.recordingDurationMs === null || bot.recordingDurationMs === undefined
     ? '' : ` ${duration(bot.recordingDurationMs)}`;
   setText(row.recording, `Recording${length}`);
+  setAttribute(row.recording, 'aria-label', `Recording${length} of bot ${bot.id}`);
   setText(row.note, recordingNote(bot, phase));
   setAttribute(row.element, 'data-recording-state', bot.recordingState);
 }

@@ -11,7 +11,7 @@ import { QueueView } from './queue.js';
 import { SendDialog } from './send.js';
 import { SlotsView } from './slots.js';
 import { Store } from './store.js';
-import { botName, botState, duration, endReason } from './words.js';
+import { botName, botState, duration, endReason, webAddress } from './words.js';
 
 let wasSignedIn = false;
 const store = new Store(paint);
@@ -191,8 +191,10 @@ async function openRecording(id) {
   if (tab) tab.opener = null;
   try {
     const { recordingUrl } = await api.recording(id);
-    if (tab) tab.location.replace(recordingUrl);
-    else location.assign(recordingUrl);
+    const url = webAddress(recordingUrl);
+    if (!url) throw new Error('the link of the recording is none');
+    if (tab) tab.location.replace(url.href);
+    else location.assign(url.href);
   } catch (error) {
     tab?.close();
     complain(`The recording of bot ${id} cannot be opened`, error);

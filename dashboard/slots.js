@@ -20,9 +20,7 @@ export class SlotsView {
   }
 
   paint(changes) {
-    const platforms = Map.groupBy
-      ? Map.groupBy(this.#store.slots.values(), (slot) => slot.platform)
-      : groupByPlatform(this.#store.slots.values());
+    const platforms = byPlatform(this.#store.slots.values());
     const names = [...platforms.keys()].sort();
     this.#groups.sync(names, () => false);
     for (const platform of names) this.#paintGroup(platform, platforms.get(platform), changes);
@@ -125,9 +123,12 @@ function wordsWithoutBot(slot) {
   return '–';
 }
 
-function groupByPlatform(slots) {
+function byPlatform(slots) {
   const groups = new Map();
-  for (const slot of slots) groups.set(slot.platform, [...(groups.get(slot.platform) ?? []), slot]);
+  for (const slot of slots) {
+    if (!groups.has(slot.platform)) groups.set(slot.platform, []);
+    groups.get(slot.platform).push(slot);
+  }
   return groups;
 }
 

@@ -139,9 +139,9 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
     let mut signals = Signals::listen()?;
     let folder = Folder::prepare(options.data_dir.as_deref())?;
     let mut server = Server::start(&folder, options.slots)?;
-    let mut play = Play::new(&options, folder.clone(), server.base());
     println!("The demo's server, its logs and the recordings are in {}", folder.root().display());
     println!("Dashboard: {}/ with the key in {}", server.base(), folder.key().display());
+    let mut play = Play::new(&options, folder.clone(), server.base());
 
     let limit = Duration::from_secs(options.timeout);
     let outcome = tokio::select! {
@@ -155,7 +155,17 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
         () = sleep(limit) => Err(DemoError::Timeout { seconds: options.timeout }),
         outcome = play.perform() => outcome,
     };
-    play.report(outcome.is_ok());
+    play.display.finish();
+    play.print_table();
+    match &outcome {
+        Ok(()) => play.print_complaints(),
+        // Whoever stopped it knows why.
+        Err(DemoError::Interrupted { .. }) => {}
+        Err(_) => {
+            play.bots.iter_mut().for_each(Watched::note_unfinished);
+            play.print_complaints();
+        }
+    }
     tokio::select! {
         biased;
         _ = signals.next() => {}
@@ -210,27 +220,23 @@ impl Play {
         Ok(())
     }
 
-    /// Prints what there is to tell: the table, and what is wrong with whom.
-    fn report(&mut self, is_complete: bool) {
-        self.display.finish();
-        if self.bots.is_empty() {
-            return;
+    fn print_table(&self) {
+        if !self.bots.is_empty() {
+            println!("\n{}", table::render(&self.bots.iter().map(Watched::row).collect::<Vec<_>>()));
         }
-        println!("\n{}", table::render(&self.bots.iter().map(Watched::row).collect::<Vec<_>>()));
-        for bot in &mut self.bots {
-            if !is_complete {
-                bot.note_unfinished();
-            }
-            for line in bot.complaint(&self.folder) {
-                println!("{line}");
-            }
+    }
+
+    /// Prints what is wrong with whom.
+    fn print_complaints(&self) {
+        for line in self.bots.iter().flat_map(|bot| bot.complaint(&self.folder)) {
+            println!("{line}");
         }
     }
 
     /// Bots outlive a server: whoever is still in a meeting is told to leave, and the slots get time to clear up.
     async fn tidy(&mut self) {
         let Some(api) = &self.api else { return };
-        self.display.note("The slots are cleared");
+        self.display.line("Clearing the slots and stopping the server…");
         for bot in self.bots.iter().filter(|bot| !bot.has_ended()) {
             if let Err(error) = api.dismiss(bot.id(), bot.state()).await {
                 self.display.line(&format!("bot {} could not be told to leave: {error}", bot.id()));

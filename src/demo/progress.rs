@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 /// Steps of a bar: the states up to DONE, and the recording.
 const STEPS: u64 = 8;
-const TICK: Duration = Duration::from_millis(120);
+const SPINNER_TICK: Duration = Duration::from_millis(120);
+/// Bars count seconds.
+const BAR_TICK: Duration = Duration::from_secs(1);
 
 /// Where progress goes.
 pub(super) enum Display {
@@ -40,7 +42,7 @@ impl Display {
         let screen = MultiProgress::new();
         let note = screen.add(ProgressBar::new_spinner());
         note.set_style(style("{spinner:.blue} {msg}"));
-        note.enable_steady_tick(TICK);
+        note.enable_steady_tick(SPINNER_TICK);
         Self::Bars { screen, note, bots: HashMap::new() }
     }
 
@@ -100,7 +102,7 @@ fn new_bar(screen: &MultiProgress, id: i64) -> ProgressBar {
     let bar = screen.add(ProgressBar::new(STEPS));
     bar.set_style(style("{prefix:>8} {bar:24.blue/black.bright} {elapsed:>4} {msg}").progress_chars("━╸─"));
     bar.set_prefix(format!("bot {id}"));
-    bar.enable_steady_tick(TICK);
+    bar.enable_steady_tick(BAR_TICK);
     bar
 }
 
