@@ -127,7 +127,7 @@ function paintConnection(state) {
   const words = {
     connecting: line.heardAtMs === null ? 'Connecting…' : 'Reconnecting…',
     live: 'Live',
-    stale: 'No news',
+    stale: 'Stale',
     waiting: navigator.onLine === false ? 'Offline' : 'Reconnecting…',
     closed: 'Not connected',
   };
