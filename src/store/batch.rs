@@ -6,7 +6,8 @@
 //! should `BEGIN` itself fail, nothing behind it commits by itself.
 
 use super::rows::{
-    Column, bot_columns, column, event_columns, idempotency_key_columns, names, queue_columns, recording_columns,
+    Column, bot_columns, column, event_columns, idempotency_key_columns, names, queue_columns,
+    recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns};
 use futures_util::future::{BoxFuture, FutureExt, join_all, try_join_all};
@@ -114,8 +115,7 @@ fn insert(table: &str, columns: &[Column<'_>]) -> String {
 /// Replaces rows, found by their first column, that are at the version before.
 fn update(table: &str, columns: &[Column<'_>]) -> String {
     let key = columns[0].name;
-    let set: Vec<String> =
-        columns[1..].iter().map(|column| format!("{0} = new.{0}", column.name)).collect();
+    let set: Vec<String> = columns[1..].iter().map(|column| format!("{0} = new.{0}", column.name)).collect();
     checked(
         table,
         columns,
@@ -208,7 +208,9 @@ impl<'a> Batch<'a> {
             Change::InsertEvent(event) => self.events.push(event),
             Change::InsertQueueEntry(entry) => self.new_entries.push(entry),
             Change::DeleteQueueEntry(bot) => self.gone_entries.push(*bot),
-            Change::WriteRecording(recording) if recording.version == 1 => self.new_recordings.push(recording),
+            Change::WriteRecording(recording) if recording.version == 1 => {
+                self.new_recordings.push(recording)
+            }
             Change::WriteRecording(recording) => self.recordings.push(recording),
             Change::InsertIdempotencyKey(key) => self.keys.push(key),
         }
@@ -258,7 +260,9 @@ impl<'a> Batch<'a> {
         let mut errors = outcomes.into_iter().filter_map(Result::err);
         match errors.next() {
             None => Ok(()),
-            Some(first) if is_aftermath(&first) => Err(errors.find(|error| !is_aftermath(error)).unwrap_or(first)),
+            Some(first) if is_aftermath(&first) => {
+                Err(errors.find(|error| !is_aftermath(error)).unwrap_or(first))
+            }
             Some(first) => Err(first),
         }
     }

@@ -11,7 +11,9 @@ const LOCK_FILE: &str = "lock";
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It cannot be made.
-    #[error("the data folder {folder} cannot be made; choose another one, or make it and give it to this user")]
+    #[error(
+        "the data folder {folder} cannot be made; choose another one, or make it and give it to this user"
+    )]
     Make {
         /// Which.
         folder: PathBuf,
@@ -27,7 +29,9 @@ pub enum DataDirError {
         source: std::io::Error,
     },
     /// Another process has it.
-    #[error("another server uses the data folder {folder} (pid {pid}); stop it first, or choose another folder")]
+    #[error(
+        "another server uses the data folder {folder} (pid {pid}); stop it first, or choose another folder"
+    )]
     Held {
         /// Which.
         folder: PathBuf,

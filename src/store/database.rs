@@ -23,10 +23,14 @@ pub enum DatabaseError {
     #[error("DATABASE_URL is not a PostgreSQL address; write postgres://user:password@host:5432/database")]
     Address(#[source] tokio_postgres::Error),
     /// Asks for TLS.
-    #[error("DATABASE_URL asks for TLS (sslmode=require), which this server does not speak to PostgreSQL; use a private network or a local proxy, and sslmode=disable")]
+    #[error(
+        "DATABASE_URL asks for TLS (sslmode=require), which this server does not speak to PostgreSQL; use a private network or a local proxy, and sslmode=disable"
+    )]
     Tls,
     /// Not reachable, or it refused.
-    #[error("PostgreSQL at {place} does not accept a connection; is it running, and are user and password right?")]
+    #[error(
+        "PostgreSQL at {place} does not accept a connection; is it running, and are user and password right?"
+    )]
     Connect {
         /// Host and database.
         place: String,

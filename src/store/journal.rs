@@ -34,6 +34,7 @@ const OWN_BACKENDS_MAX: usize = 16;
 
 /// See the module.
 pub struct JournalConnection {
+    epoch: i64,
     lead: Mutex<Lead>,
 }
 
@@ -68,7 +69,7 @@ impl JournalConnection {
             timeout(deadline, takeover).await.map_err(|_| LeadError::TimedOut(deadline))??;
         info!(log, "this server leads"; "epoch" => epoch, "database" => database.place());
         let lead = Lead { database, epoch, link: Some(link), own: vec![backend], deposed: false, log };
-        Ok(Self { lead: Mutex::new(lead) })
+        Ok(Self { epoch, lead: Mutex::new(lead) })
     }
 
     /// Sees that this process still leads, making a new connection if the old one is gone. To be called every few
@@ -82,8 +83,8 @@ impl JournalConnection {
     }
 
     /// The number of this process's leadership.
-    pub async fn epoch(&self) -> i64 {
-        self.lead.lock().await.epoch
+    pub fn epoch(&self) -> i64 {
+        self.epoch
     }
 }
 
@@ -96,16 +97,14 @@ async fn wait_for_lock(connection: &Connection, patience: Duration) -> Result<()
         let leader = lead::leader(&connection.client).await.map_err(LeadError::Lock)?;
         match leader {
             Some(leader) if Instant::now() >= deadline => return Err(LeadError::Led(leader)),
-            // Without a leader it was freed just now.
+            // Freed just now, or held by a session that this user may not see.
+            None if Instant::now() >= deadline + CALL_DEADLINE => return Err(LeadError::TimedOut(patience)),
             Some(_) | None => sleep(LOCK_INTERVAL).await,
         }
     }
 }
 
-async fn within<T>(
-    deadline: Instant,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     timeout_at(deadline, work).await.unwrap_or(Err(Failure::TimedOut(CALL_DEADLINE)))
 }
 

@@ -19,7 +19,9 @@ pub enum LeadError {
     #[error(transparent)]
     Connect(#[from] DatabaseError),
     /// Another server leads on this database.
-    #[error("another server already works on this database: {0}. Stop it first, or give this one a database of its own (DATABASE_URL)")]
+    #[error(
+        "another server already works on this database: {0}. Stop it first, or give this one a database of its own (DATABASE_URL)"
+    )]
     Led(Leader),
     /// The lock could not be asked for.
     #[error("could not ask PostgreSQL for the lead")]

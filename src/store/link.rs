@@ -21,13 +21,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 /// For every statement of the session. The client's own deadline is a little longer, so that PostgreSQL has given up
-/// before the connection is. Nested loops over the keys are right for a batch however small a table was when the
-/// plan was made; keepalives free the lock when this host dies without a word.
+/// before the connection is. One plan a statement, nested loops over the keys, is right for every batch however small a
+/// table was when it was made; keepalives free the lock when this host dies without a word.
 const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '3s'; \
     SET idle_in_transaction_session_timeout = '5s'; \
     SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
     SET tcp_user_timeout = '5s'; \
-    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET plan_cache_mode = force_generic_plan; SET jit = off; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// Why something did not come about on the connection.
@@ -151,7 +152,8 @@ impl Link {
     }
 
     pub(super) async fn was_committed(&self, batch: BatchNo) -> Result<bool, Failure> {
-        let row = self.connection.client.query_opt(&self.read.was_committed, &[&self.epoch, &batch.0]).await?;
+        let row =
+            self.connection.client.query_opt(&self.read.was_committed, &[&self.epoch, &batch.0]).await?;
         Ok(row.is_some())
     }
 

@@ -11,8 +11,11 @@ mod embedded {
 
 /// Applies what is missing. A schema of a later version is left as it is (see `migrations/README.md`).
 pub(super) async fn migrate(client: &mut Client, log: &Logger) -> Result<(), refinery::Error> {
-    let report =
-        embedded::migrations::runner().set_abort_missing(false).set_abort_divergent(true).run_async(client).await?;
+    let report = embedded::migrations::runner()
+        .set_abort_missing(false)
+        .set_abort_divergent(true)
+        .run_async(client)
+        .await?;
     for migration in report.applied_migrations() {
         info!(log, "schema migrated"; "migration" => migration.to_string());
     }

@@ -2,7 +2,9 @@
 
 use super::database::{Database, DatabaseError};
 use super::link::sentence;
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -59,7 +61,9 @@ pub enum QueryError {
         source: tokio_postgres::Error,
     },
     /// It is the query that is wrong.
-    #[error("the database does not understand ({query}); does its schema belong to this version of the server?")]
+    #[error(
+        "the database does not understand ({query}); does its schema belong to this version of the server?"
+    )]
     Failed {
         /// What was asked.
         query: &'static str,
@@ -154,9 +158,7 @@ fn classify(query: &'static str, error: tokio_postgres::Error) -> QueryError {
             QueryError::Refused { query, constraint, source: error }
         }
         // Connections, resources, locks and cancellations, operators, the system: not the query's fault.
-        "08" | "40" | "53" | "55" | "57" | "58" => {
-            QueryError::Unavailable { query, cause: sentence(&error) }
-        }
+        "08" | "40" | "53" | "55" | "57" | "58" => QueryError::Unavailable { query, cause: sentence(&error) },
         _ => QueryError::Failed { query, source: error },
     }
 }
@@ -185,7 +187,9 @@ impl Connect for Driven {
             }
         });
         async move {
-            let client = connected.await.unwrap_or_else(|_| Err(tokio_postgres::Error::__private_api_timeout()))?;
+            // A runtime that is being shut down answers nothing; the pool's own timeout says so.
+            let Ok(client) = connected.await else { std::future::pending().await };
+            let client = client?;
             client.batch_execute(SESSION).await?;
             Ok((client, driver))
         }

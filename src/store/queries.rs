@@ -2,8 +2,8 @@
 
 use super::pool::{Pool, QueryError};
 use super::rows::{
-    bot_columns, bot_from, event_columns, event_from, get, idempotency_key_columns, idempotency_key_from, names,
-    recording_columns, recording_from,
+    bot_columns, bot_from, event_columns, event_from, get, idempotency_key_columns, idempotency_key_from,
+    names, recording_columns, recording_from,
 };
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent};
@@ -134,10 +134,8 @@ impl Pool {
             self.count("how many bots", "SELECT count(*) FROM bots WHERE user_id = $1", user.0).await?;
         let bots = rows.iter().map(bot_from).collect::<Result<Vec<_>, _>>()?;
         let mut recordings = self.recordings_of(&bots.iter().map(|bot| bot.id.0).collect::<Vec<_>>()).await?;
-        let rows = bots
-            .into_iter()
-            .map(|bot| StoredBot { recording: recordings.remove(&bot.id), bot })
-            .collect();
+        let rows =
+            bots.into_iter().map(|bot| StoredBot { recording: recordings.remove(&bot.id), bot }).collect();
         Ok(Listed { rows, total })
     }
 

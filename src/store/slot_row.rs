@@ -156,7 +156,12 @@ fn state_from(row: &Row, label: &str, bot: Option<Bot>) -> Result<SlotState, Dec
                 _ => return Err(no_step()),
             };
             let attempts = get_count(row, label, "deploy_attempts")?;
-            Ok(SlotState::Deploying { bot: held()?, step, attempts, deadline: get(row, "deploy_deadline_at")? })
+            Ok(SlotState::Deploying {
+                bot: held()?,
+                step,
+                attempts,
+                deadline: get(row, "deploy_deadline_at")?,
+            })
         }
         "busy" => {
             let step = match step {

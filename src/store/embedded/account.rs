@@ -14,8 +14,7 @@ pub(super) struct Account {
 impl Account {
     /// This process's own, unless that is root: then whoever owns `folder` already, else `postgres`, else `nobody`.
     pub(super) fn choose(folder: &Path) -> Result<Self, EmbeddedError> {
-        let own =
-            Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let own = Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
         if own.uid != 0 {
             return Ok(own);
         }

@@ -53,16 +53,22 @@ pub enum EmbeddedError {
     #[error("PostgreSQL is not installed: run `apt-get install postgresql` (or set DATABASE_URL)")]
     NoBinaries,
     /// The version that made the cluster is not installed.
-    #[error("the database in the data folder was made by PostgreSQL {major}, which is not installed: run `apt-get install postgresql-{major}`, or move it with pg_upgrade")]
+    #[error(
+        "the database in the data folder was made by PostgreSQL {major}, which is not installed: run `apt-get install postgresql-{major}`, or move it with pg_upgrade"
+    )]
     OtherVersion {
         /// The version that is needed.
         major: u32,
     },
     /// Run by root, with nobody to run PostgreSQL as.
-    #[error("PostgreSQL refuses to run as root and there is no user `postgres` or `nobody`; run this server as another user")]
+    #[error(
+        "PostgreSQL refuses to run as root and there is no user `postgres` or `nobody`; run this server as another user"
+    )]
     NoAccount,
     /// PostgreSQL's user cannot reach the data folder.
-    #[error("PostgreSQL runs as uid {uid}, which cannot enter {folder}; choose another data folder, such as /var/lib/meeboter")]
+    #[error(
+        "PostgreSQL runs as uid {uid}, which cannot enter {folder}; choose another data folder, such as /var/lib/meeboter"
+    )]
     NotEnterable {
         /// What is in the way.
         folder: PathBuf,
@@ -215,7 +221,10 @@ impl Embedded {
                         return Ok(found);
                     }
                     Err(source) if Instant::now() >= deadline => {
-                        return Err(EmbeddedError::NotReady { log: self.folder.join("log"), source: Some(source) });
+                        return Err(EmbeddedError::NotReady {
+                            log: self.folder.join("log"),
+                            source: Some(source),
+                        });
                     }
                     // It is starting, recovering or stopping.
                     Err(_) => {}
@@ -239,9 +248,7 @@ impl Embedded {
     /// Stops it, cutting what is open; the data is whole.
     pub async fn stop(&self) -> Result<(), EmbeddedError> {
         let mut child = self.child.lock().await;
-        for (kind, patience) in
-            [(Signal::INT, FAST_STOP_DEADLINE), (Signal::QUIT, IMMEDIATE_STOP_DEADLINE)]
-        {
+        for (kind, patience) in [(Signal::INT, FAST_STOP_DEADLINE), (Signal::QUIT, IMMEDIATE_STOP_DEADLINE)] {
             let Processes::Postmaster(pid) = look(&self.cluster) else { break };
             signal(pid, kind);
             let deadline = Instant::now() + patience;
@@ -250,7 +257,9 @@ impl Embedded {
             }
         }
         let deadline = Instant::now() + FAST_STOP_DEADLINE;
-        while Instant::now() < deadline && child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None))) {
+        while Instant::now() < deadline
+            && child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        {
             sleep(INTERVAL).await;
         }
         match look(&self.cluster) {
@@ -268,8 +277,10 @@ impl Embedded {
         let create = |source| EmbeddedError::CreateDatabase { name: name.to_owned(), source };
         let connection = self.connect(MAINTENANCE).await?;
         let quoted = name.replace('"', "\"\"");
-        let made =
-            connection.client.batch_execute(&format!("CREATE DATABASE \"{quoted}\" TEMPLATE template0")).await;
+        let made = connection
+            .client
+            .batch_execute(&format!("CREATE DATABASE \"{quoted}\" TEMPLATE template0"))
+            .await;
         match made {
             Err(error) if error.code() != Some(&SqlState::DUPLICATE_DATABASE) => Err(create(error)),
             Ok(()) | Err(_) => Ok(self.place(name)),

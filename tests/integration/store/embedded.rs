@@ -131,7 +131,10 @@ async fn a_data_folder_is_held_by_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let held = DataDir::hold(folder.path()).expect("ours");
     let Err(error) = DataDir::hold(folder.path()) else { panic!("it is held") };
-    assert!(matches!(&error, DataDirError::Held { pid, .. } if *pid == std::process::id().to_string()), "{error}");
+    assert!(
+        matches!(&error, DataDirError::Held { pid, .. } if *pid == std::process::id().to_string()),
+        "{error}"
+    );
     drop(held);
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     // A process that another test starts holds copies of all files for the moment before it becomes its program.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 async fn every_slot_state_comes_back() {
     let (_, journal) = fresh().await;
     let states = every_slot_state(1);
-    for (index, state) in states.iter().enumerate() {
+    for index in 0..states.len() {
         let number = u32::try_from(index + 1).expect("few");
         let state = every_slot_state(number).swap_remove(index);
         let slot = Slot { version: 1, state, ..sample::idle_slot(number) };
@@ -105,9 +105,7 @@ async fn the_queue_comes_back_in_order() {
     let entries = [sample::queue_entry(3, 1), sample::queue_entry(1, 1), sample::queue_entry(2, 1)];
     let decisions: Vec<Decision> = entries
         .iter()
-        .map(|entry| {
-            vec![write_bot(&sample::bot(entry.bot_id.0)), Change::InsertQueueEntry(entry.clone())]
-        })
+        .map(|entry| vec![write_bot(&sample::bot(entry.bot_id.0)), Change::InsertQueueEntry(entry.clone())])
         .collect();
     journal.commit(BatchNo(1), &decisions).await.expect("commits");
     commit(&journal, 2, vec![Change::DeleteQueueEntry(BotId(2))]).await;
@@ -139,8 +137,14 @@ async fn a_conflict_writes_nothing_of_its_batch() {
         assert_eq!(journal.read_bot(BotId(2)).await, Ok(None), "{decision:?}");
         assert_eq!(journal.was_committed(BatchNo(number)).await, Ok(false));
     }
-    let names: BTreeSet<_> =
-        journal.load().await.expect("loads").slots.into_iter().map(|slot| (slot.name, slot.version)).collect();
+    let names: BTreeSet<_> = journal
+        .load()
+        .await
+        .expect("loads")
+        .slots
+        .into_iter()
+        .map(|slot| (slot.name, slot.version))
+        .collect();
     assert_eq!(names, BTreeSet::from([(slot_one().name, 1)]));
 }
 
@@ -211,7 +215,8 @@ async fn values_that_postgresql_cannot_hold_are_refused_or_made_fit() {
     let mut chat = event(1, "CHAT");
     chat.data = Some(serde_json::json!({"message": "a\0b"}));
     commit(&journal, 2, vec![write_bot(&bot), Change::InsertEvent(chat)]).await;
-    let detail = journal.read_bot(BotId(1)).await.expect("reads").and_then(|bot| bot.end).map(|end| end.detail);
+    let detail =
+        journal.read_bot(BotId(1)).await.expect("reads").and_then(|bot| bot.end).map(|end| end.detail);
     assert_eq!(detail.as_deref(), Some("x\u{fffd}y"));
 }
 
@@ -238,15 +243,15 @@ async fn blocks_of_bot_ids_never_overlap() {
     let second = journal.reserve_bot_ids(10).await.expect("a block");
     assert_eq!((first, second.clone()), (1..257, 257..267));
     drop(journal);
-    let journal = JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let journal =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
     assert_eq!(journal.reserve_bot_ids(5).await, Ok(267..272));
 }
 
 #[tokio::test]
 async fn two_hundred_decisions_are_one_batch() {
     let (_, journal) = fresh().await;
-    let slots: Vec<Slot> =
-        (1..=200).map(|number| Slot { version: 1, ..sample::busy_slot(number) }).collect();
+    let slots: Vec<Slot> = (1..=200).map(|number| Slot { version: 1, ..sample::busy_slot(number) }).collect();
     let decisions: Vec<Decision> = slots
         .iter()
         .rev()

@@ -9,8 +9,7 @@ use meeboter_actors::ports::StoreError;
 
 /// A plain connection, as a person with psql would have it.
 async fn psql(database: &Database) -> tokio_postgres::Client {
-    let (client, connection) =
-        database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
     tokio::spawn(connection);
     client
 }
@@ -30,13 +29,16 @@ async fn a_second_server_hears_who_leads() {
     };
     assert!(matches!(error, LeadError::Led(_)));
     let who = format!("/{} at this host, connected since 20", std::process::id());
-    assert!(error.to_string().contains("another server already works on this database: meeboter/"), "{error}");
+    assert!(
+        error.to_string().contains("another server already works on this database: meeboter/"),
+        "{error}"
+    );
     assert!(error.to_string().contains(&who), "{error}");
     // It steps down: the next one leads at once, in a new epoch.
-    let epoch = journal.epoch().await;
+    let epoch = journal.epoch();
     drop(journal);
     let next = JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
-    assert_eq!(next.epoch().await, epoch + 1);
+    assert_eq!(next.epoch(), epoch + 1);
 }
 
 #[tokio::test]
@@ -114,7 +116,8 @@ async fn a_caller_that_goes_away_leaves_no_half_transaction() {
     let batch = [vec![write_bot(&sample::bot(1))]];
     for number in 1..20 {
         let send = journal.commit(BatchNo(number), &batch);
-        let _ = tokio::time::timeout(Duration::from_micros(50 * u64::try_from(number).expect("few")), send).await;
+        let _ =
+            tokio::time::timeout(Duration::from_micros(50 * u64::try_from(number).expect("few")), send).await;
     }
     let bot = journal.read_bot(BotId(1)).await.expect("reads");
     assert!(bot.is_none_or(|bot| bot == sample::bot(1)));
@@ -193,7 +196,8 @@ async fn slots_are_not_edited_by_hand() {
         let said = error.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
         assert!(said.contains("POST /api/bots/<id>/remove-from-call"), "{text}: {said}");
     }
-    let by_word = "BEGIN; SET LOCAL meeboter.writer = 'journal'; UPDATE bot_pool_slots SET image = 'y'; COMMIT";
+    let by_word =
+        "BEGIN; SET LOCAL meeboter.writer = 'journal'; UPDATE bot_pool_slots SET image = 'y'; COMMIT";
     client.batch_execute(by_word).await.expect("somebody who says so may");
 }
 
@@ -210,6 +214,7 @@ async fn a_rollback_to_an_older_program_starts() {
         )
         .await
         .expect("a later schema");
-    let journal = JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let journal =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
     commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
 }

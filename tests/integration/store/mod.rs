@@ -69,12 +69,8 @@ fn every_slot_state(number: u32) -> Vec<SlotState> {
         Box::new(bot)
     };
     let container = Some(ContainerId("4711:99".into()));
-    let deploying = |step| SlotState::Deploying {
-        bot: bot(BotState::Deploying),
-        step,
-        attempts: 2,
-        deadline: later(10),
-    };
+    let deploying =
+        |step| SlotState::Deploying { bot: bot(BotState::Deploying), step, attempts: 2, deadline: later(10) };
     let busy = |state, container: &Option<ContainerId>, step| SlotState::Busy {
         bot: bot(state),
         container: container.clone(),

@@ -81,8 +81,7 @@ async fn connections_that_were_cut_are_made_again() {
     let (database, _journal) = fresh().await;
     let pool = pool(&database).await;
     assert!(pool.usage().1 >= 5);
-    let (client, connection) =
-        database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
     tokio::spawn(connection);
     let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
