@@ -182,8 +182,8 @@ impl Embedded {
         runtime: Handle,
         log: &Logger,
     ) -> Result<Self, EmbeddedError> {
-        let folder = data_dir.path().join("postgres");
-        let cluster = folder.join("data");
+        let folder = resolved(data_dir.path().join("postgres"));
+        let cluster = resolved(folder.join("data"));
         let account = Account::choose(&folder)?;
         let made_by = std::fs::read_to_string(cluster.join("PG_VERSION")).ok();
         let made_by = made_by.and_then(|version| version.trim().parse().ok());
@@ -355,7 +355,7 @@ impl Embedded {
             .stdout(said)
             .stderr(also_said)
             .spawn()
-            .map_err(|source| EmbeddedError::Run { program: self.binaries.program("postgres"), source })
+            .map_err(|source| EmbeddedError::Run { program: "setsid".into(), source })
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
@@ -407,13 +407,18 @@ impl Embedded {
     /// True where one that was started gave up because something of the one before it was left: try again.
     fn is_still_held(&self) -> bool {
         let said = std::fs::read_to_string(self.folder.join("start.log")).unwrap_or_default();
-        said.contains("still in use") || said.contains("lock file")
+        said.contains("still in use") || said.contains("already exists")
     }
 
     fn ended(&self, status: ExitStatus) -> EmbeddedError {
         let said = std::fs::read_to_string(self.folder.join("start.log")).unwrap_or_default();
         EmbeddedError::Ended { status, said: tail(&said), log: self.folder.join("log") }
     }
+}
+
+/// Where a folder really is: processes are told by it, and it may be a link to another disk.
+fn resolved(folder: PathBuf) -> PathBuf {
+    folder.canonicalize().unwrap_or(folder)
 }
 
 /// Beside the cluster if a socket's path may be that long, else in a short folder named after it.

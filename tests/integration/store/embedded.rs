@@ -159,3 +159,40 @@ async fn a_folder_that_postgresql_cannot_reach_is_named() {
     };
     assert!(error.to_string().contains(&format!("cannot enter {}", closed.path().display())), "{error}");
 }
+
+#[tokio::test]
+async fn a_folder_with_a_long_name_works_too() {
+    let folder = folder();
+    let data_dir = DataDir::hold(&folder.path.join("x".repeat(100))).expect("ours");
+    let embedded = start(&data_dir).await;
+    answers(&embedded).await;
+    let database = embedded.database("check").await.expect("a database");
+    embedded.stop().await.expect("stops");
+    for host in database.config().get_hosts() {
+        let tokio_postgres::config::Host::Unix(socket) = host else { panic!("no TCP") };
+        assert!(!socket.starts_with(&folder.path), "{socket:?}");
+        std::fs::remove_dir_all(socket).expect("removes");
+    }
+}
+
+#[tokio::test]
+async fn the_database_may_be_a_link_to_another_disk() {
+    let (folder, disk) = (folder(), folder());
+    let data_dir = DataDir::hold(&folder.path).expect("ours");
+    let first = start(&data_dir).await;
+    first.stop().await.expect("stops");
+    let cluster = folder.path.join("postgres/data");
+    let moved = disk.path.join("data");
+    std::fs::rename(&cluster, &moved).expect("moves");
+    std::os::unix::fs::symlink(&moved, &cluster).expect("links");
+    open_to_all(&disk.path);
+    let embedded = start(&data_dir).await;
+    answers(&embedded).await;
+    assert_eq!(start(&data_dir).await.pid(), embedded.pid());
+    embedded.stop().await.expect("stops");
+}
+
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).expect("opens");
+}

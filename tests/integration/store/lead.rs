@@ -7,6 +7,9 @@ use meeboter_actors::journal::CommitError;
 use meeboter_actors::journal::settle::{BatchNumbers, settle};
 use meeboter_actors::ports::StoreError;
 
+use crate::support::postgres::runtime;
+use crate::support::proxy::Proxy;
+
 /// A plain connection, as a person with psql would have it.
 async fn psql(database: &Database) -> tokio_postgres::Client {
     let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
@@ -202,6 +205,22 @@ async fn slots_are_not_edited_by_hand() {
 }
 
 #[tokio::test]
+async fn should_begin_fail_nothing_behind_it_writes() {
+    let (database, _journal) = fresh().await;
+    let client = psql(&database).await;
+    for text in [
+        "SELECT journal_begin(1, 1)",
+        "WITH done AS (INSERT INTO users (name) VALUES ('x') RETURNING 1) \
+         SELECT journal_require('users', NULL) FROM (SELECT count(*) FROM done) AS written",
+    ] {
+        let error = client.query(text, &[]).await.expect_err("refused");
+        assert_eq!(error.code().map(|code| code.code()), Some("MB004"), "{text}");
+    }
+    let users: i64 = client.query_one("SELECT count(*) FROM users", &[]).await.expect("counts").get(0);
+    assert_eq!(users, 1);
+}
+
+#[tokio::test]
 async fn a_rollback_to_an_older_program_starts() {
     let (database, journal) = fresh().await;
     drop(journal);
@@ -217,4 +236,29 @@ async fn a_rollback_to_an_older_program_starts() {
     let journal =
         JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
     commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
+}
+
+/// What the design is for: the batch is committed, its answer is lost, and the old session still has the lock.
+#[tokio::test]
+async fn a_lost_answer_is_looked_up() {
+    let database = fresh_database().await;
+    let [tokio_postgres::config::Host::Unix(folder)] = database.config().get_hosts() else {
+        panic!("the test server listens on one socket")
+    };
+    let proxy = Proxy::to(folder.join(".s.PGSQL.5432"));
+    let folder = proxy.folder().to_str().expect("plain").replace('/', "%2F");
+    let name = database.config().get_dbname().expect("named");
+    let through_proxy =
+        Database::parse(&format!("postgres://meeboter@{folder}/{name}"), runtime()).expect("an address");
+    let journal = lead(&through_proxy).await;
+
+    proxy.set_deaf(true);
+    let batch = [vec![write_bot(&sample::bot(1))]];
+    let outcome = journal.commit(BatchNo(1), &batch).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    proxy.set_deaf(false);
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(true));
+    assert_eq!(journal.was_committed(BatchNo(2)).await, Ok(false));
+    assert_eq!(journal.read_bot(BotId(1)).await, Ok(Some(sample::bot(1))));
+    commit(&journal, 1, batch[0].clone()).await;
 }
