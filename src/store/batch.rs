@@ -1,0 +1,317 @@
+//! One batch as SQL: the decisions' rows sorted into tables, each table's rows in one statement as `unnest` arrays,
+//! all statements in one transaction that is sent in one go.
+//!
+//! Every statement checks its own outcome inside the database (`journal_require`), so a row that is not as expected
+//! aborts the transaction without another round trip. Each also refuses to run outside a transaction of the Journal:
+//! should `BEGIN` itself fail, nothing behind it commits by itself.
+
+use super::rows::{
+    Column, bot_columns, column, event_columns, idempotency_key_columns, names, queue_columns,
+    recording_columns,
+};
+use super::slot_row::{SlotRow, slot_columns};
+use futures_util::future::{BoxFuture, FutureExt, join_all, try_join_all};
+use meeboter_actors::bot::{Bot, BotEvent};
+use meeboter_actors::ids::{BotId, SlotName};
+use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
+use meeboter_actors::queue::QueueEntry;
+use meeboter_actors::recording::Recording;
+use std::collections::BTreeSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Statement};
+
+const BEGIN: &str = "BEGIN; SET LOCAL meeboter.writer = 'journal'";
+
+/// Why decisions cannot be a batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("a batch writes the same row twice: {0}")]
+    Twice(String),
+    #[error("slot {0} is retired: it is deleted, not written")]
+    Retired(SlotName),
+}
+
+/// The statements of a batch, prepared on a connection.
+pub(super) struct Statements {
+    begin: Statement,
+    insert_bots: Statement,
+    update_bots: Statement,
+    delete_slots: Statement,
+    update_slots: Statement,
+    insert_slots: Statement,
+    delete_queue: Statement,
+    insert_queue: Statement,
+    insert_recordings: Statement,
+    update_recordings: Statement,
+    insert_idempotency_keys: Statement,
+    insert_events: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        let (bots, slots) = (bot_columns(&[]), slot_columns(&[]));
+        let recordings = recording_columns(&[]);
+        let texts = [
+            "SELECT journal_begin($1, $2)".to_owned(),
+            insert("bots", &bots),
+            update("bots", &bots),
+            delete("bot_pool_slots", &gone_slot_columns(&[])),
+            update("bot_pool_slots", &slots),
+            insert("bot_pool_slots", &slots),
+            delete("bot_pool_queue", &gone_queue_columns(&[])),
+            insert("bot_pool_queue", &queue_columns(&[])),
+            insert("recordings", &recordings),
+            update("recordings", &recordings),
+            insert("idempotency_keys", &idempotency_key_columns(&[])),
+            insert("events", &event_columns(&[])),
+        ];
+        let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
+        let Ok(
+            [
+                begin,
+                insert_bots,
+                update_bots,
+                delete_slots,
+                update_slots,
+                insert_slots,
+                delete_queue,
+                insert_queue,
+                insert_recordings,
+                update_recordings,
+                insert_idempotency_keys,
+                insert_events,
+            ],
+        ) = <[Statement; 12]>::try_from(prepared)
+        else {
+            unreachable!("as many statements as texts")
+        };
+        Ok(Self {
+            begin,
+            insert_bots,
+            update_bots,
+            delete_slots,
+            update_slots,
+            insert_slots,
+            delete_queue,
+            insert_queue,
+            insert_recordings,
+            update_recordings,
+            insert_idempotency_keys,
+            insert_events,
+        })
+    }
+}
+
+fn insert(table: &str, columns: &[Column<'_>]) -> String {
+    format!(
+        "WITH done AS (INSERT INTO {table} ({}) SELECT * FROM {} RETURNING 1) \
+         SELECT journal_require('{table}', NULL) FROM (SELECT count(*) FROM done) AS written",
+        names(columns),
+        unnest(columns),
+    )
+}
+
+/// Replaces rows, found by their first column, that are at the version before.
+fn update(table: &str, columns: &[Column<'_>]) -> String {
+    let key = columns[0].name;
+    let set: Vec<String> = columns[1..].iter().map(|column| format!("{0} = new.{0}", column.name)).collect();
+    checked(
+        table,
+        columns,
+        &format!(
+            "UPDATE {table} AS old SET {} FROM new WHERE old.{key} = new.{key} AND old.version = new.version - 1",
+            set.join(", "),
+        ),
+    )
+}
+
+/// Deletes rows that are equal in all these columns.
+fn delete(table: &str, columns: &[Column<'_>]) -> String {
+    let same: Vec<String> = columns.iter().map(|column| format!("old.{0} = new.{0}", column.name)).collect();
+    checked(table, columns, &format!("DELETE FROM {table} AS old USING new WHERE {}", same.join(" AND ")))
+}
+
+/// A write over `new` rows that must each find the `old` one.
+fn checked(table: &str, columns: &[Column<'_>], write: &str) -> String {
+    let key = columns[0].name;
+    format!(
+        "WITH new AS (SELECT * FROM {} AS new({})), done AS ({write} RETURNING old.{key}) \
+         SELECT journal_require('{table}', \
+         (SELECT array_agg(new.{key}::text) FROM new WHERE new.{key} NOT IN (SELECT {key} FROM done)))",
+        unnest(columns),
+        names(columns),
+    )
+}
+
+fn unnest(columns: &[Column<'_>]) -> String {
+    let arrays: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| format!("${}::{}[]", index + 1, column.sql_type))
+        .collect();
+    format!("unnest({})", arrays.join(", "))
+}
+
+fn gone_slot_columns<'a>(slots: &[&'a (&'a SlotName, i64)]) -> Vec<Column<'a>> {
+    vec![
+        column(slots, "name", "text", |(name, _)| name.0.as_str()),
+        column(slots, "version", "bigint", |(_, version)| *version),
+    ]
+}
+
+fn gone_queue_columns<'a>(bots: &[&'a BotId]) -> Vec<Column<'a>> {
+    vec![column(bots, "bot_id", "bigint", |bot| bot.0)]
+}
+
+/// The rows of some decisions, by table and by what is done to them, each list in the order of its key.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    new_bots: Vec<&'a Bot>,
+    bots: Vec<&'a Bot>,
+    new_slots: Vec<SlotRow<'a>>,
+    slots: Vec<SlotRow<'a>>,
+    gone_slots: Vec<(&'a SlotName, i64)>,
+    new_entries: Vec<&'a QueueEntry>,
+    gone_entries: Vec<BotId>,
+    new_recordings: Vec<&'a Recording>,
+    recordings: Vec<&'a Recording>,
+    keys: Vec<&'a IdempotencyKey>,
+    events: Vec<&'a BotEvent>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn of(decisions: &'a [Decision]) -> Result<Self, Malformed> {
+        let mut batch = Self::default();
+        let mut rows = BTreeSet::new();
+        for change in decisions.iter().flatten() {
+            if let Some(row) = change.row()
+                && let Some(row) = rows.replace(row)
+            {
+                return Err(Malformed::Twice(format!("{row:?}")));
+            }
+            batch.add(change)?;
+        }
+        batch.sort();
+        Ok(batch)
+    }
+
+    fn add(&mut self, change: &'a Change) -> Result<(), Malformed> {
+        match change {
+            Change::WriteBot(bot) if bot.version == 1 => self.new_bots.push(bot),
+            Change::WriteBot(bot) => self.bots.push(bot),
+            Change::WriteSlot(slot) => {
+                let row = SlotRow::of(slot).ok_or_else(|| Malformed::Retired(slot.name.clone()))?;
+                if slot.version == 1 { &mut self.new_slots } else { &mut self.slots }.push(row);
+            }
+            Change::DeleteSlot { name, version } => self.gone_slots.push((name, *version)),
+            Change::InsertEvent(event) => self.events.push(event),
+            Change::InsertQueueEntry(entry) => self.new_entries.push(entry),
+            Change::DeleteQueueEntry(bot) => self.gone_entries.push(*bot),
+            Change::WriteRecording(recording) if recording.version == 1 => {
+                self.new_recordings.push(recording)
+            }
+            Change::WriteRecording(recording) => self.recordings.push(recording),
+            Change::InsertIdempotencyKey(key) => self.keys.push(key),
+        }
+        Ok(())
+    }
+
+    /// Rows are always locked in the same order. Events keep theirs: it is the order of a bot's history.
+    fn sort(&mut self) {
+        self.new_bots.sort_by_key(|bot| bot.id);
+        self.bots.sort_by_key(|bot| bot.id);
+        self.new_slots.sort_by(|a, b| a.slot.name.cmp(&b.slot.name));
+        self.slots.sort_by(|a, b| a.slot.name.cmp(&b.slot.name));
+        self.gone_slots.sort();
+        self.new_entries.sort_by_key(|entry| entry.bot_id);
+        self.gone_entries.sort();
+        self.new_recordings.sort_by_key(|recording| recording.bot_id);
+        self.recordings.sort_by_key(|recording| recording.bot_id);
+        self.keys.sort_by(|a, b| (a.user_id, &a.key).cmp(&(b.user_id, &b.key)));
+    }
+
+    /// Writes everything in one transaction and one round trip. The error is the first statement's that failed.
+    pub(super) async fn run(
+        &self,
+        client: &Client,
+        statements: &Statements,
+        epoch: i64,
+        number: i64,
+    ) -> Result<(), Error> {
+        let (epoch, number): (&(dyn ToSql + Sync), &(dyn ToSql + Sync)) = (&epoch, &number);
+        let begin_params = [epoch, number];
+        let steps = self.steps(statements);
+        let mut sent: Vec<BoxFuture<'_, Result<(), Error>>> = Vec::with_capacity(steps.len() + 3);
+        sent.push(client.batch_execute(BEGIN).boxed());
+        sent.push(execute(client, &statements.begin, &begin_params).boxed());
+        for (statement, columns) in &steps {
+            let send = async move {
+                let params: Vec<&(dyn ToSql + Sync)> =
+                    columns.iter().map(|column| &*column.values as &(dyn ToSql + Sync)).collect();
+                execute(client, statement, &params).await
+            };
+            sent.push(send.boxed());
+        }
+        sent.push(client.batch_execute("COMMIT").boxed());
+        // A request is sent when its future is first polled. `join_all` polls so few (up to 30) in their order.
+        debug_assert!(sent.len() <= 30, "join_all polls longer lists in no particular order");
+        let outcomes = join_all(sent).await;
+        let mut errors = outcomes.into_iter().filter_map(Result::err);
+        match errors.next() {
+            None => Ok(()),
+            Some(first) if is_aftermath(&first) => {
+                Err(errors.find(|error| !is_aftermath(error)).unwrap_or(first))
+            }
+            Some(first) => Err(first),
+        }
+    }
+
+    /// Statements with their rows, in the order that foreign keys and unique constraints ask for.
+    fn steps<'s>(&'s self, statements: &'s Statements) -> Vec<(&'s Statement, Vec<Column<'s>>)> {
+        let slot_rows = |rows: &'s [SlotRow<'a>]| slot_columns(&rows.iter().collect::<Vec<_>>());
+        let steps = [
+            (&statements.insert_bots, self.new_bots.len(), bot_columns(&self.new_bots)),
+            (&statements.update_bots, self.bots.len(), bot_columns(&self.bots)),
+            (
+                &statements.delete_slots,
+                self.gone_slots.len(),
+                gone_slot_columns(&self.gone_slots.iter().collect::<Vec<_>>()),
+            ),
+            (&statements.update_slots, self.slots.len(), slot_rows(&self.slots)),
+            (&statements.insert_slots, self.new_slots.len(), slot_rows(&self.new_slots)),
+            (
+                &statements.delete_queue,
+                self.gone_entries.len(),
+                gone_queue_columns(&self.gone_entries.iter().collect::<Vec<_>>()),
+            ),
+            (&statements.insert_queue, self.new_entries.len(), queue_columns(&self.new_entries)),
+            (
+                &statements.insert_recordings,
+                self.new_recordings.len(),
+                recording_columns(&self.new_recordings),
+            ),
+            (&statements.update_recordings, self.recordings.len(), recording_columns(&self.recordings)),
+            (&statements.insert_idempotency_keys, self.keys.len(), idempotency_key_columns(&self.keys)),
+            (&statements.insert_events, self.events.len(), event_columns(&self.events)),
+        ];
+        steps
+            .into_iter()
+            .filter(|(_, rows, _)| *rows > 0)
+            .map(|(statement, _, columns)| (statement, columns))
+            .collect()
+    }
+}
+
+async fn execute(
+    client: &Client,
+    statement: &Statement,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<(), Error> {
+    client.execute(statement, params).await.map(drop)
+}
+
+/// What statements behind the one that failed answer.
+fn is_aftermath(error: &Error) -> bool {
+    error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION)
+}

@@ -1,0 +1,237 @@
+//! The one writer's connection: the domain's [`Store`] over a single direct connection that holds the lead.
+//!
+//! A connection that failed, or was too slow, is dropped, and the next call makes another: it takes the lock again
+//! (from the session that was dropped, if PostgreSQL has not noticed yet) and sees that the epoch still stands. What
+//! became of a batch in between is for the caller to ask with `was_committed`, which by then is decided: the old
+//! session is gone before the new one has the lock.
+
+use super::database::{Connection, Database, application_name};
+use super::lead::{self, Backend, LeadError};
+use super::link::{Failure, Link, sentence};
+use super::migrate::migrate;
+use async_trait::async_trait;
+use meeboter_actors::bot::Bot;
+use meeboter_actors::ids::{BotId, SlotName};
+use meeboter_actors::journal::Decision;
+use meeboter_actors::ports::{BatchNo, Rows, Store, StoreError};
+use meeboter_actors::slot::Slot;
+use slog::{Logger, info, o, warn};
+use std::ops::Range;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// For one call, with making a new connection if need be.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// For reading everything at start.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+/// For migrations and the first statements of a new leader.
+const TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at a lock that another session has.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+/// Sessions of our own that may still hold the lock.
+const OWN_BACKENDS_MAX: usize = 16;
+
+/// See the module.
+pub struct JournalConnection {
+    epoch: i64,
+    lead: Mutex<Lead>,
+}
+
+struct Lead {
+    database: Database,
+    epoch: i64,
+    link: Option<Link>,
+    /// Sessions that this process made, latest last.
+    own: Vec<Backend>,
+    deposed: bool,
+    log: Logger,
+}
+
+impl JournalConnection {
+    /// Takes the lead for a new process: waits up to `patience` for whoever has it to go, brings the schema to this
+    /// version, and begins a new epoch.
+    pub async fn take_lead(database: &Database, patience: Duration, log: &Logger) -> Result<Self, LeadError> {
+        let database = database.clone().primary();
+        let log = log.new(o!("part" => "journal"));
+        let mut connection = database.connect().await?;
+        let takeover = async {
+            let backend = lead::backend(&connection.client).await.map_err(LeadError::Lock)?;
+            wait_for_lock(&connection, patience).await?;
+            migrate(&mut connection.client, &log).await.map_err(|e| LeadError::Migrate(Box::new(e)))?;
+            let name = application_name();
+            let epoch = lead::begin_epoch(&connection.client, &name).await.map_err(LeadError::Epoch)?;
+            let link = Link::prepare(connection, epoch).await.map_err(LeadError::Prepare)?;
+            Ok::<_, LeadError>((backend, epoch, link))
+        };
+        let deadline = patience + TAKEOVER_DEADLINE;
+        let (backend, epoch, link) =
+            timeout(deadline, takeover).await.map_err(|_| LeadError::TimedOut(deadline))??;
+        info!(log, "this server leads"; "epoch" => epoch, "database" => database.place());
+        let lead = Lead { database, epoch, link: Some(link), own: vec![backend], deposed: false, log };
+        Ok(Self { epoch, lead: Mutex::new(lead) })
+    }
+
+    /// Sees that this process still leads, making a new connection if the old one is gone. To be called every few
+    /// seconds: without a batch to write nothing else would notice.
+    pub async fn confirm_lead(&self) -> Result<(), StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.confirm()).await;
+        lead.settle(link, outcome)
+    }
+
+    /// The number of this process's leadership.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+async fn wait_for_lock(connection: &Connection, patience: Duration) -> Result<(), LeadError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if lead::try_lock(&connection.client).await.map_err(LeadError::Lock)? {
+            return Ok(());
+        }
+        let leader = lead::leader(&connection.client).await.map_err(LeadError::Lock)?;
+        match leader {
+            Some(leader) if Instant::now() >= deadline => return Err(LeadError::Led(leader)),
+            // Freed just now, or held by a session that this user may not see.
+            None if Instant::now() >= deadline + CALL_DEADLINE => return Err(LeadError::TimedOut(patience)),
+            Some(_) | None => sleep(LOCK_INTERVAL).await,
+        }
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout_at(deadline, work).await.unwrap_or(Err(Failure::TimedOut(CALL_DEADLINE)))
+}
+
+impl Lead {
+    /// Takes the connection out, a new one if need be. Whoever takes it gives it back with [`Lead::settle`]; where
+    /// that is never reached (the caller was dropped), it is gone, and with it whatever was half said on it.
+    async fn link(&mut self, deadline: Instant) -> Result<Link, StoreError> {
+        if self.deposed {
+            return Err(StoreError::Deposed);
+        }
+        match self.link.take() {
+            Some(link) if !link.is_closed() => Ok(link),
+            _ => match within(deadline, self.reconnect()).await {
+                Ok(link) => {
+                    info!(self.log, "connected to PostgreSQL again"; "epoch" => self.epoch);
+                    Ok(link)
+                }
+                Err(failure) => Err(self.failed(failure)),
+            },
+        }
+    }
+
+    /// Keeps the connection unless it is in doubt.
+    fn settle<T>(&mut self, link: Link, outcome: Result<T, Failure>) -> Result<T, StoreError> {
+        match outcome {
+            Ok(value) => {
+                self.link = Some(link);
+                Ok(value)
+            }
+            Err(failure) => {
+                let error = self.failed(failure);
+                if matches!(error, StoreError::Refused(_)) {
+                    self.link = Some(link);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) -> StoreError {
+        let cause = sentence(&failure);
+        let error = StoreError::from(failure);
+        match &error {
+            StoreError::Refused(_) => {}
+            StoreError::Unavailable(_) => warn!(self.log, "PostgreSQL is away"; "cause" => cause),
+            StoreError::Deposed => {
+                self.deposed = true;
+                warn!(self.log, "another server leads; this one writes nothing more"; "epoch" => self.epoch);
+            }
+        }
+        error
+    }
+
+    async fn reconnect(&mut self) -> Result<Link, Failure> {
+        let connection = self.database.connect().await?;
+        let client = &connection.client;
+        let backend = lead::backend(client).await?;
+        if self.own.len() >= OWN_BACKENDS_MAX {
+            // The first is the one that last led.
+            self.own.remove(1);
+        }
+        self.own.push(backend);
+        // The caller's deadline bounds this loop.
+        while !lead::try_lock(client).await? {
+            if let Some(leader) = lead::leader(client).await?
+                && self.own.contains(&leader.backend)
+            {
+                lead::terminate(client, leader.backend).await?;
+            } else if lead::epoch(client).await? != self.epoch {
+                return Err(Failure::Deposed);
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
+        if lead::epoch(client).await? != self.epoch {
+            return Err(Failure::Deposed);
+        }
+        self.own = vec![backend];
+        Ok(Link::prepare(connection, self.epoch).await?)
+    }
+}
+
+#[async_trait]
+impl Store for JournalConnection {
+    async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.commit(batch, decisions)).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.was_committed(batch)).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn load(&self) -> Result<Rows, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let link = lead.link(Instant::now() + CALL_DEADLINE).await?;
+        let outcome = within(Instant::now() + LOAD_DEADLINE, link.load()).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.read_slot(name)).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.read_bot(id)).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.reserve_bot_ids(count)).await;
+        lead.settle(link, outcome)
+    }
+}

@@ -1,0 +1,246 @@
+//! The Journal's connection while it stands: prepared statements, batches, and the reads that must come behind them.
+
+use super::batch::{Batch, Malformed, Statements};
+use super::database::{Connection, DatabaseError};
+use super::lead;
+use super::rows::{
+    DecodeError, bot_columns, bot_from, get, names, queue_columns, queue_entry_from, recording_columns,
+    recording_from,
+};
+use super::slot_row::{assigned_bot_id, slot_columns, slot_from};
+use futures_util::future::{try_join, try_join_all, try_join4};
+use meeboter_actors::bot::Bot;
+use meeboter_actors::ids::{BotId, SlotName};
+use meeboter_actors::journal::Decision;
+use meeboter_actors::ports::{BatchNo, Rows, StoreError};
+use meeboter_actors::slot::Slot;
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::ops::Range;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error, Row, Statement};
+
+/// For every statement of the session. The client's own deadline is a little longer, so that PostgreSQL has given up
+/// before the connection is. One plan a statement, nested loops over the keys, is right for every batch however small a
+/// table was when it was made; keepalives free the lock when this host dies without a word.
+const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '3s'; \
+    SET idle_in_transaction_session_timeout = '5s'; \
+    SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
+    SET tcp_user_timeout = '5s'; \
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET plan_cache_mode = force_generic_plan; SET jit = off; \
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Why something did not come about on the connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("PostgreSQL")]
+    Postgres(#[from] Error),
+    #[error(transparent)]
+    Connect(#[from] DatabaseError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("no answer within {0:?}")]
+    TimedOut(std::time::Duration),
+    #[error("another server leads")]
+    Deposed,
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Postgres(error) => from_postgres(&error),
+            Failure::Connect(error) => Self::Unavailable(sentence(&error)),
+            Failure::Decode(error) => Self::Refused(sentence(&error)),
+            Failure::Malformed(error) => Self::Refused(error.to_string()),
+            Failure::TimedOut(_) => Self::Unavailable(failure.to_string()),
+            Failure::Deposed => Self::Deposed,
+        }
+    }
+}
+
+fn from_postgres(error: &Error) -> StoreError {
+    match error.code().map(SqlState::code) {
+        Some("MB002") => StoreError::Deposed,
+        Some(code) if code == "MB001" || code.starts_with("22") || code.starts_with("23") => {
+            StoreError::Refused(sentence(error))
+        }
+        Some(_) => StoreError::Unavailable(sentence(error)),
+        // Not from the database, and the connection stands: a value that cannot be sent or understood.
+        None if !error.is_closed() && !is_io(error) => StoreError::Refused(sentence(error)),
+        None => StoreError::Unavailable(sentence(error)),
+    }
+}
+
+fn is_io(error: &Error) -> bool {
+    error.source().is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// The error and what lies behind it, as one sentence.
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// A connection that holds the lead.
+pub(super) struct Link {
+    connection: Connection,
+    batch: Statements,
+    read: Reads,
+    epoch: i64,
+}
+
+struct Reads {
+    was_committed: Statement,
+    bot: Statement,
+    slot: Statement,
+    slots_bot: Statement,
+    reserve_bot_ids: Statement,
+}
+
+impl Reads {
+    async fn prepare(client: &Client) -> Result<Self, Error> {
+        let (bots, slots) = (names(&bot_columns(&[])), names(&slot_columns(&[])));
+        let texts = [
+            "SELECT FROM journal_batches WHERE epoch = $1 AND batch_no = $2".to_owned(),
+            format!("SELECT {bots} FROM bots WHERE id = $1"),
+            format!("SELECT {slots} FROM bot_pool_slots WHERE name = $1"),
+            format!(
+                "SELECT {bots} FROM bots WHERE id = (SELECT assigned_bot_id FROM bot_pool_slots WHERE name = $1)"
+            ),
+            "UPDATE leadership SET next_bot_id = next_bot_id + $1 WHERE epoch = $2 \
+             RETURNING next_bot_id - $1, next_bot_id"
+                .to_owned(),
+        ];
+        let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
+        let Ok([was_committed, bot, slot, slots_bot, reserve_bot_ids]) = <[Statement; 5]>::try_from(prepared)
+        else {
+            unreachable!("as many statements as texts")
+        };
+        Ok(Self { was_committed, bot, slot, slots_bot, reserve_bot_ids })
+    }
+}
+
+impl Link {
+    /// Readies a connection that holds the lock.
+    pub(super) async fn prepare(connection: Connection, epoch: i64) -> Result<Self, Error> {
+        let client = &connection.client;
+        client.batch_execute(SESSION).await?;
+        let (batch, read) = try_join(Statements::prepare(client), Reads::prepare(client)).await?;
+        Ok(Self { connection, batch, read, epoch })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.connection.client.is_closed()
+    }
+
+    pub(super) async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), Failure> {
+        let rows = Batch::of(decisions)?;
+        match rows.run(&self.connection.client, &self.batch, self.epoch, batch.0).await {
+            // Committed before; its answer was lost.
+            Err(error) if error.code().is_some_and(|code| code.code() == "MB003") => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    pub(super) async fn was_committed(&self, batch: BatchNo) -> Result<bool, Failure> {
+        let row =
+            self.connection.client.query_opt(&self.read.was_committed, &[&self.epoch, &batch.0]).await?;
+        Ok(row.is_some())
+    }
+
+    /// Sees that this epoch stands.
+    pub(super) async fn confirm(&self) -> Result<(), Failure> {
+        if lead::epoch(&self.connection.client).await? == self.epoch { Ok(()) } else { Err(Failure::Deposed) }
+    }
+
+    pub(super) async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, Failure> {
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&i64::from(count), &self.epoch];
+        let row = self.connection.client.query_opt(&self.read.reserve_bot_ids, &params).await?;
+        let row = row.ok_or(Failure::Deposed)?;
+        Ok(row.try_get(0)?..row.try_get(1)?)
+    }
+
+    pub(super) async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, Failure> {
+        let row = self.connection.client.query_opt(&self.read.bot, &[&id.0]).await?;
+        Ok(row.as_ref().map(bot_from).transpose()?)
+    }
+
+    pub(super) async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, Failure> {
+        let client = &self.connection.client;
+        // Nobody else writes these tables, so the two see the same moment.
+        let (slot, bot) = try_join(
+            client.query_opt(&self.read.slot, &[&name.0]),
+            client.query_opt(&self.read.slots_bot, &[&name.0]),
+        )
+        .await?;
+        let bot = bot.as_ref().map(bot_from).transpose()?;
+        Ok(slot.map(|row| slot_from(&row, bot)).transpose()?)
+    }
+
+    /// Everything live. Nobody else writes these tables, so the four reads see the same moment.
+    pub(super) async fn load(&self) -> Result<Rows, Failure> {
+        let client = &self.connection.client;
+        let bots = format!(
+            "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots) \
+             OR id IN (SELECT bot_id FROM bot_pool_queue) \
+             OR id IN (SELECT bot_id FROM recordings WHERE state IN ('open', 'joining'))",
+            names(&bot_columns(&[]))
+        );
+        let slots = format!("SELECT {} FROM bot_pool_slots ORDER BY name", names(&slot_columns(&[])));
+        let queue = format!(
+            "SELECT {} FROM bot_pool_queue ORDER BY platform, priority, turn, arrival",
+            names(&queue_columns(&[]))
+        );
+        let recordings = format!(
+            "SELECT {} FROM recordings WHERE state IN ('open', 'joining') ORDER BY bot_id",
+            names(&recording_columns(&[]))
+        );
+        let (bots, slots, queue, recordings) = try_join4(
+            client.query(&bots, &[]),
+            client.query(&slots, &[]),
+            client.query(&queue, &[]),
+            client.query(&recordings, &[]),
+        )
+        .await?;
+        assemble(&bots, &slots, &queue, &recordings)
+    }
+}
+
+fn assemble(bots: &[Row], slots: &[Row], queue: &[Row], recordings: &[Row]) -> Result<Rows, Failure> {
+    let mut by_id = HashMap::with_capacity(bots.len());
+    for row in bots {
+        let bot = bot_from(row)?;
+        by_id.insert(bot.id.0, bot);
+    }
+    let bot_of = |row: &str, bot_id: i64| {
+        by_id.get(&bot_id).cloned().ok_or_else(|| DecodeError::NoBot { row: row.to_owned(), bot_id })
+    };
+    let mut rows = Rows::default();
+    for row in slots {
+        let bot = match assigned_bot_id(row)? {
+            Some(bot_id) => Some(bot_of(get(row, "name")?, bot_id)?),
+            None => None,
+        };
+        rows.slots.push(slot_from(row, bot)?);
+    }
+    for row in queue {
+        let entry = queue_entry_from(row)?;
+        let bot = bot_of("a queue entry", entry.bot_id.0)?;
+        rows.queue.push((entry, bot));
+    }
+    for row in recordings {
+        let recording = recording_from(row)?;
+        let bot = bot_of("a recording", recording.bot_id.0)?;
+        rows.recordings.push((recording, bot));
+    }
+    Ok(rows)
+}

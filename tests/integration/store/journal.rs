@@ -1,0 +1,290 @@
+//! What is written comes back, and what must not be written is not.
+
+use super::*;
+use meeboter_actors::bot::BotEvent;
+use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::ports::StoreError;
+use meeboter_actors::recording::{Joined, Recording, RecordingState};
+use std::collections::BTreeSet;
+
+#[tokio::test]
+async fn every_slot_state_comes_back() {
+    let (_, journal) = fresh().await;
+    let states = every_slot_state(1);
+    for index in 0..states.len() {
+        let number = u32::try_from(index + 1).expect("few");
+        let state = every_slot_state(number).swap_remove(index);
+        let slot = Slot { version: 1, state, ..sample::idle_slot(number) };
+        let mut decision = vec![write_slot(&slot)];
+        decision.extend(slot.bot().map(write_bot));
+        commit(&journal, i64::from(number), decision).await;
+        assert_eq!(journal.read_slot(&slot.name).await, Ok(Some(slot)));
+    }
+    let rows = journal.load().await.expect("loads");
+    assert_eq!(rows.slots.len(), states.len());
+}
+
+#[tokio::test]
+async fn a_slot_goes_through_every_state() {
+    let (_, journal) = fresh().await;
+    let mut number = 0;
+    let mut version = 0;
+    let mut bot_version = 0;
+    for state in every_slot_state(1).into_iter().chain(every_slot_state(1)) {
+        number += 1;
+        version += 1;
+        let mut slot = Slot { version, state, ..sample::idle_slot(1) };
+        if let SlotState::Busy { bot, .. } | SlotState::Deploying { bot, .. } = &mut slot.state {
+            bot_version += 1;
+            bot.version = bot_version;
+        }
+        let mut decision = vec![write_slot(&slot)];
+        decision.extend(slot.bot().map(write_bot));
+        commit(&journal, number, decision).await;
+        assert_eq!(journal.read_slot(&slot.name).await, Ok(Some(slot)));
+    }
+    let name = sample::idle_slot(1).name;
+    commit(&journal, number + 1, vec![Change::DeleteSlot { name: name.clone(), version }]).await;
+    assert_eq!(journal.read_slot(&name).await, Ok(None));
+}
+
+#[tokio::test]
+async fn every_bot_state_and_end_comes_back() {
+    let (_, journal) = fresh().await;
+    let mut bots: Vec<Bot> = BotState::ALL.into_iter().map(|state| bot_in(0, state)).collect();
+    for reason in EndReason::ALL {
+        let mut bot = bot_in(0, reason.outcome().state());
+        bot.end = Some(End { reason: *reason, detail: reason.sentence().into() });
+        bot.leave = Some(*reason);
+        bot.nonce = Some(uuid::Uuid::from_u128(9));
+        bot.report_seq = 12;
+        bot.joined_at = Some(later(2));
+        bot.spec.passcode = Some("päss\"word".into());
+        bots.push(bot);
+    }
+    for (number, bot) in (1..).zip(&mut bots) {
+        bot.id = BotId(number);
+    }
+    let decisions: Vec<Decision> = bots.iter().rev().map(|bot| vec![write_bot(bot)]).collect();
+    journal.commit(BatchNo(1), &decisions).await.expect("commits");
+    for bot in bots {
+        assert_eq!(journal.read_bot(bot.id).await, Ok(Some(bot)));
+    }
+    assert_eq!(journal.read_bot(BotId(999)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn every_recording_state_comes_back() {
+    let (_, journal) = fresh().await;
+    commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
+    let joined = Joined { key: "bots/1/recordings/01.mp4".into(), duration_ms: 61_000, bytes: 1 << 33 };
+    let states = [
+        RecordingState::Open,
+        RecordingState::Joining { previous: None },
+        RecordingState::Ready(joined.clone()),
+        RecordingState::Joining { previous: Some(joined) },
+        RecordingState::Failed { reason: "Nothing was recorded.".into() },
+    ];
+    for (version, state) in (1..).zip(states) {
+        let recording = Recording { bot_id: BotId(1), state, segments: 7, attempts: 2, version };
+        commit(&journal, version + 1, vec![Change::WriteRecording(recording.clone())]).await;
+        let loaded = journal.load().await.expect("loads").recordings;
+        match recording.state {
+            RecordingState::Open | RecordingState::Joining { .. } => {
+                assert_eq!(loaded, [(recording, sample::bot(1))]);
+            }
+            RecordingState::Ready(_) | RecordingState::Failed { .. } => assert_eq!(loaded, []),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_queue_comes_back_in_order() {
+    let (_, journal) = fresh().await;
+    let entries = [sample::queue_entry(3, 1), sample::queue_entry(1, 1), sample::queue_entry(2, 1)];
+    let decisions: Vec<Decision> = entries
+        .iter()
+        .map(|entry| vec![write_bot(&sample::bot(entry.bot_id.0)), Change::InsertQueueEntry(entry.clone())])
+        .collect();
+    journal.commit(BatchNo(1), &decisions).await.expect("commits");
+    commit(&journal, 2, vec![Change::DeleteQueueEntry(BotId(2))]).await;
+    let queue = journal.load().await.expect("loads").queue;
+    let expected: Vec<_> = [1, 3].map(|id| (sample::queue_entry(id, 1), sample::bot(id))).into();
+    assert_eq!(queue, expected);
+}
+
+#[tokio::test]
+async fn a_conflict_writes_nothing_of_its_batch() {
+    let (_, journal) = fresh().await;
+    commit(&journal, 1, vec![write_bot(&sample::bot(1)), write_slot(&slot_one())]).await;
+    let ahead = Bot { version: 3, ..sample::bot(1) };
+    let refused = [
+        vec![write_bot(&ahead)],
+        vec![write_bot(&sample::bot(1))],
+        vec![write_slot(&Slot { version: 5, ..slot_one() })],
+        vec![Change::DeleteSlot { name: slot_one().name, version: 2 }],
+        vec![Change::DeleteQueueEntry(BotId(1))],
+        vec![Change::WriteRecording(Recording { version: 2, ..Recording::open(BotId(1)) })],
+        // A bot that is not there; a slot that another bot has; a key that is taken twice.
+        vec![Change::InsertQueueEntry(sample::queue_entry(77, 1))],
+        vec![Change::InsertEvent(event(77, "IN_CALL"))],
+    ];
+    for (number, decision) in (10..).zip(refused) {
+        let batch = [vec![write_bot(&sample::bot(2))], decision.clone()];
+        let outcome = journal.commit(BatchNo(number), &batch).await;
+        assert!(matches!(outcome, Err(StoreError::Refused(_))), "{decision:?}: {outcome:?}");
+        assert_eq!(journal.read_bot(BotId(2)).await, Ok(None), "{decision:?}");
+        assert_eq!(journal.was_committed(BatchNo(number)).await, Ok(false));
+    }
+    let names: BTreeSet<_> = journal
+        .load()
+        .await
+        .expect("loads")
+        .slots
+        .into_iter()
+        .map(|slot| (slot.name, slot.version))
+        .collect();
+    assert_eq!(names, BTreeSet::from([(slot_one().name, 1)]));
+}
+
+#[tokio::test]
+async fn a_conflict_names_the_rows() {
+    let (_, journal) = fresh().await;
+    let decisions = [vec![write_bot(&Bot { version: 2, ..sample::bot(41) })]];
+    let Err(StoreError::Refused(why)) = journal.commit(BatchNo(1), &decisions).await else {
+        panic!("refused")
+    };
+    assert!(why.contains("bots: not there, or not at the expected version: 41"), "{why}");
+}
+
+#[tokio::test]
+async fn two_slots_cannot_have_one_bot() {
+    let (_, journal) = fresh().await;
+    let slots = [1, 2].map(|number| Slot { version: 1, ..sample::busy_slot(number) });
+    let mut second = slots[1].clone();
+    if let (SlotState::Busy { bot, .. }, Some(first)) = (&mut second.state, slots[0].bot()) {
+        **bot = first.clone();
+    }
+    let first_bot = slots[0].bot().expect("busy");
+    let outcome = journal
+        .commit(BatchNo(1), &[vec![write_bot(first_bot), write_slot(&slots[0])], vec![write_slot(&second)]])
+        .await;
+    assert!(
+        matches!(&outcome, Err(StoreError::Refused(why)) if why.contains("one_slot_a_bot")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_row_twice_in_a_batch_is_refused() {
+    let (_, journal) = fresh().await;
+    let bot = sample::bot(1);
+    let outcome = journal.commit(BatchNo(1), &[vec![write_bot(&bot), write_bot(&bot)]]).await;
+    assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn the_same_batch_again_is_harmless() {
+    let (database, journal) = fresh().await;
+    let decision = vec![write_bot(&sample::bot(1)), Change::InsertEvent(event(1, "QUEUED"))];
+    for _ in 0..3 {
+        commit(&journal, 1, decision.clone()).await;
+    }
+    let next = Bot { version: 2, ..sample::bot(1) };
+    for _ in 0..2 {
+        commit(&journal, 2, vec![write_bot(&next), Change::InsertEvent(event(1, "DEPLOYING"))]).await;
+    }
+    let pool = meeboter::store::pool::Pool::connect(&database).await.expect("a pool");
+    let page = meeboter::store::queries::Page { number: 1, size: 10 };
+    let events = pool.list_events(BotId(1), page).await.expect("listed");
+    let types: Vec<_> = events.rows.iter().map(|row| row.event.event_type.as_str()).collect();
+    assert_eq!((types, events.total), (vec!["QUEUED", "DEPLOYING"], 2));
+}
+
+#[tokio::test]
+async fn values_that_postgresql_cannot_hold_are_refused_or_made_fit() {
+    let (_, journal) = fresh().await;
+    let mut bot = sample::bot(1);
+    bot.spec.display_name = "a\0b".into();
+    let outcome = journal.commit(BatchNo(1), &[vec![write_bot(&bot)]]).await;
+    assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
+    // What engines and bots say is kept whatever it holds.
+    let mut bot = bot_in(1, BotState::Fatal);
+    bot.end = Some(End { reason: EndReason::Crashed, detail: "x\0y".into() });
+    let mut chat = event(1, "CHAT");
+    chat.data = Some(serde_json::json!({"message": "a\0b"}));
+    commit(&journal, 2, vec![write_bot(&bot), Change::InsertEvent(chat)]).await;
+    let detail =
+        journal.read_bot(BotId(1)).await.expect("reads").and_then(|bot| bot.end).map(|end| end.detail);
+    assert_eq!(detail.as_deref(), Some("x\u{fffd}y"));
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_taken_once() {
+    let (_, journal) = fresh().await;
+    let key = |bot| IdempotencyKey {
+        user_id: UserId(1),
+        key: "k-1".into(),
+        fingerprint: [7; 32],
+        bot_id: BotId(bot),
+    };
+    let create = |bot| vec![write_bot(&sample::bot(bot)), Change::InsertIdempotencyKey(key(bot))];
+    commit(&journal, 1, create(1)).await;
+    let outcome = journal.commit(BatchNo(2), &[create(2)]).await;
+    assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
+    assert_eq!(journal.read_bot(BotId(2)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn blocks_of_bot_ids_never_overlap() {
+    let (database, journal) = fresh().await;
+    let first = journal.reserve_bot_ids(256).await.expect("a block");
+    let second = journal.reserve_bot_ids(10).await.expect("a block");
+    assert_eq!((first, second.clone()), (1..257, 257..267));
+    drop(journal);
+    let journal =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    assert_eq!(journal.reserve_bot_ids(5).await, Ok(267..272));
+}
+
+#[tokio::test]
+async fn two_hundred_decisions_are_one_batch() {
+    let (_, journal) = fresh().await;
+    let slots: Vec<Slot> = (1..=200).map(|number| Slot { version: 1, ..sample::busy_slot(number) }).collect();
+    let decisions: Vec<Decision> = slots
+        .iter()
+        .rev()
+        .map(|slot| {
+            let bot = slot.bot().expect("busy");
+            vec![
+                write_slot(slot),
+                write_bot(bot),
+                Change::InsertEvent(event(bot.id.0, "IN_CALL")),
+                Change::WriteRecording(Recording::open(bot.id)),
+            ]
+        })
+        .collect();
+    journal.commit(BatchNo(1), &decisions).await.expect("commits");
+    let rows = journal.load().await.expect("loads");
+    assert_eq!(rows.slots, slots);
+    assert_eq!(rows.recordings.len(), 200);
+}
+
+#[tokio::test]
+async fn old_batch_numbers_are_forgotten() {
+    let (_, journal) = fresh().await;
+    for number in 1..=1250 {
+        journal.commit(BatchNo(number), &[]).await.expect("commits");
+    }
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(false));
+    assert_eq!(journal.was_committed(BatchNo(251)).await, Ok(true));
+}
+
+fn slot_one() -> Slot {
+    Slot { version: 1, ..sample::idle_slot(1) }
+}
+
+fn event(bot: i64, event_type: &str) -> BotEvent {
+    BotEvent { bot_id: BotId(bot), event_type: event_type.into(), at: later(1), data: None }
+}

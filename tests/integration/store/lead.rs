@@ -1,0 +1,264 @@
+//! Who leads, and what becomes of batches when the connection is lost.
+
+use super::*;
+use meeboter::store::lead::LeadError;
+use meeboter_actors::ids::BotId;
+use meeboter_actors::journal::CommitError;
+use meeboter_actors::journal::settle::{BatchNumbers, settle};
+use meeboter_actors::ports::StoreError;
+
+use crate::support::postgres::runtime;
+use crate::support::proxy::Proxy;
+
+/// A plain connection, as a person with psql would have it.
+async fn psql(database: &Database) -> tokio_postgres::Client {
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    tokio::spawn(connection);
+    client
+}
+
+/// Ends the session that holds the lead.
+async fn cut(client: &tokio_postgres::Client) {
+    let text = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(client.execute(text, &[]).await.expect("cuts"), 1, "one session leads");
+}
+
+#[tokio::test]
+async fn a_second_server_hears_who_leads() {
+    let (database, journal) = fresh().await;
+    let Err(error) = JournalConnection::take_lead(&database, Duration::from_millis(100), &log()).await else {
+        panic!("only one leads")
+    };
+    assert!(matches!(error, LeadError::Led(_)));
+    let who = format!("/{} at this host, connected since 20", std::process::id());
+    assert!(
+        error.to_string().contains("another server already works on this database: meeboter/"),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&who), "{error}");
+    // It steps down: the next one leads at once, in a new epoch.
+    let epoch = journal.epoch();
+    drop(journal);
+    let next = JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    assert_eq!(next.epoch(), epoch + 1);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
+    cut(&client).await;
+    let outcome = journal.commit(BatchNo(2), &[vec![write_bot(&sample::bot(2))]]).await;
+    // The cut is noticed either before the batch is sent (then it is committed on a new connection) or after.
+    match outcome {
+        Ok(()) => {}
+        Err(StoreError::Unavailable(_)) => {
+            assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(true));
+            assert_eq!(journal.was_committed(BatchNo(2)).await, Ok(false));
+            commit(&journal, 2, vec![write_bot(&sample::bot(2))]).await;
+        }
+        Err(other) => panic!("{other}"),
+    }
+    assert_eq!(journal.was_committed(BatchNo(2)).await, Ok(true));
+    assert_eq!(journal.confirm_lead().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_batch_cut_in_its_middle_is_not_committed() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    // A lock that the batch waits for in its middle.
+    client.batch_execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE").await.expect("locks");
+    let decision = vec![
+        write_bot(&sample::bot(1)),
+        Change::InsertEvent(meeboter_actors::bot::BotEvent {
+            bot_id: BotId(1),
+            event_type: "QUEUED".into(),
+            at: later(0),
+            data: None,
+        }),
+    ];
+    let batch = [decision];
+    let (outcome, ()) = tokio::join!(journal.commit(BatchNo(1), &batch), async {
+        while waiting_for_a_lock(&client).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        cut(&client).await;
+    });
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    client.batch_execute("ROLLBACK").await.expect("unlocks");
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(false));
+    assert_eq!(journal.read_bot(BotId(1)).await, Ok(None));
+    journal.commit(BatchNo(1), &batch).await.expect("commits");
+}
+
+async fn waiting_for_a_lock(client: &tokio_postgres::Client) -> i64 {
+    let text = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    client.query_one(text, &[]).await.expect("counts").get(0)
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_too_long_is_unavailable_and_can_be_sent_again() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    client.batch_execute("BEGIN; LOCK TABLE bots IN EXCLUSIVE MODE").await.expect("locks");
+    let batch = [vec![write_bot(&sample::bot(1))]];
+    let outcome = journal.commit(BatchNo(1), &batch).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    client.batch_execute("ROLLBACK").await.expect("unlocks");
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(false));
+    journal.commit(BatchNo(1), &batch).await.expect("commits");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_half_transaction() {
+    let (_, journal) = fresh().await;
+    let batch = [vec![write_bot(&sample::bot(1))]];
+    for number in 1..20 {
+        let send = journal.commit(BatchNo(number), &batch);
+        let _ =
+            tokio::time::timeout(Duration::from_micros(50 * u64::try_from(number).expect("few")), send).await;
+    }
+    let bot = journal.read_bot(BotId(1)).await.expect("reads");
+    assert!(bot.is_none_or(|bot| bot == sample::bot(1)));
+    commit(&journal, 30, vec![write_bot(&sample::bot(2))]).await;
+}
+
+#[tokio::test]
+async fn an_epoch_begun_elsewhere_ends_the_lead() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    client.batch_execute("UPDATE leadership SET epoch = epoch + 1").await.expect("another leader");
+    let batch = [vec![write_bot(&sample::bot(1))]];
+    assert_eq!(journal.commit(BatchNo(1), &batch).await, Err(StoreError::Deposed));
+    // For good, even should the number come back.
+    client.batch_execute("UPDATE leadership SET epoch = epoch - 1").await.expect("edits");
+    assert_eq!(journal.commit(BatchNo(1), &batch).await, Err(StoreError::Deposed));
+    assert_eq!(journal.reserve_bot_ids(1).await, Err(StoreError::Deposed));
+}
+
+#[tokio::test]
+async fn a_leader_cut_off_finds_its_successor() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
+    cut(&client).await;
+    let successor =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    // The cut is noticed with the first call at the latest.
+    let mut outcome = journal.confirm_lead().await;
+    if matches!(outcome, Err(StoreError::Unavailable(_))) {
+        outcome = journal.confirm_lead().await;
+    }
+    assert_eq!(outcome, Err(StoreError::Deposed));
+    commit(&successor, 1, vec![write_bot(&Bot { version: 2, ..sample::bot(1) })]).await;
+}
+
+#[tokio::test]
+async fn settle_carries_batches_through_cuts() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    let mut numbers = BatchNumbers::default();
+    for round in 0..10 {
+        let ids: Vec<i64> = (round * 10 + 1..=round * 10 + 10).collect();
+        let mut decisions: Vec<Decision> = ids.iter().map(|id| vec![write_bot(&sample::bot(*id))]).collect();
+        // One culprit among them.
+        decisions.push(vec![write_bot(&Bot { version: 9, ..sample::bot(1) })]);
+        let (outcomes, ()) = tokio::join!(settle(&journal, &mut numbers, &decisions), async {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            let text = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            client.execute(text, &[]).await.expect("cuts");
+        });
+        let (last, others) = outcomes.split_last().expect("as many as decisions");
+        assert!(others.iter().all(Result::is_ok), "{others:?}");
+        assert!(matches!(last, Err(CommitError::Conflict(_))), "{last:?}");
+    }
+    for id in 1..=100 {
+        assert_eq!(journal.read_bot(BotId(id)).await, Ok(Some(sample::bot(id))));
+    }
+}
+
+#[tokio::test]
+async fn slots_are_not_edited_by_hand() {
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    commit(&journal, 1, vec![write_slot(&Slot { version: 1, ..sample::idle_slot(1) })]).await;
+    for text in [
+        "UPDATE bot_pool_slots SET image = 'x'",
+        "DELETE FROM bot_pool_slots",
+        "TRUNCATE bot_pool_slots",
+        "INSERT INTO bot_pool_slots SELECT * FROM bot_pool_slots",
+    ] {
+        let error = client.batch_execute(text).await.expect_err("refused");
+        let said = error.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+        assert!(said.contains("POST /api/bots/<id>/remove-from-call"), "{text}: {said}");
+    }
+    let by_word =
+        "BEGIN; SET LOCAL meeboter.writer = 'journal'; UPDATE bot_pool_slots SET image = 'y'; COMMIT";
+    client.batch_execute(by_word).await.expect("somebody who says so may");
+}
+
+#[tokio::test]
+async fn should_begin_fail_nothing_behind_it_writes() {
+    let (database, _journal) = fresh().await;
+    let client = psql(&database).await;
+    for text in [
+        "SELECT journal_begin(1, 1)",
+        "WITH done AS (INSERT INTO users (name) VALUES ('x') RETURNING 1) \
+         SELECT journal_require('users', NULL) FROM (SELECT count(*) FROM done) AS written",
+    ] {
+        let error = client.query(text, &[]).await.expect_err("refused");
+        assert_eq!(error.code().map(|code| code.code()), Some("MB004"), "{text}");
+    }
+    let users: i64 = client.query_one("SELECT count(*) FROM users", &[]).await.expect("counts").get(0);
+    assert_eq!(users, 1);
+}
+
+#[tokio::test]
+async fn a_rollback_to_an_older_program_starts() {
+    let (database, journal) = fresh().await;
+    drop(journal);
+    let client = psql(&database).await;
+    client
+        .batch_execute(
+            "ALTER TABLE bots ADD COLUMN later text; \
+             INSERT INTO refinery_schema_history SELECT version + 1000, 'later', applied_on, checksum \
+             FROM refinery_schema_history ORDER BY version LIMIT 1",
+        )
+        .await
+        .expect("a later schema");
+    let journal =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
+}
+
+/// What the design is for: the batch is committed, its answer is lost, and the old session still has the lock.
+#[tokio::test]
+async fn a_lost_answer_is_looked_up() {
+    let database = fresh_database().await;
+    let [tokio_postgres::config::Host::Unix(folder)] = database.config().get_hosts() else {
+        panic!("the test server listens on one socket")
+    };
+    let proxy = Proxy::to(folder.join(".s.PGSQL.5432"));
+    let folder = proxy.folder().to_str().expect("plain").replace('/', "%2F");
+    let name = database.config().get_dbname().expect("named");
+    let through_proxy =
+        Database::parse(&format!("postgres://meeboter@{folder}/{name}"), runtime()).expect("an address");
+    let journal = lead(&through_proxy).await;
+
+    proxy.set_deaf(true);
+    let batch = [vec![write_bot(&sample::bot(1))]];
+    let outcome = journal.commit(BatchNo(1), &batch).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    proxy.set_deaf(false);
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(true));
+    assert_eq!(journal.was_committed(BatchNo(2)).await, Ok(false));
+    assert_eq!(journal.read_bot(BotId(1)).await, Ok(Some(sample::bot(1))));
+    commit(&journal, 1, batch[0].clone()).await;
+}

@@ -1,0 +1,106 @@
+//! What HTTP reads.
+
+use super::*;
+use meeboter::store::pool::{Pool, QueryError};
+use meeboter::store::queries::{Page, StoredBot, hash_of_key};
+use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::recording::Recording;
+
+const ADMIN: UserId = UserId(1);
+
+async fn pool(database: &Database) -> Pool {
+    Pool::connect(database).await.expect("a pool")
+}
+
+#[tokio::test]
+async fn bots_are_read_with_their_recordings_by_their_user_only() {
+    let (database, journal) = fresh().await;
+    let pool = pool(&database).await;
+    let other = pool.user_named("someone").await.expect("a user").id;
+    let mut decision = Vec::new();
+    for id in 1..=25 {
+        let user_id = if id == 25 { other } else { ADMIN };
+        decision.push(write_bot(&Bot { user_id, ..sample::bot(id) }));
+    }
+    decision.push(Change::WriteRecording(Recording::open(BotId(24))));
+    commit(&journal, 1, decision).await;
+
+    let stored = pool.get_bot(ADMIN, BotId(24)).await.expect("reads");
+    let expected = StoredBot { bot: sample::bot(24), recording: Some(Recording::open(BotId(24))) };
+    assert_eq!(stored, Some(expected.clone()));
+    assert_eq!(pool.get_bot(ADMIN, BotId(25)).await.expect("reads"), None);
+
+    let list = pool.list_bots(ADMIN, Page { number: 1, size: 10 }).await.expect("lists");
+    let ids = |rows: &[StoredBot]| rows.iter().map(|row| row.bot.id.0).collect::<Vec<_>>();
+    assert_eq!((ids(&list.rows), list.total), ((15..=24).rev().collect(), 24));
+    assert_eq!(list.rows[0], expected);
+    let list = pool.list_bots(ADMIN, Page { number: 3, size: 10 }).await.expect("lists");
+    assert_eq!((ids(&list.rows), list.total), (vec![4, 3, 2, 1], 24));
+}
+
+#[tokio::test]
+async fn keys_are_found_by_what_is_stored_of_them() {
+    let (database, journal) = fresh().await;
+    let pool = pool(&database).await;
+    let hash = hash_of_key("mb_secret");
+    let made = pool.insert_api_key(ADMIN, "laptop", "mb_sec", &hash).await.expect("inserts");
+    assert_eq!(pool.find_api_key(&hash).await.expect("finds"), Some(made.clone()));
+    assert_eq!(pool.find_api_key(&hash_of_key("mb_other")).await.expect("finds"), None);
+    let again = pool.insert_api_key(ADMIN, "laptop", "mb_sec", &hash).await;
+    assert!(matches!(again, Err(QueryError::Refused { constraint: Some(_), .. })), "{again:?}");
+    assert!(pool.revoke_api_key(ADMIN, made.id).await.expect("revokes"));
+    assert!(!pool.revoke_api_key(ADMIN, made.id).await.expect("was revoked"));
+    assert_eq!(pool.find_api_key(&hash).await.expect("finds"), None);
+    assert_eq!(pool.list_api_keys(ADMIN).await.expect("lists").len(), 1);
+
+    let key = IdempotencyKey { user_id: ADMIN, key: "k".into(), fingerprint: [3; 32], bot_id: BotId(1) };
+    commit(&journal, 1, vec![write_bot(&sample::bot(1)), Change::InsertIdempotencyKey(key.clone())]).await;
+    assert_eq!(pool.find_idempotency_key(ADMIN, "k").await.expect("finds"), Some(key));
+    assert_eq!(pool.find_idempotency_key(UserId(2), "k").await.expect("finds"), None);
+}
+
+#[tokio::test]
+async fn the_installation_stays_who_it_is() {
+    let (database, journal) = fresh().await;
+    let pool = pool(&database).await;
+    let first = pool.installation().await.expect("reads");
+    assert_eq!(first.secret.len(), 32);
+    assert!(!format!("{first:?}").contains(&format!("{:?}", first.secret)));
+    drop(journal);
+    let _journal =
+        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    assert_eq!(pool.installation().await.expect("reads"), first);
+    let admin = pool.get_user(ADMIN).await.expect("reads").expect("is there");
+    assert_eq!(pool.user_named("admin").await.expect("reads"), admin);
+    assert_eq!(pool.get_user(UserId(99)).await.expect("reads"), None);
+}
+
+#[tokio::test]
+async fn connections_that_were_cut_are_made_again() {
+    let (database, _journal) = fresh().await;
+    let pool = pool(&database).await;
+    assert!(pool.usage().1 >= 5);
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    tokio::spawn(connection);
+    let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    client.execute(text, &[]).await.expect("cuts");
+    // Each cut connection fails at most one query before it is known to be gone.
+    for _ in 0..6 {
+        match pool.installation().await {
+            Ok(_) => return,
+            Err(error) => assert!(matches!(error, QueryError::Unavailable { .. }), "{error:?}"),
+        }
+    }
+    panic!("the pool did not recover");
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_unavailable_in_words() {
+    let server = crate::support::postgres::runtime();
+    let database = Database::parse("postgres://u:secret@127.0.0.1:9/none", server).expect("an address");
+    let Err(error) = Pool::connect(&database).await else { panic!("nothing listens there") };
+    let said = error.to_string();
+    assert!(said.contains("127.0.0.1/none") && !said.contains("secret"), "{said}");
+}

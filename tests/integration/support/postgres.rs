@@ -1,0 +1,89 @@
+//! One PostgreSQL for the test process, a database of its own for each test.
+
+use meeboter::store::data_dir::DataDir;
+use meeboter::store::database::Database;
+use meeboter::store::embedded::{Durability, Embedded};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+/// Runs beyond any test: what drives the shared server's connections must not end with the test that began it.
+pub(crate) fn runtime() -> Handle {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a runtime")
+        })
+        .handle()
+        .clone()
+}
+
+/// A log that goes nowhere.
+pub(crate) fn log() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+/// A PostgreSQL of this process, ended and removed with it.
+pub(crate) struct TestServer {
+    pub(crate) embedded: Embedded,
+    _data_dir: DataDir,
+    _janitor: Janitor,
+}
+
+impl TestServer {
+    pub(crate) async fn start(durability: Durability) -> Self {
+        let folder = tempfile::Builder::new().prefix("meeboter-test-").tempdir().expect("a folder").keep();
+        let janitor = Janitor::watch(&folder);
+        let data_dir = DataDir::hold(&folder).expect("the folder is ours");
+        let embedded = Embedded::start(&data_dir, durability, runtime(), &log()).await.expect("PostgreSQL");
+        Self { embedded, _data_dir: data_dir, _janitor: janitor }
+    }
+}
+
+/// Ends the PostgreSQL in a folder and removes the folder, once this process is gone, however it went.
+pub(crate) struct Janitor(Mutex<Child>);
+
+impl Janitor {
+    pub(crate) fn watch(folder: &Path) -> Self {
+        let script = r#"
+            read -r _
+            pid=$(head -n 1 "$0/postgres/data/postmaster.pid" 2>/dev/null)
+            [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$0/postgres/data" ] && kill -QUIT "$pid"
+            for _ in 1 2 3 4 5 6 7 8 9 10; do [ -n "$pid" ] && [ -d "/proc/$pid" ] && sleep 0.2; done
+            rm -rf "$0"
+        "#;
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", script]).arg(folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(Mutex::new(command.spawn().expect("a shell")))
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        let mut child = self.0.lock().expect("nobody panics with it");
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}
+
+static SERVER: OnceCell<TestServer> = OnceCell::const_new();
+
+/// The shared server.
+pub(crate) async fn server() -> &'static Embedded {
+    &SERVER.get_or_init(|| TestServer::start(Durability::Throwaway)).await.embedded
+}
+
+/// An empty database of the shared server.
+pub(crate) async fn fresh_database() -> Database {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    server().await.database(&name).await.expect("a database")
+}
