@@ -1,4 +1,5 @@
 //! The server's rooms against the real thing: processes, an S3 server, ffmpeg. One binary, its tests in parallel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod artifacts;
 mod driver;
