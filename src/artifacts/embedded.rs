@@ -24,7 +24,9 @@ use uuid::Uuid;
 
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 512;
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections too end by it: longer than the clients of this process keep theirs (15 s and 90 s), so that none
+/// is closed under a request.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(120);
 /// Wait after an accept that failed, for lack of file handles most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Parts of uploads that were neither completed nor aborted are kept this long.
@@ -56,7 +58,7 @@ pub struct EmbeddedS3 {
 }
 
 impl EmbeddedS3 {
-    /// Serves `<data_dir>/objects` on a free port.
+    /// Serves `<data_dir>/objects` on a free port, in tasks of the present runtime: not that of an actor.
     pub async fn start(data_dir: &Path, log: Logger) -> Result<Self, EmbeddedError> {
         let root = data_dir.join("objects");
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(EmbeddedError::Folder)?;

@@ -115,9 +115,13 @@ impl Upstream {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let url = format!("http://{}{path}", self.store);
         let mut sent = self.client.request(request.method().clone(), url).no_decompress();
+        if let Some(authority) = request.uri().authority() {
+            // HTTP/2 has no Host; where there is one, it replaces this below.
+            sent = sent.insert_header((header::HOST, authority.as_str()));
+        }
         for (name, value) in request.headers() {
             if REQUEST_HEADERS.contains(name) || name.as_str().starts_with("x-amz-") {
-                sent = sent.append_header((name.clone(), value.clone()));
+                sent = sent.insert_header((name.clone(), value.clone()));
             }
         }
         sent

@@ -275,4 +275,18 @@ mod tests {
         let tail = folders.log_tail(key(1)).expect("readable");
         assert!(tail.starts_with("line ") && tail.ends_with("line 0999") && tail.len() <= 4096);
     }
+
+    #[test]
+    fn a_log_that_grew_too_long_is_set_aside_and_goes_on() {
+        let (_root, folders) = folders();
+        let folder = folders.prepare(key(1)).expect("made");
+        let mut log = folders.open_log(key(1)).expect("opened");
+        folders.bound_log(key(1)).expect("looked at");
+        assert!(!folder.join(OLD_LOG_FILE).exists());
+        log.set_len(LOG_BYTES_MAX + 1).expect("grown");
+        folders.bound_log(key(1)).expect("bounded");
+        writeln!(log, "on it goes").expect("written");
+        assert_eq!(fs::read_to_string(folder.join(LOG_FILE)).expect("readable"), "on it goes\n");
+        assert_eq!(fs::metadata(folder.join(OLD_LOG_FILE)).expect("kept").len(), LOG_BYTES_MAX + 1);
+    }
 }

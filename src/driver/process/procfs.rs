@@ -204,4 +204,16 @@ mod tests {
         assert!(!is_running(other).expect("readable"));
         assert_eq!(process.identity.to_string().parse(), Ok(process.identity));
     }
+
+    #[test]
+    fn a_zombie_counts_as_gone() {
+        let mut child = std::process::Command::new("true").spawn().expect("runs");
+        let identity =
+            identity_of_child(i32::try_from(child.id()).expect("small")).expect("not collected yet");
+        while is_running(identity).expect("readable") {
+            std::thread::yield_now();
+        }
+        assert_eq!(look(identity.pid).expect("readable"), None);
+        child.wait().expect("collected");
+    }
 }
