@@ -212,13 +212,18 @@ impl Host {
             .stderr(errors)
             .spawn()
             .map_err(|error| failed("run `setsid` (util-linux)", &error))?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let recorded = self.record(key, &child).await;
+        // Not before: the number of a process that was collected is free for another.
         self.collect(key, child);
-        let Some(pid) = pid else { return Err(refused("the bot ended at once".to_owned(), true)) };
+        recorded
+    }
+
+    /// Notes which process the bot is. Where this fails the bot runs unrecorded; the next start finds it by its marker.
+    async fn record(&self, key: ContainerKey, child: &Child) -> Result<Identity, DriverError> {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let folders = self.folders.clone();
-        // Where this fails the bot runs unrecorded; the next start finds it by its marker.
         blocking("record the bot's process", move || {
-            let bot = procfs::identity_of_child(pid)?;
+            let bot = procfs::identity_of_child(pid.ok_or(io::ErrorKind::NotFound)?)?;
             folders.record(key, bot)?;
             Ok(bot)
         })
