@@ -412,6 +412,19 @@ async fn a_long_recording_goes_up_in_parts() {
 }
 
 #[actix_web::test]
+async fn a_join_whose_caller_died_is_carried_out_and_may_be_asked_for_again() {
+    let bench = Bench::new().await;
+    bench.put_run(1, &Recorded::short()).await;
+    let mut first = Box::pin(bench.artifacts.join(BOT, GENERATION, "first"));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    drop(first);
+    // One at a time: the second begins behind the first.
+    let joined = bench.join().await.unwrap().unwrap();
+    bench.check_plays(&joined, Duration::from_secs(6)).await;
+    assert_eq!(bench.get("first").await.body.len(), usize::try_from(joined.bytes).unwrap());
+}
+
+#[actix_web::test]
 async fn a_recording_beyond_the_bound_is_refused_before_it_fills_the_disk() {
     let bench = Bench::new().await;
     bench.put_run(1, &Recorded::short()).await;
