@@ -31,7 +31,8 @@ impl ApiKeys {
         if let Some(user) = self.known(&hash) {
             return Ok(Some(user));
         }
-        let user = pool.find_api_key(&hash).await?.filter(|key| key.revoked_at.is_none()).map(|key| key.user_id);
+        let user =
+            pool.find_api_key(&hash).await?.filter(|key| key.revoked_at.is_none()).map(|key| key.user_id);
         if let Some(user) = user {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= CACHED_MAX {

@@ -81,7 +81,11 @@ impl Tokens {
         let (number, _) = token.split_once('.').ok_or(TokenError::Malformed)?;
         let number: i64 = number.parse().map_err(|_| TokenError::Malformed)?;
         let expected = self.token(number, purpose);
-        if bool::from(expected.as_bytes().ct_eq(token.as_bytes())) { Ok(number) } else { Err(TokenError::Foreign) }
+        if bool::from(expected.as_bytes().ct_eq(token.as_bytes())) {
+            Ok(number)
+        } else {
+            Err(TokenError::Foreign)
+        }
     }
 
     fn mac(&self, number: i64, purpose: &[&str]) -> Hmac<Sha256> {

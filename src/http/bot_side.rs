@@ -10,7 +10,6 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use meeboter_actors::bot::machine::{Report, ReportBody};
 use meeboter_actors::bot::{Bot, BotState, End, EndReason, Outcome};
 use meeboter_actors::ids::{BotId, Generation, SlotId};
-use meeboter_actors::ports::Clock;
 use meeboter_actors::recording::actor::LateSegment;
 use meeboter_actors::recording::plan::LATE_SEGMENTS;
 use meeboter_actors::slot::actor::Refused;
@@ -40,10 +39,12 @@ pub async fn assignment(
 ) -> Result<HttpResponse, ApiError> {
     let (claim, _) = json::body::<ClaimRequest>(&request, payload).await?;
     let slot_id = SlotId(*slot);
-    let generation = state.tokens.check_slot(slot_id, bot_token(&request)?).map_err(|_| {
-        ApiError::unauthorized("The token does not belong to this slot.")
-    })?;
-    let over = || ApiError::conflict("stale_generation", "This generation of the slot is over; join nothing.");
+    let generation = state
+        .tokens
+        .check_slot(slot_id, bot_token(&request)?)
+        .map_err(|_| ApiError::unauthorized("The token does not belong to this slot."))?;
+    let over =
+        || ApiError::conflict("stale_generation", "This generation of the slot is over; join nothing.");
     let handle = state.tree.directory.slot(slot_id).ok_or_else(over)?;
     let answer = handle.send(SlotEvent::Claimed { generation, nonce: claim.nonce });
     match state.decided(answer).await? {
@@ -91,7 +92,8 @@ pub async fn status(
 ) -> Result<web::Json<ReportReply>, ApiError> {
     let (report, _) = json::body::<StatusReport>(&request, payload).await?;
     let body = report_body(&report)?;
-    take(&request, &state, BotId(*id), report.generation, Report { seq: report.seq, at: report.at, body }).await
+    take(&request, &state, BotId(*id), report.generation, Report { seq: report.seq, at: report.at, body })
+        .await
 }
 
 /// POST /api/bots/{id}/events
@@ -107,7 +109,8 @@ pub async fn event(
         _ => return Err(ApiError::internal("an event type has no name")),
     };
     let body = ReportBody::Happened { event_type, data: report.data };
-    take(&request, &state, BotId(*id), report.generation, Report { seq: report.seq, at: report.at, body }).await
+    take(&request, &state, BotId(*id), report.generation, Report { seq: report.seq, at: report.at, body })
+        .await
 }
 
 async fn take(
@@ -155,7 +158,9 @@ pub async fn segment(
     let bot_id = BotId(*id);
     let generation = authorized(&request, &state, bot_id, asked.generation)?;
     let commands = match holder(&state, bot_id, generation) {
-        Ok(handle) if handle.snapshot().bot().is_some_and(|bot| !bot.state.is_final()) => commands(&handle.snapshot()),
+        Ok(handle) if handle.snapshot().bot().is_some_and(|bot| !bot.state.is_final()) => {
+            commands(&handle.snapshot())
+        }
         Ok(_) | Err(_) => {
             late(&state, bot_id, generation).await?;
             Commands { should_leave: true, log_level: None }
@@ -163,18 +168,21 @@ pub async fn segment(
     };
     let key = segment_key(bot_id.0, generation.0, asked.run, asked.part);
     let base = state.public_base(&request);
-    let url = state.artifacts.presign_put(&key, "video/mp4", UPLOAD_LINK, &base).await.map_err(ApiError::internal)?;
+    let url = state
+        .artifacts
+        .presign_put(&key, "video/mp4", UPLOAD_LINK, &base)
+        .await
+        .map_err(ApiError::internal)?;
     Ok(web::Json(SegmentReply { url, expires_in_ms: 900_000, commands }))
 }
 
 /// A segment of a bot that has ended counts for a while; its recording is then joined again.
 async fn late(state: &AppState, bot_id: BotId, generation: Generation) -> Result<(), ApiError> {
-    let stored = state.pool.find_bot(bot_id).await?.ok_or_else(over)?;
-    let bot = stored.bot;
+    let bot = state.pool.find_bot(bot_id).await?.ok_or_else(over)?;
     let seated = bot.seat.as_ref().is_some_and(|seat| seat.generation == generation);
-    let recent = bot.ended_at.is_some_and(|ended| {
-        (state.clock.now() - ended).to_std().unwrap_or_default() < LATE_SEGMENTS
-    });
+    let recent = bot
+        .ended_at
+        .is_some_and(|ended| (state.clock.now() - ended).to_std().unwrap_or_default() < LATE_SEGMENTS);
     if !seated || !recent {
         return Err(over());
     }
@@ -203,7 +211,10 @@ fn holder(state: &AppState, bot_id: BotId, generation: Generation) -> Result<Arc
 }
 
 fn over() -> ApiError {
-    ApiError::conflict("stale_generation", "This bot's time in its slot is over; join nothing, report nothing more.")
+    ApiError::conflict(
+        "stale_generation",
+        "This bot's time in its slot is over; join nothing, report nothing more.",
+    )
 }
 
 fn commands(slot: &Slot) -> Commands {

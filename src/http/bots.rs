@@ -90,14 +90,21 @@ async fn ask(
             let message = format!("This server has no pool for {platform}.");
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_not_available", message)
         }
-        CreateError::PoolFull => ApiError::unavailable("pool_full", "All slots are taken, and the request does not wait.", 30),
-        CreateError::QueueFull(bound) => {
-            ApiError::unavailable("queue_full", &format!("All slots are taken and {bound} bots wait already."), 30)
+        CreateError::PoolFull => {
+            ApiError::unavailable("pool_full", "All slots are taken, and the request does not wait.", 30)
         }
-        CreateError::KeyInFlight => {
-            ApiError::conflict("idempotency_key_in_flight", "A request with this Idempotency-Key is under way.")
+        CreateError::QueueFull(bound) => ApiError::unavailable(
+            "queue_full",
+            &format!("All slots are taken and {bound} bots wait already."),
+            30,
+        ),
+        CreateError::KeyInFlight => ApiError::conflict(
+            "idempotency_key_in_flight",
+            "A request with this Idempotency-Key is under way.",
+        ),
+        CreateError::Unavailable => {
+            ApiError::unavailable("unavailable", "No bot can be created right now.", 2)
         }
-        CreateError::Unavailable => ApiError::unavailable("unavailable", "No bot can be created right now.", 2),
     };
     Err(CreateFailed::Answer(answer))
 }
@@ -132,7 +139,10 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
     let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
     match key.to_str() {
         Ok(key) if (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(ApiError::field("Idempotency-Key", "Idempotency-Key: it takes 1 to 200 printable characters.")),
+        _ => Err(ApiError::field(
+            "Idempotency-Key",
+            "Idempotency-Key: it takes 1 to 200 printable characters.",
+        )),
     }
 }
 
@@ -206,7 +216,11 @@ pub async fn leave(
         Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
         Err(WithdrawError::NotLive) => {
             let after = stored(&state, caller.0, bot_id).await?;
-            if after.bot.state.is_final() { Ok(web::Json(view(&state, &after))) } else { Err(ApiError::unknown_outcome()) }
+            if after.bot.state.is_final() {
+                Ok(web::Json(view(&state, &after)))
+            } else {
+                Err(ApiError::unknown_outcome())
+            }
         }
         Err(WithdrawError::Unknown) => Err(ApiError::unknown_outcome()),
     }

@@ -8,7 +8,6 @@ use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::future::LocalBoxFuture;
 use meeboter_actors::ids::UserId;
-use meeboter_actors::ports::Clock;
 use meeboter_bot::TOKEN_HEADER;
 
 /// Header of a user's key.
@@ -35,7 +34,9 @@ async fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
     if let Some(key) = request.headers().get(KEY_HEADER) {
         let key = key.to_str().unwrap_or_default();
         let user = state.api_keys.user_of(&state.pool, key).await?;
-        return user.map(Caller).ok_or_else(|| ApiError::unauthorized("This API key is not known, or was revoked."));
+        return user
+            .map(Caller)
+            .ok_or_else(|| ApiError::unauthorized("This API key is not known, or was revoked."));
     }
     let Some(cookie) = request.cookie(SESSION_COOKIE) else {
         return Err(ApiError::unauthorized("Send an API key in the header x-api-key."));
@@ -64,5 +65,7 @@ pub fn same_origin(request: &HttpRequest, public_url: &str) -> bool {
 /// The token that a bot presents.
 pub(super) fn bot_token(request: &HttpRequest) -> Result<&str, ApiError> {
     let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
-    token.ok_or_else(|| ApiError::unauthorized("Send the slot's or the bot's token in the header x-milo-token."))
+    token.ok_or_else(|| {
+        ApiError::unauthorized("Send the slot's or the bot's token in the header x-milo-token.")
+    })
 }

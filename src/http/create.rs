@@ -95,7 +95,10 @@ fn display_name(name: Option<String>) -> Result<String, ApiError> {
     let name = name.map_or_else(|| DEFAULT_NAME.to_owned(), |name| name.trim().to_owned());
     let length = name.chars().count();
     if length == 0 || length > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(ApiError::field("botDisplayName", "botDisplayName: it takes 1 to 100 printable characters."));
+        return Err(ApiError::field(
+            "botDisplayName",
+            "botDisplayName: it takes 1 to 100 printable characters.",
+        ));
     }
     Ok(name)
 }
@@ -118,10 +121,26 @@ fn automatic_leave(asked: AutomaticLeaveRequest, defaults: &Bots) -> Result<Auto
         asked => Ok(asked.unwrap_or(default)),
     };
     Ok(AutomaticLeave {
-        waiting_room_timeout_ms: limit("waitingRoomTimeout", asked.waiting_room_timeout, defaults.waiting_room_timeout_ms)?,
-        no_one_joined_timeout_ms: limit("noOneJoinedTimeout", asked.no_one_joined_timeout, defaults.no_one_joined_timeout_ms)?,
-        everyone_left_timeout_ms: limit("everyoneLeftTimeout", asked.everyone_left_timeout, defaults.everyone_left_timeout_ms)?,
-        inactivity_timeout_ms: limit("inactivityTimeout", asked.inactivity_timeout, defaults.inactivity_timeout_ms)?,
+        waiting_room_timeout_ms: limit(
+            "waitingRoomTimeout",
+            asked.waiting_room_timeout,
+            defaults.waiting_room_timeout_ms,
+        )?,
+        no_one_joined_timeout_ms: limit(
+            "noOneJoinedTimeout",
+            asked.no_one_joined_timeout,
+            defaults.no_one_joined_timeout_ms,
+        )?,
+        everyone_left_timeout_ms: limit(
+            "everyoneLeftTimeout",
+            asked.everyone_left_timeout,
+            defaults.everyone_left_timeout_ms,
+        )?,
+        inactivity_timeout_ms: limit(
+            "inactivityTimeout",
+            asked.inactivity_timeout,
+            defaults.inactivity_timeout_ms,
+        )?,
     })
 }
 

@@ -72,8 +72,11 @@ impl ApiError {
 
     /// 500.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        let error =
-            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something broke on our side; the log has it under this id.");
+        let error = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something broke on our side; the log has it under this id.",
+        );
         Self { cause: Some(cause.to_string()), ..error }
     }
 
@@ -118,10 +121,13 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Unavailable { cause, query } => {
-                let answer = Self::unavailable("unavailable", "The database does not answer; try again soon.", 2);
+                let answer =
+                    Self::unavailable("unavailable", "The database does not answer; try again soon.", 2);
                 Self { cause: Some(format!("{query}: {cause}")), ..answer }
             }
-            QueryError::Refused { .. } | QueryError::Failed { .. } | QueryError::Decode(_) => Self::internal(chain(&error)),
+            QueryError::Refused { .. } | QueryError::Failed { .. } | QueryError::Decode(_) => {
+                Self::internal(chain(&error))
+            }
         }
     }
 }
@@ -137,7 +143,8 @@ impl From<Refused> for ApiError {
                 Self::conflict("claimed", "Another process has claimed this assignment; join nothing.")
             }
             Refused::Rejected(Rejection::Gap { expected }) => {
-                Self::conflict("report_gap", "An earlier report is missing.").with_details(json!({ "nextSeq": expected }))
+                Self::conflict("report_gap", "An earlier report is missing.")
+                    .with_details(json!({ "nextSeq": expected }))
             }
             Refused::Rejected(illegal @ Rejection::Illegal { .. }) => {
                 Self::new(StatusCode::CONFLICT, "not_now", illegal.to_string())

@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// Reads a body: 413 where it is too large, 400 where it is no JSON, 422 where a field is unknown or of a wrong type.
-pub async fn body<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<(T, Vec<u8>), ApiError> {
+pub async fn body<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<(T, Vec<u8>), ApiError> {
     let limit = state(request)?.settings.server.body_max_bytes;
     let bytes = match payload.to_bytes_limited(limit).await {
         Ok(Ok(bytes)) => bytes,

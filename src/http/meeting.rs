@@ -33,7 +33,8 @@ pub fn platform(name: &str, offered: &Offered<'_>) -> Result<Platform, ApiError>
         _ => {
             let mut known = DOCUMENTED.to_vec();
             known.extend(offered.rehearsal.then_some(REHEARSAL));
-            let message = format!("meetingInfo.platform: {name:?} is not a platform; known are {}.", known.join(", "));
+            let message =
+                format!("meetingInfo.platform: {name:?} is not a platform; known are {}.", known.join(", "));
             let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_unknown", message);
             return Err(error.with_details(json!({ "field": "meetingInfo.platform", "allowed": known })));
         }
@@ -45,7 +46,8 @@ pub fn platform(name: &str, offered: &Offered<'_>) -> Result<Platform, ApiError>
 
 /// The address of a meeting of this platform.
 pub fn meeting_url(platform: &Platform, text: &str, offered: &Offered<'_>) -> Result<String, ApiError> {
-    let refused = |why: &str| Err(ApiError::field("meetingInfo.meetingUrl", format!("meetingInfo.meetingUrl: {why}")));
+    let refused =
+        |why: &str| Err(ApiError::field("meetingInfo.meetingUrl", format!("meetingInfo.meetingUrl: {why}")));
     let text = text.trim();
     if text.chars().count() > URL_CHARS_MAX {
         return refused("it is longer than 2000 characters.");
