@@ -48,7 +48,10 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
         for full in [1, 2, 4, 5, 5] {
             let delay = backoff.next_delay();
-            assert!(delay >= Duration::from_secs(full) / 2 && delay <= Duration::from_secs(full), "{delay:?}");
+            assert!(
+                delay >= Duration::from_secs(full) / 2 && delay <= Duration::from_secs(full),
+                "{delay:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_secs(1));

@@ -81,8 +81,11 @@ impl Settings {
         let needed = |name, wanted| text(name, wanted)?.ok_or(SettingsError::Missing { name, wanted });
 
         let slot = needed(ENV_SLOT, SLOT)?;
-        let slot = Uuid::parse_str(&slot)
-            .map_err(|_| SettingsError::Invalid { name: ENV_SLOT, value: slot, wanted: SLOT })?;
+        let slot = Uuid::parse_str(&slot).map_err(|_| SettingsError::Invalid {
+            name: ENV_SLOT,
+            value: slot,
+            wanted: SLOT,
+        })?;
         let server = needed(ENV_SERVER, SERVER)?.trim_end_matches('/').to_owned();
         let host = server.strip_prefix("http://").or_else(|| server.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
@@ -119,7 +122,13 @@ pub(crate) enum Claim {
 }
 
 /// Asks for the assignment until there is an answer to go by.
-pub(crate) async fn claim(client: &Client, settings: &Settings, nonce: Uuid, orders: &OrderBook, log: &Logger) -> Claim {
+pub(crate) async fn claim(
+    client: &Client,
+    settings: &Settings,
+    nonce: Uuid,
+    orders: &OrderBook,
+    log: &Logger,
+) -> Claim {
     tokio::select! {
         biased;
         () = orders.until(|orders| orders.stops > 0) => Claim::Stopped,
@@ -155,4 +164,3 @@ async fn claim_loop(client: &Client, settings: &Settings, nonce: Uuid, log: &Log
         tokio::time::sleep(delay).await;
     }
 }
-

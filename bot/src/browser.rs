@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chromiumoxide::cdp::browser_protocol::input::{
-    DispatchKeyEventParams, DispatchKeyEventType, DispatchMouseEventParams, DispatchMouseEventType, InsertTextParams,
-    MouseButton,
+    DispatchKeyEventParams, DispatchKeyEventType, DispatchMouseEventParams, DispatchMouseEventType,
+    InsertTextParams, MouseButton,
 };
-use chromiumoxide::cdp::browser_protocol::page::NavigateParams;
 use chromiumoxide::cdp::js_protocol::runtime::EvaluateParams;
 use chromiumoxide::error::CdpError;
 use chromiumoxide::handler::HandlerConfig;
@@ -139,7 +138,10 @@ impl Browser {
 
 fn find_program(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(path?).collect();
-    PROGRAMS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file())
+    PROGRAMS
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
+        .find(|file| file.is_file())
 }
 
 fn flags(profile: &Path) -> Vec<String> {
@@ -192,11 +194,12 @@ async fn connect(process: &mut Child, profile: &Path) -> Result<Connected, Brows
     let config = HandlerConfig {
         ignore_https_errors: false,
         viewport: None,
-        request_timeout: NAVIGATION_TIMEOUT,
+        request_timeout: CALL_TIMEOUT,
         ..HandlerConfig::default()
     };
-    let (mut browser, mut handler) =
-        chromiumoxide::Browser::connect_with_config(address, config).await.map_err(refused("the connection"))?;
+    let (mut browser, mut handler) = chromiumoxide::Browser::connect_with_config(address, config)
+        .await
+        .map_err(refused("the connection"))?;
     let events = tokio::spawn(async move {
         // An error here concerns one message; the stream itself ends with the connection.
         while handler.next().await.is_some() {}
@@ -241,21 +244,31 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Opens an address. A page that takes too long to load counts as opened: what it shows is looked at later.
+    /// Opens an address and waits until its document is there. A page that takes too long counts as opened: what it
+    /// shows is looked at later.
+    ///
+    /// By script: the client's own navigation waits for events that Chromium does not always send.
     pub(crate) async fn open(&self, url: &str) -> Result<(), BrowserError> {
-        let answer = self.call("the opening of the page", NAVIGATION_TIMEOUT, NavigateParams::new(url)).await;
-        let problem = match answer {
-            Ok(answer) => answer.error_text,
-            Err(BrowserError::Timeout { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        match problem {
-            None => Ok(()),
-            Some(problem) => {
-                let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
-                Err(BrowserError::Navigation { url, problem })
+        let target = serde_json::Value::from(url);
+        let mark = "window.meeboterOld";
+        self.look::<bool>(&format!("(() => {{ {mark} = true; location.href = {target}; return true; }})()"))
+            .await?;
+        let began = Instant::now();
+        while began.elapsed() < NAVIGATION_TIMEOUT {
+            // Null while the old document is there still; a look may fail while the two are exchanged.
+            let arrived = format!("{mark} || document.readyState === 'loading' ? null : location.protocol");
+            match self.look::<Option<String>>(&arrived).await {
+                Ok(Some(protocol)) if protocol == "chrome-error:" => {
+                    let problem = self.look::<String>("document.body.innerText.slice(0, 200)").await;
+                    let problem = problem.unwrap_or_default().replace('\n', " ");
+                    let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+                    return Err(BrowserError::Navigation { url, problem });
+                }
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) | Err(_) => tokio::time::sleep(POLL).await,
             }
         }
+        Ok(())
     }
 
     /// Evaluates an expression (a promise is awaited) and takes its value.
@@ -275,11 +288,17 @@ impl Page {
     }
 
     /// Waits until `selector` is there, enabled and uncovered, then presses it with the mouse.
-    pub(crate) async fn press(&self, what: &'static str, selector: &str, limit: Duration) -> Result<(), BrowserError> {
+    pub(crate) async fn press(
+        &self,
+        what: &'static str,
+        selector: &str,
+        limit: Duration,
+    ) -> Result<(), BrowserError> {
         let spot = self.find(what, selector, limit).await?;
         // A way to the spot: some toolbars only come up when the pointer moves.
         for share in [0.5, 0.9, 1.0] {
-            self.mouse(DispatchMouseEventType::MouseMoved, Spot { x: spot.x * share, y: spot.y * share }).await?;
+            self.mouse(DispatchMouseEventType::MouseMoved, Spot { x: spot.x * share, y: spot.y * share })
+                .await?;
         }
         self.mouse(DispatchMouseEventType::MousePressed, spot).await?;
         tokio::time::sleep(Duration::from_millis(60)).await;

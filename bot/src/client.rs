@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meeboter_bot::{
-    Assignment, ClaimRequest, Commands, EventReport, HeartbeatRequest, ReportReply, SegmentPart, SegmentReply,
-    SegmentRequest, StatusReport, TOKEN_HEADER, assignment_path, events_path, heartbeat_path, segments_path,
-    status_path,
+    Assignment, ClaimRequest, Commands, EventReport, HeartbeatRequest, ReportReply, SegmentPart,
+    SegmentReply, SegmentRequest, StatusReport, TOKEN_HEADER, assignment_path, events_path, heartbeat_path,
+    segments_path, status_path,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -147,7 +147,12 @@ impl Client {
     }
 
     /// Asks for the slot's assignment.
-    pub(crate) async fn claim(&self, slot: Uuid, token: &str, nonce: Uuid) -> Result<ClaimReply, ClientError> {
+    pub(crate) async fn claim(
+        &self,
+        slot: Uuid,
+        token: &str,
+        nonce: Uuid,
+    ) -> Result<ClaimReply, ClientError> {
         const CALL: &str = "the claim of the slot's assignment";
         let path = assignment_path(slot);
         let response = self.send(CALL, Method::POST, &path, token, &ClaimRequest { nonce }).await?;
@@ -165,7 +170,8 @@ impl Client {
         token: &str,
         body: &B,
     ) -> Result<Response, ClientError> {
-        let request = self.http.request(method, format!("{}{path}", self.base)).header(TOKEN_HEADER, token).json(body);
+        let request =
+            self.http.request(method, format!("{}{path}", self.base)).header(TOKEN_HEADER, token).json(body);
         let response = request.send().await.map_err(|source| ClientError::Unreachable { call, source })?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(call, response).await) }
     }
@@ -246,7 +252,12 @@ impl BotClient {
     }
 
     /// Uploads one piece of the recording.
-    pub(crate) async fn upload(&self, run: u32, part: SegmentPart, bytes: Vec<u8>) -> Result<(), ClientError> {
+    pub(crate) async fn upload(
+        &self,
+        run: u32,
+        part: SegmentPart,
+        bytes: Vec<u8>,
+    ) -> Result<(), ClientError> {
         let request = SegmentRequest { generation: self.generation, run, part };
         let path = segments_path(self.bot_id);
         let reply: SegmentReply =
@@ -298,7 +309,8 @@ async fn refusal(call: &'static str, response: Response) -> ClientError {
     let retry_after = retry_after(&response);
     let body = read_bounded(call, response).await.unwrap_or_default();
     let ErrorBody { error } = serde_json::from_slice(&body).unwrap_or_default();
-    let next_seq = error.details.as_ref().and_then(|details| details.get("nextSeq")).and_then(|seq| seq.as_i64());
+    let next_seq =
+        error.details.as_ref().and_then(|details| details.get("nextSeq")).and_then(|seq| seq.as_i64());
     let message = error.message.chars().take(300).collect();
     ClientError::Refused { call, status, code: error.code, message, next_seq, retry_after }
 }
@@ -310,13 +322,16 @@ fn retry_after(response: &Response) -> Option<Duration> {
 
 async fn read_json<T: DeserializeOwned>(call: &'static str, response: Response) -> Result<T, ClientError> {
     let body = read_bounded(call, response).await?;
-    serde_json::from_slice(&body).map_err(|error| ClientError::Unreadable { call, problem: error.to_string() })
+    serde_json::from_slice(&body)
+        .map_err(|error| ClientError::Unreadable { call, problem: error.to_string() })
 }
 
 async fn read_bounded(call: &'static str, mut response: Response) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|source| ClientError::Unreachable { call, source: source.without_url() })?
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|source| ClientError::Unreachable { call, source: source.without_url() })?
     {
         if body.len() + chunk.len() > ANSWER_MAX_BYTES {
             let problem = format!("longer than {ANSWER_MAX_BYTES} bytes");

@@ -12,6 +12,8 @@ use crate::process::{Child, SpawnError, Spawner};
 pub(crate) const WIDTH: u32 = 1280;
 /// Height of the picture in pixels.
 pub(crate) const HEIGHT: u32 = 720;
+/// The screen is this much larger than the picture: Chromium makes a window as large as its screen a pixel smaller.
+const MARGIN: u32 = 16;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A screen that could not be had.
@@ -36,7 +38,13 @@ impl Display {
     /// Starts one on the first free number.
     pub(crate) async fn start(spawner: &Spawner) -> Result<Self, DisplayError> {
         let mut command = spawner.command("Xvfb");
-        command.args(["-displayfd", "1", "-screen", "0", &format!("{WIDTH}x{HEIGHT}x24")]);
+        command.args([
+            "-displayfd",
+            "1",
+            "-screen",
+            "0",
+            &format!("{}x{}x24", WIDTH + MARGIN, HEIGHT + MARGIN),
+        ]);
         command.args(["-nolisten", "tcp", "-noreset", "-dpi", "96"]).stdout(Stdio::piped());
         let mut server = spawner.spawn("Xvfb", command)?;
         let stdout = server.take_stdout().ok_or(DisplayError::NotReady)?;

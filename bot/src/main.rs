@@ -148,7 +148,11 @@ async fn live(
             return failed(reason);
         }
         Claim::Stopped => {
-            return Ended { code: 0, reason: "stopped before anything was assigned".to_owned(), may_idle: false };
+            return Ended {
+                code: 0,
+                reason: "stopped before anything was assigned".to_owned(),
+                may_idle: false,
+            };
         }
     };
     let log = log.new(o!("bot" => assignment.bot_id, "generation" => assignment.generation));

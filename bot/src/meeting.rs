@@ -231,7 +231,9 @@ impl Meeting {
                 (WireEndReason::Removed, "a host removed the bot from the meeting")
             }
             Ending::Removed | Ending::Denied => (WireEndReason::Denied, "a host did not let the bot in"),
-            Ending::NotFound => (WireEndReason::MeetingNotFound, "the page says that there is no such meeting"),
+            Ending::NotFound => {
+                (WireEndReason::MeetingNotFound, "the page says that there is no such meeting")
+            }
             Ending::SignInRequired => (WireEndReason::SignInRequired, "the meeting asks for an account"),
             Ending::Captcha => (WireEndReason::Captcha, "the page asks for a captcha"),
             Ending::Blocked => (WireEndReason::JoinBlocked, "the platform did not let this client join"),

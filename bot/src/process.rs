@@ -188,7 +188,9 @@ impl Remains {
         let mut found = Vec::new();
         let mut parents = Vec::new();
         for entry in entries.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
             let Some((state, parent)) = state_and_parent(pid) else { continue };
             if pid == own || state == 'Z' {
                 continue;

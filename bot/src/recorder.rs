@@ -88,9 +88,8 @@ impl Recorder {
         let mut blueprint = Command::new("ffmpeg");
         sound.lend(&mut blueprint);
         let environment = blueprint.as_std().get_envs();
-        let environment = environment
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
+        let environment =
+            environment.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
         let watcher = Watcher {
             spawner: spawner.clone(),
             display: display.name(),
@@ -180,7 +179,9 @@ impl Watcher {
         command.args(arguments(&self.display, self.segment_ms, folder));
         command.envs(self.environment.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut ffmpeg = self.spawner.spawn("ffmpeg", command)?;
-        let Some(stdout) = ffmpeg.take_stdout() else { return Ok(RunEnd::Broke("no progress pipe".to_owned())) };
+        let Some(stdout) = ffmpeg.take_stdout() else {
+            return Ok(RunEnd::Broke("no progress pipe".to_owned()));
+        };
         let mut progress = Progress { lines: BufReader::new(stdout).lines(), frames: 0 };
         let mut last_frame = Instant::now();
         let mut check = tokio::time::interval(SPOOL_CHECK);
@@ -259,7 +260,8 @@ impl Progress {
     async fn next(&mut self) -> Option<Frames> {
         loop {
             let line = self.lines.next_line().await.ok()??;
-            let Some(frames) = line.strip_prefix("frame=").and_then(|count| count.trim().parse::<u64>().ok()) else {
+            let Some(frames) = line.strip_prefix("frame=").and_then(|count| count.trim().parse::<u64>().ok())
+            else {
                 continue;
             };
             if frames > self.frames {
@@ -280,13 +282,17 @@ fn arguments(display: &str, segment_ms: u64, folder: &Path) -> Vec<String> {
     add(&format!("-f x11grab -framerate {FRAME_RATE} -video_size {WIDTH}x{HEIGHT} -draw_mouse 0"));
     add(&format!("-thread_queue_size 512 -i {display}"));
     // Without a fragment size the monitor of a null sink delivers in lumps of up to two seconds.
-    add(&format!("-f pulse -sample_rate 48000 -channels 2 -fragment_size 3840 -thread_queue_size 1024 -i {MONITOR}"));
+    add(&format!(
+        "-f pulse -sample_rate 48000 -channels 2 -fragment_size 3840 -thread_queue_size 1024 -i {MONITOR}"
+    ));
     add("-map 0:v -map 1:a");
     // A constant rate repeats pictures that came late, so that the length stays that of the clock on the wall.
-    add(&format!("-vsync cfr -r {FRAME_RATE} -c:v libx264 -preset ultrafast -crf 27 -pix_fmt yuv420p -threads 1"));
+    add(&format!(
+        "-vsync cfr -r {FRAME_RATE} -c:v libx264 -preset ultrafast -crf 27 -pix_fmt yuv420p -threads 1"
+    ));
     add(&format!("-sc_threshold 0 -g 600 -force_key_frames expr:gte(t,n_forced*{segment_s})"));
-    // Gaps in the sound are filled, so that it keeps step with the picture.
-    add("-af aresample=async=1000:first_pts=0 -c:a aac -b:a 96k -ar 48000 -ac 2");
+    // Gaps in the sound are filled, so that it keeps step with the picture; never stretched, which would be heard.
+    add("-af aresample=async=1:first_pts=0 -c:a aac -b:a 96k -ar 48000 -ac 2");
     add(&format!("-f hls -hls_time {segment_s} -hls_segment_type fmp4 -hls_list_size 0 -start_number 1"));
     add("-hls_flags temp_file+independent_segments -hls_fmp4_init_filename");
     // Paths may hold blanks: they go in as they are.

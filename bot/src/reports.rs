@@ -47,7 +47,8 @@ impl Queue {
     /// The first entry stays: it may be on its way under its number.
     fn push(&mut self, entry: Entry) {
         if self.entries.len() >= QUEUE_MAX {
-            let is_log = |entry: &Entry| matches!(entry.body, Body::Event { event_type: WireEventType::Log, .. });
+            let is_log =
+                |entry: &Entry| matches!(entry.body, Body::Event { event_type: WireEventType::Log, .. });
             let is_event = |entry: &Entry| matches!(entry.body, Body::Event { .. });
             let victim = (1..self.entries.len())
                 .find(|&index| is_log(&self.entries[index]))
@@ -156,7 +157,13 @@ fn verdict(seq: i64, result: &Result<i64, ClientError>) -> Verdict {
 }
 
 /// Sends the outbox for ever; ends only when the bot is fenced. Run it as a task, and drop it when done.
-pub(crate) async fn send_all(outbox: Outbox, client: BotClient, orders: OrderBook, first_seq: i64, log: Logger) {
+pub(crate) async fn send_all(
+    outbox: Outbox,
+    client: BotClient,
+    orders: OrderBook,
+    first_seq: i64,
+    log: Logger,
+) {
     let mut seq = first_seq;
     let mut backoff = Backoff::for_requests();
     loop {

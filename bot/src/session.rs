@@ -64,9 +64,15 @@ impl Session {
         // Dropped, and with it ended, at the end of this function.
         let mut tasks = JoinSet::new();
         let interval = Duration::from_millis(self.assignment.heartbeat_interval_ms);
-        tasks.spawn(crate::heartbeat::beat(self.client.clone(), self.orders.clone(), interval, self.log.clone()));
+        tasks.spawn(crate::heartbeat::beat(
+            self.client.clone(),
+            self.orders.clone(),
+            interval,
+            self.log.clone(),
+        ));
         let first_seq = self.assignment.next_report_seq;
-        let sender = send_all(outbox.clone(), self.client.clone(), self.orders.clone(), first_seq, self.log.clone());
+        let sender =
+            send_all(outbox.clone(), self.client.clone(), self.orders.clone(), first_seq, self.log.clone());
         tasks.spawn(sender);
         outbox.status(WireState::JoiningCall);
 
@@ -212,6 +218,7 @@ impl<'a> Attendance<'a> {
         let page = self.stage.browser.page();
         let join = async {
             open(self.platform, &page, &self.session.log).await?;
+            info!(self.session.log, "page opened");
             self.platform.join(&page, &self.session.assignment.display_name).await
         };
         let joined = tokio::select! {
@@ -313,13 +320,19 @@ impl<'a> Attendance<'a> {
     }
 }
 
-async fn open(platform: &mut dyn Platform, page: &crate::browser::Page, log: &Logger) -> Result<(), PlatformError> {
+async fn open(
+    platform: &mut dyn Platform,
+    page: &crate::browser::Page,
+    log: &Logger,
+) -> Result<(), PlatformError> {
     let mut tries = 1;
     loop {
         match platform.open(page).await {
             Ok(()) => return Ok(()),
             Err(error) if tries >= OPEN_TRIES => return Err(error),
-            Err(error) => warn!(log, "page not opened, trying again"; "try" => tries, "error" => chain(&error)),
+            Err(error) => {
+                warn!(log, "page not opened, trying again"; "try" => tries, "error" => chain(&error))
+            }
         }
         tries += 1;
         tokio::time::sleep(REOPEN_DELAY).await;

@@ -59,7 +59,13 @@ impl Sound {
         let socket = folder.join("native");
         std::fs::write(&script, setup_script(&socket)).map_err(write)?;
         let mut command = spawner.command("pulseaudio");
-        command.args(["-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes"]);
+        command.args([
+            "-n",
+            "--daemonize=no",
+            "--use-pid-file=no",
+            "--exit-idle-time=-1",
+            "--disable-shm=yes",
+        ]);
         command.args(["--realtime=no", "--high-priority=no", "--log-target=stderr", "--log-level=error"]);
         command.arg("-F").arg(&script);
         environment(&mut command, folder);
@@ -73,7 +79,13 @@ impl Sound {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let heard = Arc::new(AtomicBool::new(false));
-        Ok(Self { server, meter: None, heard, meter_alive: Arc::new(AtomicBool::new(false)), folder: folder.to_owned() })
+        Ok(Self {
+            server,
+            meter: None,
+            heard,
+            meter_alive: Arc::new(AtomicBool::new(false)),
+            folder: folder.to_owned(),
+        })
     }
 
     /// Lets a command use this server.

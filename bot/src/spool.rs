@@ -126,12 +126,14 @@ mod tests {
         assert_eq!(spool.finished().expect("spool"), []);
         let list = "#EXTM3U\n#EXT-X-MAP:URI=\"000000-init.mp4\"\n#EXTINF:4.0,\n000001.m4s\n";
         std::fs::write(path.join(LIST_FILE), list).expect("list");
-        let parts: Vec<SegmentPart> = spool.finished().expect("spool").into_iter().map(|piece| piece.part).collect();
+        let parts: Vec<SegmentPart> =
+            spool.finished().expect("spool").into_iter().map(|piece| piece.part).collect();
         assert_eq!(parts, [SegmentPart::Init, SegmentPart::Media { index: 1 }]);
         assert_eq!(spool.bytes().expect("spool"), 40 + list.len() as u64);
 
         std::fs::remove_file(path.join("000000-init.mp4")).expect("taken away");
-        let parts: Vec<SegmentPart> = spool.finished().expect("spool").into_iter().map(|piece| piece.part).collect();
+        let parts: Vec<SegmentPart> =
+            spool.finished().expect("spool").into_iter().map(|piece| piece.part).collect();
         assert_eq!(parts, [SegmentPart::Media { index: 1 }]);
         assert_eq!(spool.begin_run().expect("folder").map(|(run, _)| run), Some(2));
     }

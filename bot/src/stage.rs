@@ -54,8 +54,7 @@ impl Stage {
             .prefix("meeboter-")
             .tempdir_in(&root)
             .map_err(|source| StageError::Folder { path: root, source })?;
-        let (display, sound) =
-            tokio::join!(Display::start(spawner), Sound::start(spawner, folder.path()));
+        let (display, sound) = tokio::join!(Display::start(spawner), Sound::start(spawner, folder.path()));
         let (display, mut sound) = (display?, sound?);
         // The sink has to be there before the browser looks for one.
         let profile = folder.path().join("profile");

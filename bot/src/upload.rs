@@ -59,7 +59,9 @@ impl Uploader {
         self.deadline.send_replace(Some(Instant::now() + limit));
         let grace = Duration::from_secs(180);
         match tokio::time::timeout(limit + grace, &mut self.task).await {
-            Ok(Ok(Err(UploadError::TimedOut { left, last, .. }))) => Err(UploadError::TimedOut { left, limit, last }),
+            Ok(Ok(Err(UploadError::TimedOut { left, last, .. }))) => {
+                Err(UploadError::TimedOut { left, limit, last })
+            }
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(UploadError::Broken),
         }

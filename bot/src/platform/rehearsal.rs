@@ -81,7 +81,9 @@ fn observation(seen: Seen) -> Observation {
             _ => Observation::NotReady,
         },
         Seen::Waiting => Observation::WaitingRoom,
-        Seen::Call { people } => Observation::InCall(Call { others: Some(people.len()), people: Some(people) }),
+        Seen::Call { people } => {
+            Observation::InCall(Call { others: Some(people.len()), people: Some(people) })
+        }
         Seen::Lobby | Seen::None => Observation::NotReady,
     }
 }
@@ -110,11 +112,15 @@ impl Platform for Rehearsal {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         page.type_text(display_name).await.map_err(step("give a name"))?;
-        for (what, selector) in [("the microphone's switch", MICROPHONE_OFF), ("the camera's switch", CAMERA_OFF)] {
+        for (what, selector) in
+            [("the microphone's switch", MICROPHONE_OFF), ("the camera's switch", CAMERA_OFF)]
+        {
             match page.press(what, selector, TOGGLE_LIMIT).await {
                 // Absent means that it is off already.
                 Ok(()) | Err(BrowserError::Absent { .. }) => {}
-                Err(source) => return Err(PlatformError::Browser { step: "switch microphone and camera off", source }),
+                Err(source) => {
+                    return Err(PlatformError::Browser { step: "switch microphone and camera off", source });
+                }
             }
         }
         page.press("the button to join", JOIN_BUTTON, BUTTON_LIMIT).await.map_err(step("ask to join"))
@@ -135,10 +141,13 @@ mod tests {
 
     #[test]
     fn only_rehearsal_addresses_are_taken() {
-        for url in ["http://127.0.0.1:3000/rehearsal/abc", "https://meet.example.org/rehearsal/a-b?lengthMs=5#x"] {
+        for url in
+            ["http://127.0.0.1:3000/rehearsal/abc", "https://meet.example.org/rehearsal/a-b?lengthMs=5#x"]
+        {
             assert!(Rehearsal::new(url).is_ok(), "{url}");
         }
-        let wrong = ["", "file:///rehearsal/abc", "http://host/rehearsal/", "http://host/other/abc", "javascript:1"];
+        let wrong =
+            ["", "file:///rehearsal/abc", "http://host/rehearsal/", "http://host/other/abc", "javascript:1"];
         for url in wrong {
             assert!(Rehearsal::new(url).is_err(), "{url}");
         }
