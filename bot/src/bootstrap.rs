@@ -164,3 +164,45 @@ async fn claim_loop(client: &Client, settings: &Settings, nonce: Uuid, log: &Log
         tokio::time::sleep(delay).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: &str = "6f1d3f0e-8a50-4dd7-9d0a-111111111111";
+
+    fn read(changes: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let usual = [(ENV_SLOT, SLOT), (ENV_SERVER, "http://127.0.0.1:3000"), (ENV_TOKEN, "abc")];
+        Settings::read(|name| {
+            let changed = changes.iter().find(|(changed, _)| *changed == name);
+            changed.or(usual.iter().find(|(usual, _)| *usual == name)).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn three_variables_are_enough() {
+        let settings = read(&[(ENV_SERVER, "https://bots.example.org/")]).expect("settings");
+        assert_eq!(settings.server, "https://bots.example.org");
+        assert_eq!((settings.when_done, settings.work_dir), (WhenDone::Idle, None));
+        assert_eq!(read(&[(ENV_WHEN_DONE, "exit")]).expect("settings").when_done, WhenDone::Exit);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let wrong = [
+            (ENV_SLOT, ""),
+            (ENV_SLOT, "7"),
+            (ENV_SERVER, ""),
+            (ENV_SERVER, "127.0.0.1:3000"),
+            (ENV_SERVER, "http://"),
+            (ENV_TOKEN, ""),
+            (ENV_TOKEN, "se cret"),
+            (ENV_WHEN_DONE, "sleep"),
+        ];
+        for (name, value) in wrong {
+            let error = read(&[(name, value)]).err().expect("an error").to_string();
+            assert!(error.contains(name) && error.contains("must be"), "{error}");
+            assert!(!error.contains("se cret"), "{error}");
+        }
+    }
+}

@@ -109,6 +109,8 @@ impl Browser {
         let mut command = spawner.command(program);
         command.args(flags(profile)).args(extra_flags).arg("about:blank");
         sound.lend(&mut command);
+        // Chromium leaves a folder behind in TMPDIR when it is ended.
+        command.env("TMPDIR", profile.parent().unwrap_or(profile));
         command.env("DISPLAY", display.name()).env("HOME", profile).env("LANGUAGE", "en_US");
         command.env("XDG_CONFIG_HOME", profile).env("XDG_CACHE_HOME", profile);
         command.env_remove("WAYLAND_DISPLAY");

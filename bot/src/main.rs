@@ -28,7 +28,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use meeboter_bot::{EXIT_NOTE_FILE, ExitNote};
+use meeboter_bot::{ENV_WORK_DIR, EXIT_NOTE_FILE, ExitNote};
 use slog::{Logger, crit, error, info, o, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -63,6 +63,10 @@ fn main() {
         Ok(settings) => settings,
         Err(error) => {
             crit!(log, "cannot start"; "error" => chain(&error));
+            if let Some(dir) = std::env::var_os(ENV_WORK_DIR) {
+                let ended = Ended { code: EXIT_SETTINGS, reason: chain(&error), may_idle: false };
+                write_note(Path::new(&dir), &ended, &log);
+            }
             std::process::exit(EXIT_SETTINGS);
         }
     };

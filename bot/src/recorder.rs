@@ -58,7 +58,12 @@ pub(crate) enum RecorderEvent {
         /// Why.
         detail: String,
     },
-    /// No more will be recorded.
+    /// No more will be recorded: there is no more room for it.
+    Full {
+        /// How much there is.
+        detail: String,
+    },
+    /// No more will be recorded: the recorder does not work here.
     GaveUp {
         /// Why.
         detail: String,
@@ -71,6 +76,7 @@ pub(crate) struct Recorder {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     events: mpsc::Receiver<RecorderEvent>,
+    is_over: bool,
 }
 
 impl Recorder {
@@ -100,12 +106,18 @@ impl Recorder {
             events: sender,
             log,
         };
-        Self { stop, task: tokio::spawn(watcher.watch()), events }
+        Self { stop, task: tokio::spawn(watcher.watch()), events, is_over: false }
     }
 
-    /// The next event; `None` when there will be none.
-    pub(crate) async fn event(&mut self) -> Option<RecorderEvent> {
-        self.events.recv().await
+    /// The next event; does not resolve where none can come any more.
+    pub(crate) async fn event(&mut self) -> RecorderEvent {
+        if self.is_over {
+            return std::future::pending().await;
+        }
+        let event = self.events.recv().await;
+        let event = event.unwrap_or(RecorderEvent::GaveUp { detail: "its task broke off".to_owned() });
+        self.is_over = matches!(event, RecorderEvent::Full { .. } | RecorderEvent::GaveUp { .. });
+        event
     }
 
     /// Finishes the last segment and ends.
@@ -156,7 +168,7 @@ impl Watcher {
                 RunEnd::Stopped => return Ok(()),
                 RunEnd::Full => {
                     let detail = format!("the spool is full ({SPOOL_MAX_BYTES} bytes)");
-                    self.tell(RecorderEvent::GaveUp { detail }).await;
+                    self.tell(RecorderEvent::Full { detail }).await;
                     return Ok(());
                 }
                 RunEnd::Broke(detail) => {

@@ -286,10 +286,14 @@ impl<'a> Attendance<'a> {
                 self.outbox.log(&format!("run {run} of the recorder broke off, a new one begins: {detail}"));
                 self.meeting.recorder_broke()
             }
-            RecorderEvent::GaveUp { detail } => {
+            RecorderEvent::Full { detail } => {
                 error!(log, "recording ended early"; "detail" => &detail);
                 self.outbox.log(&format!("the recording ends here: {detail}"));
                 self.meeting.recorder_broke()
+            }
+            // A bot that is there to record and cannot has no business in the meeting.
+            RecorderEvent::GaveUp { detail } => {
+                self.meeting.fail(WireEndReason::Internal, format!("the recorder gave up: {detail}"))
             }
         }
     }
@@ -339,12 +343,10 @@ async fn open(
     }
 }
 
-/// The recorder's next event; never resolves where none can come.
+/// The recorder's next event; does not resolve where there is no recorder.
 async fn next_event(recorder: &mut Option<Recorder>) -> RecorderEvent {
-    if let Some(recorder) = recorder
-        && let Some(event) = recorder.event().await
-    {
-        return event;
+    match recorder {
+        Some(recorder) => recorder.event().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }

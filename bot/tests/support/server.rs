@@ -190,20 +190,20 @@ fn refusal(status: u16, code: &str, details: Value) -> HttpResponse {
     HttpResponse::build(status).json(json!({ "error": error }))
 }
 
-/// Refuses what does not come from the one bot, or comes while the server is ill.
-fn admit(state: &mut State, request: &HttpRequest, generation: i64) -> Result<(), HttpResponse> {
+/// The refusal of what does not come from the one bot, or comes while the server is ill.
+fn objection(state: &mut State, request: &HttpRequest, generation: i64) -> Option<HttpResponse> {
     if state.is_ill {
         state.ill_answers += 1;
-        return Err(refusal(503, "unavailable", Value::Null));
+        return Some(refusal(503, "unavailable", Value::Null));
     }
     let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
     if token != Some(BOT_TOKEN) || request.match_info().get("bot") != Some(&BOT_ID.to_string()) {
-        return Err(refusal(401, "unauthorized", Value::Null));
+        return Some(refusal(401, "unauthorized", Value::Null));
     }
     if generation != GENERATION || state.is_over {
-        return Err(refusal(409, "stale_generation", Value::Null));
+        return Some(refusal(409, "stale_generation", Value::Null));
     }
-    Ok(())
+    None
 }
 
 async fn claim(state: Shared, request: HttpRequest, body: web::Json<ClaimRequest>) -> HttpResponse {
@@ -238,15 +238,15 @@ fn take(state: &mut State, seq: i64, report: Report) -> HttpResponse {
 
 async fn status(state: Shared, request: HttpRequest, body: web::Json<StatusReport>) -> HttpResponse {
     let mut state = state.lock().expect("state");
-    match admit(&mut state, &request, body.generation) {
-        Ok(()) => take(&mut state, body.seq, Report::Status(body.status, body.reason)),
-        Err(refused) => refused,
+    match objection(&mut state, &request, body.generation) {
+        None => take(&mut state, body.seq, Report::Status(body.status, body.reason)),
+        Some(refused) => refused,
     }
 }
 
 async fn event(state: Shared, request: HttpRequest, body: web::Json<EventReport>) -> HttpResponse {
     let mut state = state.lock().expect("state");
-    if let Err(refused) = admit(&mut state, &request, body.generation) {
+    if let Some(refused) = objection(&mut state, &request, body.generation) {
         return refused;
     }
     if state.refuses == Some(body.event_type) {
@@ -258,7 +258,7 @@ async fn event(state: Shared, request: HttpRequest, body: web::Json<EventReport>
 
 async fn heartbeat(state: Shared, request: HttpRequest, body: web::Json<HeartbeatRequest>) -> HttpResponse {
     let mut state = state.lock().expect("state");
-    if let Err(refused) = admit(&mut state, &request, body.generation) {
+    if let Some(refused) = objection(&mut state, &request, body.generation) {
         return refused;
     }
     state.heartbeats += 1;
@@ -267,7 +267,7 @@ async fn heartbeat(state: Shared, request: HttpRequest, body: web::Json<Heartbea
 
 async fn segment(state: Shared, request: HttpRequest, body: web::Json<SegmentRequest>) -> HttpResponse {
     let mut state = state.lock().expect("state");
-    if let Err(refused) = admit(&mut state, &request, body.generation) {
+    if let Some(refused) = objection(&mut state, &request, body.generation) {
         return refused;
     }
     let key = segment_key(BOT_ID, GENERATION, body.run, body.part);
