@@ -86,6 +86,15 @@ pub(crate) enum BrowserError {
     },
 }
 
+/// Where a browser may write.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Folders<'a> {
+    /// Its profile, of its own.
+    pub(crate) profile: &'a Path,
+    /// Sockets, in a short path; Chromium leaves folders behind there when it is ended.
+    pub(crate) temporary: &'a Path,
+}
+
 /// A running browser with its one page.
 #[derive(Debug)]
 pub(crate) struct Browser {
@@ -97,20 +106,20 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one with its profile in `profile`, on `display`, playing into `sound`.
+    /// Starts one on `display`, playing into `sound`.
     pub(crate) async fn start(
         spawner: &Spawner,
         display: &Display,
         sound: &Sound,
-        profile: &Path,
+        folders: Folders<'_>,
         extra_flags: &[&str],
     ) -> Result<Self, BrowserError> {
         let program = find_program(std::env::var_os("PATH").as_deref()).ok_or(BrowserError::NotInstalled)?;
+        let profile = folders.profile;
         let mut command = spawner.command(program);
         command.args(flags(profile)).args(extra_flags).arg("about:blank");
         sound.lend(&mut command);
-        // Chromium leaves a folder behind in TMPDIR when it is ended.
-        command.env("TMPDIR", profile.parent().unwrap_or(profile));
+        command.env("TMPDIR", folders.temporary);
         command.env("DISPLAY", display.name()).env("HOME", profile).env("LANGUAGE", "en_US");
         command.env("XDG_CONFIG_HOME", profile).env("XDG_CACHE_HOME", profile);
         command.env_remove("WAYLAND_DISPLAY");

@@ -105,7 +105,7 @@ impl Session {
         let stage = tokio::select! {
             biased;
             () = self.orders.until(|orders| orders.must_leave()) => return self.ordered_out(),
-            stage = Stage::start(&self.spawner, platform.browser_flags()) => stage,
+            stage = Stage::start(&self.spawner, &self.work_dir, platform.browser_flags()) => stage,
         };
         let mut stage = match stage {
             Ok(stage) => stage,

@@ -1,22 +1,22 @@
 //! Everything around the page: display, sound and browser, started in this order and ended in the other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::browser::{Browser, BrowserError};
+use crate::browser::{Browser, BrowserError, Folders};
 use crate::display::{Display, DisplayError};
 use crate::process::Spawner;
 use crate::sound::{Sound, SoundError};
 
-/// Where the folder for sockets and the browser's profile is made; short, for a socket's path has at most 107 bytes.
-const RUNTIME_ROOT: &str = "/tmp";
+/// Where the folder for sockets is made; short, for a socket's path has at most 107 bytes.
+const SOCKETS_ROOT: &str = "/tmp";
 
 /// A stage that could not be set.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     /// No folder.
-    #[error("no folder for sockets and profile can be made in {}", path.display())]
+    #[error("no folder can be made in {}", path.display())]
     Folder {
         /// Where.
         path: PathBuf,
@@ -43,24 +43,26 @@ pub(crate) struct Stage {
     pub(crate) sound: Sound,
     /// Its screen.
     pub(crate) display: Display,
-    _folder: TempDir,
+    _profile: TempDir,
+    _sockets: TempDir,
 }
 
 impl Stage {
-    /// Sets it.
-    pub(crate) async fn start(spawner: &Spawner, browser_flags: &[&str]) -> Result<Self, StageError> {
-        let root = PathBuf::from(RUNTIME_ROOT);
-        let folder = tempfile::Builder::new()
-            .prefix("meeboter-")
-            .tempdir_in(&root)
-            .map_err(|source| StageError::Folder { path: root, source })?;
-        let (display, sound) = tokio::join!(Display::start(spawner), Sound::start(spawner, folder.path()));
+    /// Sets it; the browser's profile goes into `work_dir`, and away with the stage.
+    pub(crate) async fn start(
+        spawner: &Spawner,
+        work_dir: &Path,
+        browser_flags: &[&str],
+    ) -> Result<Self, StageError> {
+        let sockets = folder("meeboter-", Path::new(SOCKETS_ROOT))?;
+        let profile = folder("browser-", work_dir)?;
+        let (display, sound) = tokio::join!(Display::start(spawner), Sound::start(spawner, sockets.path()));
         let (display, mut sound) = (display?, sound?);
         // The sink has to be there before the browser looks for one.
-        let profile = folder.path().join("profile");
-        let browser = Browser::start(spawner, &display, &sound, &profile, browser_flags).await?;
+        let folders = Folders { profile: profile.path(), temporary: sockets.path() };
+        let browser = Browser::start(spawner, &display, &sound, folders, browser_flags).await?;
         sound.start_meter(spawner)?;
-        Ok(Self { browser, sound, display, _folder: folder })
+        Ok(Self { browser, sound, display, _profile: profile, _sockets: sockets })
     }
 
     /// Takes it down.
@@ -68,4 +70,9 @@ impl Stage {
         self.browser.stop().await;
         tokio::join!(self.sound.stop(), self.display.stop());
     }
+}
+
+fn folder(prefix: &str, root: &Path) -> Result<TempDir, StageError> {
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(root);
+    made.map_err(|source| StageError::Folder { path: root.to_owned(), source })
 }

@@ -171,6 +171,63 @@ fn the_limits_and_the_server_end_a_call() {
     server.state().should_leave = true;
     assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
     assert_eq!(bot.exit_code(LIMIT), Some(0));
+    drop(bot);
+
+    let server = FakeServer::start("admitAfterMs=0&end=never&sound=silent");
+    server.state().assignment.recording_enabled = false;
+    server.state().assignment.automatic_leave.inactivity_timeout = 1_500;
+    let mut bot = Running::start(server.port, "exit");
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::Inactivity));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+}
+
+#[test]
+fn a_recorder_that_dies_begins_a_new_run() {
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    let mut bot = Running::start(server.port, "exit");
+    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
+    bot.kill("ffmpeg");
+    let second_run = |key: &String| key.contains("/002/000001");
+    wait_for("a second run", LIMIT, || server.state().keys.iter().any(second_run).then_some(()));
+    server.state().should_leave = true;
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
+    let state = server.state();
+    assert_pieces_in_order(&state);
+    use WireState::{Done, InCall, JoiningCall, Leaving, Recording as Rec};
+    assert_eq!(state.states(), [JoiningCall, InCall, Rec, InCall, Rec, Leaving, Done]);
+    assert!(state.reports.iter().any(|report| matches!(report, Report::Event(WireEventType::Log, _))));
+}
+
+#[test]
+fn a_browser_that_dies_ends_the_bot_and_keeps_the_recording() {
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    let mut bot = Running::start(server.port, "exit");
+    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
+    bot.kill("chromium");
+    assert_eq!(wait_for_end(&server), (WireState::Fatal, WireEndReason::Internal));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
+    assert_pieces_in_order(&server.state());
+}
+
+#[test]
+fn a_killed_program_leaves_nobody_behind() {
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    let mut bot = Running::start(server.port, "exit");
+    wait_for_state(&server, WireState::Recording);
+    bot.signal(Signal::KILL);
+    assert_eq!(bot.exit_code(LIMIT), None);
+    wait_for("an empty session", Duration::from_secs(15), || bot.company().is_empty().then_some(()));
+}
+
+#[test]
+fn a_wrong_environment_is_told_at_once() {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_meeboter-bot")).env_clear().output().expect("a start");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("POOL_SLOT_UUID"), "{said}");
 }
 
 #[test]

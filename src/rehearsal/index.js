@@ -1,6 +1,6 @@
 // The form that makes a rehearsal link; its fields come from the one list of options.
 
-import { OPTIONS, queryOf, readOptions } from '/rehearsal/options.js';
+import { OPTIONS, PRESETS, initialValues, queryOf, readOptions } from '/rehearsal/options.js';
 
 const byId = (id) => document.getElementById(id);
 const code = `try-${Math.random().toString(36).slice(2, 8)}`;
@@ -35,18 +35,37 @@ function number(option) {
   return input;
 }
 
+function preset([title, changes]) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'secondary';
+  button.textContent = title;
+  button.addEventListener('click', () => {
+    const values = { ...initialValues(), ...changes };
+    for (const option of OPTIONS) byId('form').elements[option.name].value = values[option.name];
+    update();
+  });
+  return button;
+}
+
 function update() {
   const values = Object.fromEntries(new FormData(byId('form')));
   const query = queryOf(values);
   const link = `${location.origin}/rehearsal/${code}${query ? `?${query}` : ''}`;
-  const { problems } = readOptions(query);
+  const { problems, values: current } = readOptions(query);
   byId('link').textContent = problems.length > 0 ? problems[0] : link;
   byId('link').classList.toggle('wrong', problems.length > 0);
+  PRESETS.forEach(([, changes], index) => {
+    const wanted = { ...initialValues(), ...changes };
+    const isChosen = problems.length === 0 && OPTIONS.every(({ name }) => current[name] === wanted[name]);
+    byId('presets').children[index].setAttribute('aria-pressed', String(isChosen));
+  });
   byId('copy').disabled = problems.length > 0;
   if (problems.length > 0) byId('open').removeAttribute('href');
   else byId('open').href = link;
 }
 
+byId('presets').append(...PRESETS.map(preset));
 byId('fields').append(...OPTIONS.map(field));
 byId('form').addEventListener('input', update);
 byId('form').addEventListener('submit', (event) => event.preventDefault());

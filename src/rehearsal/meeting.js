@@ -164,8 +164,10 @@ function countPeople() {
   const people = others + 1;
   byId('count').textContent = people === 1 ? 'You’re the only one here' : `${people} in the call`;
   byId('tiles').dataset.size = people > 6 ? 'small' : people > 3 ? 'medium' : 'large';
-  if (others > 0 && options.sound === 'tone') tone.start();
+  const isHeard = others > 0 && options.sound === 'tone';
+  if (isHeard) tone.start();
   else tone.pause();
+  byId('sound-note').textContent = isHeard ? '440 Hz · −12 dBFS' : 'Silence';
 }
 
 function tile(id, name, hue, isSelf) {

@@ -7,15 +7,15 @@
  */
 export const OPTIONS = [
   {
-    name: 'door', label: 'What stands at the door', initial: 'open',
+    name: 'door', label: 'Getting in', initial: 'open',
     choices: {
-      open: 'Nothing: the lobby opens',
+      open: 'The lobby opens',
       not_found: 'There is no such meeting',
-      sign_in: 'The meeting asks for an account',
-      captcha: 'A captcha',
+      sign_in: 'An account is asked for',
+      captcha: 'A captcha is in the way',
       blocked: 'This client may not join',
     },
-    help: 'Everything but “nothing” ends the attempt before anybody can ask to join.',
+    help: 'Anything but an open lobby ends the attempt before anybody can ask to join.',
   },
   {
     name: 'loadMs', label: 'Page loads for', unit: 'ms', initial: 300, min: 0, max: 600_000,
@@ -23,7 +23,7 @@ export const OPTIONS = [
   },
   {
     name: 'host', label: 'The host', initial: 'admit',
-    choices: { admit: 'lets the guest in', deny: 'refuses', silent: 'never answers' },
+    choices: { admit: 'Lets the guest in', deny: 'Refuses', silent: 'Never answers' },
     help: 'What happens to a request to join.',
   },
   {
@@ -43,8 +43,8 @@ export const OPTIONS = [
     help: '0: until the end.',
   },
   {
-    name: 'sound', label: 'They are', initial: 'tone',
-    choices: { tone: 'heard: a tone of 440 Hz at −12 dBFS', silent: 'silent' },
+    name: 'sound', label: 'Sound of the others', initial: 'tone',
+    choices: { tone: 'A tone of 440 Hz at −12 dBFS', silent: 'Silence' },
     help: 'The tone sounds in the call only, while somebody else is there.',
   },
   {
@@ -52,15 +52,26 @@ export const OPTIONS = [
     help: 'Counted from the moment the guest is let in.',
   },
   {
-    name: 'end', label: 'It ends when', initial: 'ended',
+    name: 'end', label: 'How it ends', initial: 'ended',
     choices: {
-      ended: 'the host ends the meeting',
-      removed: 'the host removes the guest',
-      everyone_left: 'everybody else leaves',
-      never: 'never: the guest has to leave',
+      ended: 'The host ends the meeting',
+      removed: 'The host removes the guest',
+      everyone_left: 'Everybody else leaves',
+      never: 'Not at all: the guest has to leave',
     },
-    help: 'How the call is over after its length.',
+    help: 'What happens when the call has lasted its time.',
   },
+];
+
+/** Rehearsals worth trying first: a name, and what differs from the initial values. */
+export const PRESETS = [
+  ['A one-minute call', {}],
+  ['Refused by the host', { host: 'deny' }],
+  ['Kept waiting', { host: 'silent' }],
+  ['Removed after 30 s', { lengthMs: 30_000, end: 'removed' }],
+  ['Everybody leaves', { guests: 4, lengthMs: 30_000, end: 'everyone_left' }],
+  ['A silent call', { sound: 'silent', end: 'never' }],
+  ['Wrong code', { door: 'not_found' }],
 ];
 
 /** The values of all options where a link says nothing. */

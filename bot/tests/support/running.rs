@@ -50,6 +50,14 @@ impl Running {
         self.child.try_wait().expect("a child")
     }
 
+    /// Kills the first of the program's children (the oldest) that has this name.
+    pub(crate) fn kill(&self, name: &str) {
+        let company = self.company();
+        let pids = company.iter().filter(|(_, found)| found.ends_with(name)).map(|(pid, _)| *pid);
+        let pid = pids.min().and_then(Pid::from_raw).unwrap_or_else(|| panic!("no {name} among {company:?}"));
+        rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
+    }
+
     /// Waits for the exit and gives its code.
     pub(crate) fn exit_code(&mut self, limit: Duration) -> Option<i32> {
         wait_for("the program's exit", limit, || self.child.try_wait().expect("a child")).code()
