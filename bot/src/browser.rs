@@ -118,7 +118,7 @@ impl Browser {
         let profile = folders.profile;
         let mut command = spawner.command(program);
         command.args(flags(profile)).args(extra_flags).arg("about:blank");
-        sound.lend(&mut command);
+        sound.lend_to_player(&mut command);
         command.env("TMPDIR", folders.temporary);
         command.env("DISPLAY", display.name()).env("HOME", profile).env("LANGUAGE", "en_US");
         command.env("XDG_CONFIG_HOME", profile).env("XDG_CACHE_HOME", profile);

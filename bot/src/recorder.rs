@@ -92,7 +92,7 @@ impl Recorder {
         let (stop, stopped) = watch::channel(false);
         let (sender, events) = mpsc::channel(16);
         let mut blueprint = Command::new("ffmpeg");
-        sound.lend(&mut blueprint);
+        sound.lend_to_recorder(&mut blueprint);
         let environment = blueprint.as_std().get_envs();
         let environment =
             environment.filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();

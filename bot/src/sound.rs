@@ -66,7 +66,7 @@ impl Sound {
             "--exit-idle-time=-1",
             "--disable-shm=yes",
         ]);
-        command.args(["--realtime=no", "--high-priority=no", "--log-target=stderr", "--log-level=error"]);
+        command.args(["--realtime=no", "--high-priority=yes", "--log-target=stderr", "--log-level=error"]);
         command.arg("-F").arg(&script);
         environment(&mut command, folder);
         let mut server = spawner.spawn("pulseaudio", command)?;
@@ -88,8 +88,15 @@ impl Sound {
         })
     }
 
-    /// Lets a command use this server.
-    pub(crate) fn lend(&self, command: &mut Command) {
+    /// Lets a program play into this server.
+    pub(crate) fn lend_to_player(&self, command: &mut Command) {
+        environment(command, &self.folder);
+        // More than a player would ask for: on a busy machine a short buffer runs dry, which is heard.
+        command.env("PULSE_LATENCY_MSEC", "150");
+    }
+
+    /// Lets a program record from this server.
+    pub(crate) fn lend_to_recorder(&self, command: &mut Command) {
         environment(command, &self.folder);
     }
 

@@ -80,6 +80,8 @@ fn a_meeting_is_attended_recorded_and_reported() {
 #[test]
 fn a_refusal_is_reported_and_nothing_recorded() {
     let server = FakeServer::start("host=deny&admitAfterMs=500");
+    // The bot begins with a wrong number, and is told the right one.
+    server.state().assignment.next_report_seq = 9;
     let mut bot = Running::start(server.port, "exit");
     assert_eq!(wait_for_end(&server), (WireState::Fatal, WireEndReason::Denied));
     assert_eq!(bot.exit_code(LIMIT), Some(0));
@@ -155,7 +157,7 @@ fn a_fenced_bot_leaves_and_idles_until_it_is_stopped() {
 }
 
 #[test]
-fn the_limits_and_the_server_end_a_call() {
+fn the_limits_and_the_server_end_a_life() {
     let server = FakeServer::start("admitAfterMs=0&guests=1&lengthMs=1500&end=everyone_left&sound=silent");
     server.state().assignment.automatic_leave.everyone_left_timeout = 1_000;
     server.state().assignment.recording_enabled = false;
@@ -170,6 +172,13 @@ fn the_limits_and_the_server_end_a_call() {
     wait_for_state(&server, WireState::InCall);
     server.state().should_leave = true;
     assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    drop(bot);
+
+    let server = FakeServer::start("host=silent");
+    server.state().assignment.automatic_leave.waiting_room_timeout = 1_000;
+    let mut bot = Running::start(server.port, "exit");
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::WaitingRoomTimeout));
     assert_eq!(bot.exit_code(LIMIT), Some(0));
     drop(bot);
 
