@@ -42,11 +42,17 @@ pub(crate) enum BrowserError {
     #[error("the browser cannot be started")]
     Spawn(#[from] SpawnError),
     /// It started and did not open its debugging port.
-    #[error("the browser did not come up within {} s", START_TIMEOUT.as_secs())]
-    NotReady,
+    #[error("the browser did not come up within {} s; it said: {said}", START_TIMEOUT.as_secs())]
+    NotReady {
+        /// Its last words.
+        said: String,
+    },
     /// It ended by itself.
-    #[error("the browser exited")]
-    Exited,
+    #[error("the browser exited; it said: {said}")]
+    Exited {
+        /// Its last words.
+        said: String,
+    },
     /// A call took too long.
     #[error("the browser did not answer to {call} in time")]
     Timeout {
@@ -124,9 +130,11 @@ impl Browser {
         command.env("XDG_CONFIG_HOME", profile).env("XDG_CACHE_HOME", profile);
         command.env_remove("WAYLAND_DISPLAY");
         let mut process = spawner.spawn("chromium", command)?;
-        let connected = connect(&mut process, profile);
-        let (connection, page, events) =
-            tokio::time::timeout(START_TIMEOUT, connected).await.map_err(|_| BrowserError::NotReady)??;
+        let connected = tokio::time::timeout(START_TIMEOUT, connect(&mut process, profile)).await;
+        let (connection, page, events) = match connected {
+            Ok(connected) => connected?,
+            Err(_) => return Err(BrowserError::NotReady { said: process.last_words() }),
+        };
         Ok(Self { process, page: Page { inner: page }, _connection: connection, events })
     }
 
@@ -229,7 +237,7 @@ async fn connect(process: &mut Child, profile: &Path) -> Result<Connected, Brows
 async fn devtools_address(process: &mut Child, file: &Path) -> Result<String, BrowserError> {
     loop {
         if process.exited().is_some() {
-            return Err(BrowserError::Exited);
+            return Err(BrowserError::Exited { said: process.last_words() });
         }
         if let Ok(text) = tokio::fs::read_to_string(file).await
             && let Some((port, path)) = text.split_once('\n')

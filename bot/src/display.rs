@@ -4,7 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::ChildStdout;
 
 use crate::process::{Child, SpawnError, Spawner};
 
@@ -14,6 +15,8 @@ pub(crate) const WIDTH: u32 = 1280;
 pub(crate) const HEIGHT: u32 = 720;
 /// The screen is this much larger than the picture: Chromium makes a window as large as its screen a pixel smaller.
 const MARGIN: u32 = 16;
+/// A display number is shorter than this.
+const LINE_MAX_BYTES: u64 = 64;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A screen that could not be had.
@@ -23,8 +26,11 @@ pub(crate) enum DisplayError {
     #[error("the display cannot be started")]
     Spawn(#[from] SpawnError),
     /// It started, and did not come up.
-    #[error("Xvfb did not say its display number within {} s", READY_TIMEOUT.as_secs())]
-    NotReady,
+    #[error("Xvfb did not say its display number within {} s; it said: {said}", READY_TIMEOUT.as_secs())]
+    NotReady {
+        /// Its last words.
+        said: String,
+    },
 }
 
 /// A running X server.
@@ -47,15 +53,14 @@ impl Display {
         ]);
         command.args(["-nolisten", "tcp", "-noreset", "-dpi", "96"]).stdout(Stdio::piped());
         let mut server = spawner.spawn("Xvfb", command)?;
-        let stdout = server.take_stdout().ok_or(DisplayError::NotReady)?;
-        let mut line = String::new();
-        let mut reader = BufReader::new(stdout);
-        let read = tokio::time::timeout(READY_TIMEOUT, reader.read_line(&mut line)).await;
-        let number = match read {
-            Ok(Ok(_)) => line.trim().parse().map_err(|_| DisplayError::NotReady)?,
-            Ok(Err(_)) | Err(_) => return Err(DisplayError::NotReady),
+        let number = match server.take_stdout() {
+            Some(stdout) => tokio::time::timeout(READY_TIMEOUT, read_number(stdout)).await.ok().flatten(),
+            None => None,
         };
-        Ok(Self { server, number })
+        match number {
+            Some(number) => Ok(Self { server, number }),
+            None => Err(DisplayError::NotReady { said: server.last_words() }),
+        }
     }
 
     /// The value of `DISPLAY` for its clients.
@@ -67,4 +72,10 @@ impl Display {
     pub(crate) async fn stop(self) {
         self.server.stop(Signal::TERM, Duration::from_secs(3)).await;
     }
+}
+
+async fn read_number(stdout: ChildStdout) -> Option<u32> {
+    let mut line = String::new();
+    BufReader::new(stdout.take(LINE_MAX_BYTES)).read_line(&mut line).await.ok()?;
+    line.trim().parse().ok()
 }

@@ -16,6 +16,8 @@ pub(crate) const ABSENCE_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const ABSENCE_POLLS: u32 = 3;
 /// How long a page may fail to answer at all.
 pub(crate) const UNKNOWN_LIMIT: Duration = Duration::from_secs(120);
+/// Silence from the start of a call after which it is worth a note: more often a broken sound than a quiet meeting.
+const UNHEARD_NOTE: Duration = Duration::from_secs(60);
 /// Polls in a row without a participant before they count as gone: lists are redrawn under our eyes.
 const PERSON_MISSES: u32 = 3;
 /// Most participants that are followed one by one.
@@ -75,6 +77,8 @@ pub(crate) enum Action {
     PersonCame(String),
     /// Report that this participant went.
     PersonWent(String),
+    /// Report a line worth keeping.
+    Note(&'static str),
     /// Finish; said once.
     End(End),
 }
@@ -136,6 +140,8 @@ pub(crate) struct Meeting {
     others_seen: bool,
     alone_since: Option<Duration>,
     quiet_since: Option<Duration>,
+    /// Something was heard, or it was noted that nothing was.
+    sound_settled: bool,
 }
 
 impl Meeting {
@@ -153,6 +159,7 @@ impl Meeting {
             others_seen: false,
             alone_since: None,
             quiet_since: None,
+            sound_settled: false,
         }
     }
 
@@ -303,9 +310,20 @@ impl Meeting {
 
     fn check_sound(&mut self, audible: Option<bool>, at: Duration, actions: &mut Vec<Action>) {
         match audible {
+            Some(true) => {
+                self.quiet_since = None;
+                self.sound_settled = true;
+            }
             // Not knowing is no silence: the clock starts anew.
-            Some(true) | None => self.quiet_since = None,
+            None => self.quiet_since = None,
             Some(false) => {
+                if self.others_seen
+                    && !self.sound_settled
+                    && at.saturating_sub(self.phase_since) >= UNHEARD_NOTE
+                {
+                    self.sound_settled = true;
+                    actions.push(Action::Note("nothing has been heard in this call so far"));
+                }
                 let limit = self.limits.inactivity_timeout;
                 let since = *self.quiet_since.get_or_insert(at);
                 if at.saturating_sub(since) >= Duration::from_millis(limit) {

@@ -157,6 +157,20 @@ fn silence_ends_a_call_and_not_knowing_does_not() {
 }
 
 #[test]
+fn a_call_in_which_nothing_was_ever_heard_is_noted_once() {
+    let mut meeting = meeting();
+    meeting.observe(call(&["ada"]), Some(false), at(10));
+    assert_eq!(meeting.observe(call(&["ada"]), Some(false), at(69)), []);
+    assert!(matches!(meeting.observe(call(&["ada"]), Some(false), at(70))[..], [Action::Note(_)]));
+    assert_eq!(meeting.observe(call(&["ada"]), Some(false), at(80)), []);
+
+    let mut meeting = in_call(&["ada"]);
+    for second in 11..100 {
+        assert_eq!(meeting.observe(call(&["ada"]), Some(false), at(second)), [], "heard at the start");
+    }
+}
+
+#[test]
 fn people_are_gone_after_three_misses() {
     let mut meeting = in_call(&["ada", "grace"]);
     assert_eq!(meeting.observe(call(&["ada"]), None, at(11)), []);

@@ -165,6 +165,10 @@ impl Remains {
         Self { marker: format!("{ENV_MARKER}={}", spawner.marker).into_bytes() }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "runs after the runtime has ended: there is no executor to block"
+    )]
     fn sweep(&self) {
         let began = Instant::now();
         while began.elapsed() < SWEEP_LIMIT {

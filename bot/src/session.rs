@@ -309,6 +309,10 @@ impl<'a> Attendance<'a> {
                 Action::StartRecorder => self.start_recorder(),
                 Action::PersonCame(id) => self.outbox.participant(WireEventType::ParticipantJoin, &id),
                 Action::PersonWent(id) => self.outbox.participant(WireEventType::ParticipantLeave, &id),
+                Action::Note(text) => {
+                    warn!(self.session.log, "note"; "text" => text);
+                    self.outbox.log(text);
+                }
                 Action::End(reached) => end = Some(reached),
             }
         }

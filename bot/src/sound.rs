@@ -37,8 +37,11 @@ pub(crate) enum SoundError {
         source: std::io::Error,
     },
     /// It started, and did not come up.
-    #[error("the sound server did not open its socket within {} s", READY_TIMEOUT.as_secs())]
-    NotReady,
+    #[error("the sound server did not open its socket within {} s; it said: {said}", READY_TIMEOUT.as_secs())]
+    NotReady {
+        /// Its last words.
+        said: String,
+    },
 }
 
 /// A running sound server.
@@ -74,7 +77,7 @@ impl Sound {
         // The socket is the last line of the script: once it answers, the sinks are there.
         while UnixStream::connect(&socket).await.is_err() {
             if began.elapsed() >= READY_TIMEOUT || server.exited().is_some() {
-                return Err(SoundError::NotReady);
+                return Err(SoundError::NotReady { said: server.last_words() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

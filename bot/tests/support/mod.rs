@@ -7,6 +7,7 @@ pub(crate) mod server;
 use std::time::{Duration, Instant};
 
 /// Polls until `look` finds something; panics with `what` when time is up.
+#[expect(clippy::disallowed_methods, reason = "a test's own thread, polling with a deadline")]
 pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
