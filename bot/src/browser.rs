@@ -11,6 +11,7 @@ use chromiumoxide::cdp::browser_protocol::input::{
     DispatchKeyEventParams, DispatchKeyEventType, DispatchMouseEventParams, DispatchMouseEventType,
     InsertTextParams, MouseButton,
 };
+use chromiumoxide::cdp::browser_protocol::target::EventTargetCrashed;
 use chromiumoxide::cdp::js_protocol::runtime::EvaluateParams;
 use chromiumoxide::error::CdpError;
 use chromiumoxide::handler::HandlerConfig;
@@ -106,9 +107,25 @@ pub(crate) struct Folders<'a> {
 pub(crate) struct Browser {
     process: Child,
     page: Page,
-    /// Kept: the connection ends with it.
-    _connection: chromiumoxide::Browser,
-    events: JoinHandle<()>,
+    connection: Connection,
+}
+
+/// The line to the browser.
+#[derive(Debug)]
+struct Connection {
+    /// Kept: the line ends with it.
+    _browser: chromiumoxide::Browser,
+    /// Carries messages, as long as the browser is there.
+    messages: JoinHandle<()>,
+    /// Waits for the crash of a page.
+    crash: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.messages.abort();
+        self.crash.abort();
+    }
 }
 
 impl Browser {
@@ -131,11 +148,11 @@ impl Browser {
         command.env_remove("WAYLAND_DISPLAY");
         let mut process = spawner.spawn("chromium", command)?;
         let connected = tokio::time::timeout(START_TIMEOUT, connect(&mut process, profile)).await;
-        let (connection, page, events) = match connected {
+        let (connection, page) = match connected {
             Ok(connected) => connected?,
             Err(_) => return Err(BrowserError::NotReady { said: process.last_words() }),
         };
-        Ok(Self { process, page: Page { inner: page }, _connection: connection, events })
+        Ok(Self { process, page, connection })
     }
 
     /// The page.
@@ -143,14 +160,15 @@ impl Browser {
         self.page.clone()
     }
 
-    /// True where the browser is gone, or does not listen any more.
+    /// True where the browser or its page is gone, or does not listen any more.
     pub(crate) fn is_gone(&mut self) -> bool {
-        self.events.is_finished() || self.process.exited().is_some()
+        let Connection { messages, crash, .. } = &self.connection;
+        messages.is_finished() || crash.is_finished() || self.process.exited().is_some()
     }
 
     /// Ends it.
     pub(crate) async fn stop(self) {
-        self.events.abort();
+        drop(self.connection);
         self.process.stop(Signal::TERM, Duration::from_secs(3)).await;
     }
 }
@@ -205,9 +223,7 @@ fn flags(profile: &Path) -> Vec<String> {
     flags
 }
 
-type Connected = (chromiumoxide::Browser, chromiumoxide::Page, JoinHandle<()>);
-
-async fn connect(process: &mut Child, profile: &Path) -> Result<Connected, BrowserError> {
+async fn connect(process: &mut Child, profile: &Path) -> Result<(Connection, Page), BrowserError> {
     let refused = |call| move |source| BrowserError::Refused { call, source };
     let address = devtools_address(process, &profile.join("DevToolsActivePort")).await?;
     let config = HandlerConfig {
@@ -216,18 +232,26 @@ async fn connect(process: &mut Child, profile: &Path) -> Result<Connected, Brows
         request_timeout: CALL_TIMEOUT,
         ..HandlerConfig::default()
     };
-    let (mut browser, mut handler) = chromiumoxide::Browser::connect_with_config(address, config)
+    let (browser, mut handler) = chromiumoxide::Browser::connect_with_config(address, config)
         .await
         .map_err(refused("the connection"))?;
-    let events = tokio::spawn(async move {
+    let messages = tokio::spawn(async move {
         // An error here concerns one message; the stream itself ends with the connection.
         while handler.next().await.is_some() {}
     });
-    browser.fetch_targets().await.map_err(refused("the list of pages"))?;
+    let mut crashes =
+        browser.event_listener::<EventTargetCrashed>().await.map_err(refused("listening for crashes"))?;
+    let crash = tokio::spawn(async move {
+        crashes.next().await;
+    });
     loop {
         let pages = browser.pages().await.map_err(refused("the list of pages"))?;
-        if let Some(page) = pages.into_iter().next() {
-            return Ok((browser, page, events));
+        for page in pages {
+            // Taken only if it answers: a session may be gone before it was ever used.
+            let page = Page { inner: page };
+            if page.look::<bool>("true").await.is_ok() {
+                return Ok((Connection { _browser: browser, messages, crash }, page));
+            }
         }
         tokio::time::sleep(POLL).await;
     }
@@ -278,8 +302,9 @@ impl Page {
             let arrived = format!("{mark} || document.readyState === 'loading' ? null : location.protocol");
             match self.look::<Option<String>>(&arrived).await {
                 Ok(Some(protocol)) if protocol == "chrome-error:" => {
-                    let problem = self.look::<String>("document.body.innerText.slice(0, 200)").await;
-                    let problem = problem.unwrap_or_default().replace('\n', " ");
+                    // The name of the error alone: the text around it holds the address with its passcode.
+                    let name = "(document.body.innerText.match(/ERR_[A-Z0-9_]+/) ?? ['no reason given'])[0]";
+                    let problem = self.look::<String>(name).await.unwrap_or_default();
                     let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
                     return Err(BrowserError::Navigation { url, problem });
                 }

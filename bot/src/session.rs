@@ -264,7 +264,7 @@ impl<'a> Attendance<'a> {
                     let audible = self.stage.sound.take_audible();
                     let mut actions = self.meeting.observe(seen, audible, self.began.elapsed());
                     if self.stage.browser.is_gone() {
-                        actions.extend(self.meeting.fail(WireEndReason::Internal, "the browser exited".to_owned()));
+                        actions.extend(self.meeting.fail(WireEndReason::Internal, "the browser or its page crashed".to_owned()));
                     }
                     actions
                 }

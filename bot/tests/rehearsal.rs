@@ -195,7 +195,7 @@ fn a_recorder_that_dies_begins_a_new_run() {
     let server = FakeServer::start("admitAfterMs=0&end=never");
     let mut bot = Running::start(server.port, "exit");
     wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
-    bot.kill("ffmpeg");
+    bot.kill("ffmpeg", "");
     let second_run = |key: &String| key.contains("/002/000001");
     wait_for("a second run", LIMIT, || server.state().keys.iter().any(second_run).then_some(()));
     server.state().should_leave = true;
@@ -210,14 +210,16 @@ fn a_recorder_that_dies_begins_a_new_run() {
 
 #[test]
 fn a_browser_that_dies_ends_the_bot_and_keeps_the_recording() {
-    let server = FakeServer::start("admitAfterMs=0&end=never");
-    let mut bot = Running::start(server.port, "exit");
-    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
-    bot.kill("chromium");
-    assert_eq!(wait_for_end(&server), (WireState::Fatal, WireEndReason::Internal));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
-    assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
-    assert_pieces_in_order(&server.state());
+    for victim in ["--remote-debugging-port", "--type=renderer"] {
+        let server = FakeServer::start("admitAfterMs=0&end=never");
+        let mut bot = Running::start(server.port, "exit");
+        wait_for("a segment", LIMIT, || (server.state().keys.len() >= 2).then_some(()));
+        bot.kill("chromium", victim);
+        assert_eq!(wait_for_end(&server), (WireState::Fatal, WireEndReason::Internal), "{victim}");
+        assert_eq!(bot.exit_code(LIMIT), Some(0));
+        assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
+        assert_pieces_in_order(&server.state());
+    }
 }
 
 #[test]

@@ -74,3 +74,26 @@ pub(crate) fn platform_of(assignment: &Assignment) -> Result<Box<dyn Platform>, 
         other => Err(PlatformError::Unsupported { platform: other.to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assignment(platform: &str) -> Assignment {
+        let json = serde_json::json!({
+            "botId": 1, "generation": 1, "token": "t", "platform": platform, "displayName": "Bot",
+            "meetingUrl": "http://127.0.0.1/rehearsal/abc", "recordingEnabled": false, "heartbeatIntervalMs": 10_000,
+            "automaticLeave": { "waitingRoomTimeout": 1, "noOneJoinedTimeout": 1, "everyoneLeftTimeout": 1,
+                "inactivityTimeout": 1 },
+            "segmentMs": 4_000, "nextReportSeq": 1,
+        });
+        serde_json::from_value(json).expect("an assignment")
+    }
+
+    #[test]
+    fn an_unknown_platform_is_named() {
+        assert!(platform_of(&assignment("rehearsal")).is_ok());
+        let error = platform_of(&assignment("carrier-pigeon")).err().expect("no such platform");
+        assert!(error.to_string().contains("carrier-pigeon"), "{error}");
+    }
+}

@@ -50,12 +50,23 @@ impl Running {
         self.child.try_wait().expect("a child")
     }
 
-    /// Kills the first of the program's children (the oldest) that has this name.
-    pub(crate) fn kill(&self, name: &str) {
+    /// Kills those of the program's children that have this name and this in their command line.
+    pub(crate) fn kill(&self, name: &str, argument: &str) {
         let company = self.company();
-        let pids = company.iter().filter(|(_, found)| found.ends_with(name)).map(|(pid, _)| *pid);
-        let pid = pids.min().and_then(Pid::from_raw).unwrap_or_else(|| panic!("no {name} among {company:?}"));
-        rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
+        let has_argument = |pid: i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(argument)
+        };
+        let victims: Vec<i32> = company
+            .iter()
+            .filter(|(pid, found)| found.ends_with(name) && has_argument(*pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        assert!(!victims.is_empty(), "no {name} {argument} among {company:?}");
+        for pid in victims.into_iter().filter_map(Pid::from_raw) {
+            // One may have gone with another.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
     }
 
     /// Waits for the exit and gives its code.
