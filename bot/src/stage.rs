@@ -9,8 +9,10 @@ use crate::display::{Display, DisplayError};
 use crate::process::Spawner;
 use crate::sound::{Sound, SoundError};
 
-/// Where the folder for sockets is made; short, for a socket's path has at most 107 bytes.
+/// Where the folder for sockets is made if the work folder's path is too long for them.
 const SOCKETS_ROOT: &str = "/tmp";
+/// A socket's path has at most 107 bytes, and Chromium makes one 60 bytes below.
+const SOCKETS_ROOT_MAX_BYTES: usize = 40;
 
 /// A stage that could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,8 @@ impl Stage {
         work_dir: &Path,
         browser_flags: &[&str],
     ) -> Result<Self, StageError> {
-        let sockets = folder("meeboter-", Path::new(SOCKETS_ROOT))?;
+        let is_short = work_dir.as_os_str().len() <= SOCKETS_ROOT_MAX_BYTES;
+        let sockets = folder("meeboter-", if is_short { work_dir } else { Path::new(SOCKETS_ROOT) })?;
         let profile = folder("browser-", work_dir)?;
         let (display, sound) = tokio::join!(Display::start(spawner), Sound::start(spawner, sockets.path()));
         let (display, mut sound) = (display?, sound?);
