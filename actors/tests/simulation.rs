@@ -94,3 +94,14 @@ fn the_same_seed_gives_the_same_trace() {
     }
     assert_eq!(first.len(), second.len());
 }
+
+#[test]
+fn a_bot_does_not_queue_where_there_is_room() {
+    let report = check(&Scenario { clients: 1, ..Scenario::quiet(None) });
+    assert_eq!(report.counts.get("bot QUEUED"), None, "{:#?}", report.trace);
+    assert!(
+        report.counts.contains_key("bot DONE") || report.counts.contains_key("bot FATAL"),
+        "{:#?}",
+        report.trace
+    );
+}

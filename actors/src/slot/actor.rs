@@ -401,9 +401,6 @@ impl Actor for SlotActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.handle.connect(ctx.address());
-        self.handle.publish(Arc::new(self.slot.clone()));
-        self.links.directory.insert(Arc::clone(&self.handle));
         self.issue(&[], ctx);
         // The actor before this one may have died between the commit of an end and its news.
         let ended = self.slot.bot().filter(|bot| bot.state.is_final());
