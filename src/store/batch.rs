@@ -35,6 +35,9 @@ pub(super) enum Malformed {
     Retired(SlotName),
 }
 
+/// A statement under way.
+type Request<'a> = MaybeDone<BoxFuture<'a, Result<(), Error>>>;
+
 /// Why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
@@ -253,7 +256,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(), RunError> {
         let begin_params: [&(dyn ToSql + Sync); 2] = [&epoch, &number];
         let steps = self.steps(statements);
-        let mut sent: Vec<MaybeDone<BoxFuture<'_, Result<(), Error>>>> = Vec::with_capacity(steps.len() + 2);
+        let mut sent: Vec<Request<'_>> = Vec::with_capacity(steps.len() + 2);
         sent.push(maybe_done(client.batch_execute(BEGIN).boxed()));
         sent.push(maybe_done(execute(client, &statements.begin, &begin_params).boxed()));
         for (statement, columns) in &steps {
@@ -272,14 +275,18 @@ impl<'a> Batch<'a> {
             Poll::Ready(())
         })
         .await;
-        let is_whole = !sent.iter().any(|request| matches!(request, MaybeDone::Done(Err(_))));
-        let end = client.batch_execute(if is_whole { "COMMIT" } else { "ROLLBACK" });
+        let unsendable = sent.iter().position(is_unsendable);
+        let end = client.batch_execute(if unsendable.is_none() { "COMMIT" } else { "ROLLBACK" });
         let (_, ended) = join(join_all(&mut sent), end).await;
-        let outcomes = sent.iter_mut().filter_map(|request| Pin::new(request).take_output()).chain([ended]);
-        let mut errors = outcomes.filter_map(Result::err);
+        let mut outcomes: Vec<Result<(), Error>> =
+            sent.iter_mut().filter_map(|request| Pin::new(request).take_output()).collect();
+        if let Some(index) = unsendable {
+            return outcomes.swap_remove(index).map_err(RunError::Unsendable);
+        }
+        outcomes.push(ended);
+        let mut errors = outcomes.into_iter().filter_map(Result::err);
         match errors.next() {
             None => Ok(()),
-            Some(first) if !is_whole && !first.is_closed() => Err(RunError::Unsendable(first)),
             Some(first) if is_aftermath(&first) => {
                 Err(RunError::Postgres(errors.find(|error| !is_aftermath(error)).unwrap_or(first)))
             }
@@ -329,6 +336,11 @@ async fn execute(
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<(), Error> {
     client.execute(statement, params).await.map(drop)
+}
+
+/// Failed before it was sent, and not because the connection is gone: a value of it could not be written down.
+fn is_unsendable(request: &Request<'_>) -> bool {
+    matches!(request, MaybeDone::Done(Err(error)) if error.code().is_none() && !error.is_closed())
 }
 
 /// What statements behind the one that failed answer.
