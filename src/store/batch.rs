@@ -10,13 +10,16 @@ use super::rows::{
     recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns};
-use futures_util::future::{BoxFuture, FutureExt, join_all, try_join_all};
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join, join_all, maybe_done, try_join_all};
 use meeboter_actors::bot::{Bot, BotEvent};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::Recording;
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
@@ -30,6 +33,18 @@ pub(super) enum Malformed {
     Twice(String),
     #[error("slot {0} is retired: it is deleted, not written")]
     Retired(SlotName),
+}
+
+/// A statement under way.
+type Request<'a> = MaybeDone<BoxFuture<'a, Result<(), Error>>>;
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error("a value cannot be sent")]
+    Unsendable(#[source] Error),
+    #[error("PostgreSQL")]
+    Postgres(#[source] Error),
 }
 
 /// The statements of a batch, prepared on a connection.
@@ -238,32 +253,44 @@ impl<'a> Batch<'a> {
         statements: &Statements,
         epoch: i64,
         number: i64,
-    ) -> Result<(), Error> {
-        let (epoch, number): (&(dyn ToSql + Sync), &(dyn ToSql + Sync)) = (&epoch, &number);
-        let begin_params = [epoch, number];
+    ) -> Result<(), RunError> {
+        let begin_params: [&(dyn ToSql + Sync); 2] = [&epoch, &number];
         let steps = self.steps(statements);
-        let mut sent: Vec<BoxFuture<'_, Result<(), Error>>> = Vec::with_capacity(steps.len() + 3);
-        sent.push(client.batch_execute(BEGIN).boxed());
-        sent.push(execute(client, &statements.begin, &begin_params).boxed());
+        let mut sent: Vec<Request<'_>> = Vec::with_capacity(steps.len() + 2);
+        sent.push(maybe_done(client.batch_execute(BEGIN).boxed()));
+        sent.push(maybe_done(execute(client, &statements.begin, &begin_params).boxed()));
         for (statement, columns) in &steps {
             let send = async move {
                 let params: Vec<&(dyn ToSql + Sync)> =
                     columns.iter().map(|column| &*column.values as &(dyn ToSql + Sync)).collect();
                 execute(client, statement, &params).await
             };
-            sent.push(send.boxed());
+            sent.push(maybe_done(send.boxed()));
         }
-        sent.push(client.batch_execute("COMMIT").boxed());
-        // A request is sent when its future is first polled. `join_all` polls so few (up to 30) in their order.
-        debug_assert!(sent.len() <= 30, "join_all polls longer lists in no particular order");
-        let outcomes = join_all(sent).await;
+        // A request is sent when its future is first polled; what fails right then was not sent at all.
+        poll_fn(|context| {
+            for request in &mut sent {
+                let _ = request.poll_unpin(context);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let unsendable = sent.iter().position(is_unsendable);
+        let end = client.batch_execute(if unsendable.is_none() { "COMMIT" } else { "ROLLBACK" });
+        let (_, ended) = join(join_all(&mut sent), end).await;
+        let mut outcomes: Vec<Result<(), Error>> =
+            sent.iter_mut().filter_map(|request| Pin::new(request).take_output()).collect();
+        if let Some(index) = unsendable {
+            return outcomes.swap_remove(index).map_err(RunError::Unsendable);
+        }
+        outcomes.push(ended);
         let mut errors = outcomes.into_iter().filter_map(Result::err);
         match errors.next() {
             None => Ok(()),
             Some(first) if is_aftermath(&first) => {
-                Err(errors.find(|error| !is_aftermath(error)).unwrap_or(first))
+                Err(RunError::Postgres(errors.find(|error| !is_aftermath(error)).unwrap_or(first)))
             }
-            Some(first) => Err(first),
+            Some(first) => Err(RunError::Postgres(first)),
         }
     }
 
@@ -309,6 +336,11 @@ async fn execute(
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<(), Error> {
     client.execute(statement, params).await.map(drop)
+}
+
+/// Failed before it was sent, and not because the connection is gone: a value of it could not be written down.
+fn is_unsendable(request: &Request<'_>) -> bool {
+    matches!(request, MaybeDone::Done(Err(error)) if error.code().is_none() && !error.is_closed())
 }
 
 /// What statements behind the one that failed answer.

@@ -1,6 +1,6 @@
 //! The Journal's connection while it stands: prepared statements, batches, and the reads that must come behind them.
 
-use super::batch::{Batch, Malformed, Statements};
+use super::batch::{Batch, Malformed, RunError, Statements};
 use super::database::{Connection, DatabaseError};
 use super::lead;
 use super::rows::{
@@ -16,7 +16,6 @@ use meeboter_actors::ports::{BatchNo, Rows, StoreError};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::ops::Range;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
@@ -43,6 +42,8 @@ pub(super) enum Failure {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    #[error("a value cannot be sent")]
+    Unsendable(#[source] Error),
     #[error("no answer within {0:?}")]
     TimedOut(std::time::Duration),
     #[error("another server leads")]
@@ -55,6 +56,7 @@ impl From<Failure> for StoreError {
             Failure::Postgres(error) => from_postgres(&error),
             Failure::Connect(error) => Self::Unavailable(sentence(&error)),
             Failure::Decode(error) => Self::Refused(sentence(&error)),
+            Failure::Unsendable(error) => Self::Refused(sentence(&error)),
             Failure::Malformed(error) => Self::Refused(error.to_string()),
             Failure::TimedOut(_) => Self::Unavailable(failure.to_string()),
             Failure::Deposed => Self::Deposed,
@@ -69,14 +71,9 @@ fn from_postgres(error: &Error) -> StoreError {
             StoreError::Refused(sentence(error))
         }
         Some(_) => StoreError::Unavailable(sentence(error)),
-        // Not from the database, and the connection stands: a value that cannot be sent or understood.
-        None if !error.is_closed() && !is_io(error) => StoreError::Refused(sentence(error)),
+        // Not the database's word: the connection is gone or in disorder.
         None => StoreError::Unavailable(sentence(error)),
     }
-}
-
-fn is_io(error: &Error) -> bool {
-    error.source().is_some_and(|source| source.is::<std::io::Error>())
 }
 
 /// The error and what lies behind it, as one sentence.
@@ -149,9 +146,13 @@ impl Link {
     pub(super) async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), Failure> {
         let rows = Batch::of(decisions)?;
         match rows.run(&self.connection.client, &self.batch, self.epoch, batch.0).await {
+            Ok(()) => Ok(()),
             // Committed before; its answer was lost.
-            Err(error) if error.code().is_some_and(|code| code.code() == "MB003") => Ok(()),
-            outcome => Ok(outcome?),
+            Err(RunError::Postgres(error)) if error.code().is_some_and(|code| code.code() == "MB003") => {
+                Ok(())
+            }
+            Err(RunError::Postgres(error)) => Err(Failure::Postgres(error)),
+            Err(RunError::Unsendable(error)) => Err(Failure::Unsendable(error)),
         }
     }
 
@@ -199,9 +200,9 @@ impl Link {
     pub(super) async fn load(&self) -> Result<Rows, Failure> {
         let client = &self.connection.client;
         let bots = format!(
-            "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots) \
-             OR id IN (SELECT bot_id FROM bot_pool_queue) \
-             OR id IN (SELECT bot_id FROM recordings WHERE state IN ('open', 'joining'))",
+            "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots \
+             UNION SELECT bot_id FROM bot_pool_queue \
+             UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining'))",
             names(&bot_columns(&[]))
         );
         let slots = format!("SELECT {} FROM bot_pool_slots ORDER BY name", names(&slot_columns(&[])));

@@ -198,7 +198,9 @@ impl Embedded {
         if made_by.is_none() {
             this.make_cluster().await?;
         }
-        this.ensure_running().await?;
+        if this.ensure_running().await? == Found::Running {
+            info!(this.log, "running PostgreSQL adopted"; "pid" => this.pid());
+        }
         Ok(this)
     }
 
@@ -217,7 +219,9 @@ impl Embedded {
             match look(&self.cluster) {
                 Processes::Postmaster(pid) => match self.connect(MAINTENANCE).await {
                     Ok(_) => {
-                        self.report(found, pid);
+                        if found == Found::Started {
+                            info!(self.log, "PostgreSQL started"; "pid" => pid, "version" => self.binaries.major);
+                        }
                         return Ok(found);
                     }
                     Err(source) if Instant::now() >= deadline => {
@@ -303,14 +307,6 @@ impl Embedded {
 
     async fn connect(&self, name: &str) -> Result<Connection, DatabaseError> {
         self.place(name).connect().await
-    }
-
-    fn report(&self, found: Found, pid: i32) {
-        let sentence = match found {
-            Found::Running => return,
-            Found::Started => "PostgreSQL started",
-        };
-        info!(self.log, "{}", sentence; "pid" => pid, "version" => self.binaries.major, "socket" => self.socket.display().to_string());
     }
 
     /// Makes the cluster beside its place and moves it there whole, so that a crash leaves none that is half made.

@@ -26,6 +26,13 @@ fn kill(pid: i32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("runs");
 }
 
+/// The session that a process belongs to.
+fn session_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("runs");
+    let after_name = stat.rsplit(')').next().expect("fields");
+    after_name.split_whitespace().nth(3).and_then(|field| field.parse().ok()).expect("a number")
+}
+
 async fn answers(embedded: &Embedded) {
     let database = embedded.database("check").await.expect("a database");
     let (_client, _connection) =
@@ -39,6 +46,8 @@ async fn it_is_adopted_started_again_and_stopped() {
     let first = start(&data_dir).await;
     let pid = first.pid().expect("runs");
     assert_eq!(first.ensure_running().await.expect("runs"), Found::Running);
+
+    assert_eq!(session_of(pid), pid, "what is sent to this process's session does not reach it");
 
     // A server that was killed leaves it running; the next one adopts it.
     std::mem::forget(first);

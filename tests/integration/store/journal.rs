@@ -221,6 +221,19 @@ async fn values_that_postgresql_cannot_hold_are_refused_or_made_fit() {
 }
 
 #[tokio::test]
+async fn times_at_the_ends_of_time_are_kept_or_refused_whole() {
+    let (_, journal) = fresh().await;
+    for (number, at) in [(1, DateTime::<Utc>::MAX_UTC), (2, DateTime::<Utc>::MIN_UTC)] {
+        let told = BotEvent { at, ..event(number, "CHAT") };
+        let batch = [vec![write_bot(&sample::bot(number)), Change::InsertEvent(told)]];
+        let outcome = journal.commit(BatchNo(number), &batch).await;
+        let is_there = journal.read_bot(BotId(number)).await.expect("reads").is_some();
+        assert_eq!(is_there, outcome.is_ok(), "{outcome:?}");
+        assert!(matches!(outcome, Ok(()) | Err(StoreError::Refused(_))), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_taken_once() {
     let (_, journal) = fresh().await;
     let key = |bot| IdempotencyKey {

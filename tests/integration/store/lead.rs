@@ -2,6 +2,7 @@
 
 use super::*;
 use meeboter::store::lead::LeadError;
+use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::BotId;
 use meeboter_actors::journal::CommitError;
 use meeboter_actors::journal::settle::{BatchNumbers, settle};
@@ -71,16 +72,7 @@ async fn a_batch_cut_in_its_middle_is_not_committed() {
     let client = psql(&database).await;
     // A lock that the batch waits for in its middle.
     client.batch_execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE").await.expect("locks");
-    let decision = vec![
-        write_bot(&sample::bot(1)),
-        Change::InsertEvent(meeboter_actors::bot::BotEvent {
-            bot_id: BotId(1),
-            event_type: "QUEUED".into(),
-            at: later(0),
-            data: None,
-        }),
-    ];
-    let batch = [decision];
+    let batch = [vec![write_bot(&sample::bot(1)), Change::InsertEvent(queued(1))]];
     let (outcome, ()) = tokio::join!(journal.commit(BatchNo(1), &batch), async {
         while waiting_for_a_lock(&client).await == 0 {
             tokio::task::yield_now().await;
@@ -202,6 +194,41 @@ async fn slots_are_not_edited_by_hand() {
     let by_word =
         "BEGIN; SET LOCAL meeboter.writer = 'journal'; UPDATE bot_pool_slots SET image = 'y'; COMMIT";
     client.batch_execute(by_word).await.expect("somebody who says so may");
+}
+
+/// Every decision exactly once, whatever moment the connection is cut at: each writes an event, and events have no
+/// key that would stop a second one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_while_the_connection_is_cut_all_the_time() {
+    const ROUNDS: i64 = 40;
+    let (database, journal) = fresh().await;
+    let client = psql(&database).await;
+    let cutter = tokio::spawn(async move {
+        for pause_us in (0..).map(|n: u64| n * 7919 % 9000) {
+            tokio::time::sleep(Duration::from_micros(pause_us)).await;
+            let text = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            client.execute(text, &[]).await.expect("cuts");
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    });
+    let mut numbers = BatchNumbers::default();
+    for round in 0..ROUNDS {
+        let decisions: Vec<Decision> = (round * 5 + 1..=round * 5 + 5)
+            .map(|id| vec![write_bot(&sample::bot(id)), Change::InsertEvent(queued(id))])
+            .collect();
+        let outcomes = settle(&journal, &mut numbers, &decisions).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+    cutter.abort();
+    let client = psql(&database).await;
+    let text = "SELECT (SELECT count(*) FROM bots), (SELECT count(*) FROM events)";
+    let row = client.query_one(text, &[]).await.expect("counts");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (ROUNDS * 5, ROUNDS * 5));
+}
+
+fn queued(bot: i64) -> BotEvent {
+    BotEvent { bot_id: BotId(bot), event_type: "QUEUED".into(), at: later(0), data: None }
 }
 
 #[tokio::test]
