@@ -3,5 +3,6 @@
 
 mod artifacts;
 mod driver;
+mod life;
 mod store;
 mod support;

@@ -1,0 +1,276 @@
+//! The real server as a process of its own, on embedded defaults in a temporary folder, with what a test does to it:
+//! ask it as a client would, kill it, start it again, and leave nothing behind.
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a start may take on a machine that is busy with other tests.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Time between two looks while waiting.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+    client: Client,
+}
+
+impl Server {
+    /// Starts a server with rehearsals on; `settings` are more environment variables.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("meeboter-test-").tempdir().unwrap();
+        // PostgreSQL's own user has to get through.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(folder.path(), open).unwrap();
+        let port = free_port();
+        let mut environment: Vec<(String, String)> = vec![
+            ("MEEBOTER_DATA_DIR".into(), folder.path().display().to_string()),
+            ("MEEBOTER_SERVER__PORT".into(), port.to_string()),
+            ("MEEBOTER_SERVER__BIND".into(), "127.0.0.1".into()),
+            ("MEEBOTER_REHEARSAL__ENABLED".into(), "true".into()),
+            ("MEEBOTER_LOG_LEVEL".into(), "debug".into()),
+            ("MEEBOTER_BOTS__SEGMENT_MS".into(), "2000".into()),
+            ("MEEBOTER_BOTS__HEARTBEAT_INTERVAL_MS".into(), "1000".into()),
+        ];
+        environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        let mut server = Self { folder, port, environment, child: None, client };
+        server.spawn();
+        server.wait_ready().await;
+        server
+    }
+
+    /// Starts the process; it may not be ready yet.
+    pub(crate) fn spawn(&mut self) {
+        self.child = Some(self.command().spawn().unwrap());
+    }
+
+    /// The command that starts the server, its log going to the folder.
+    pub(crate) fn command(&self) -> Command {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meeboter"));
+        command.arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        for name in ["PATH", "HOME", "TMPDIR", "LANG"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Waits until the server takes requests.
+    pub(crate) async fn wait_ready(&mut self) {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                panic!("the server ended with {status}:\n{}", self.log());
+            }
+            if let Ok(answer) = self.client.get(self.url("/readyz")).send().await
+                && answer.status() == StatusCode::OK
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server is not ready:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends the server without a word, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Asks the server to stop, and returns its status.
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        signal(i32::try_from(child.id()).unwrap(), Signal::TERM);
+        child.wait().unwrap()
+    }
+
+    /// The server's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    /// Everything the server has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The address of a rehearsal meeting.
+    pub(crate) fn meeting(&self, name: &str, options: &str) -> String {
+        self.url(&format!("/rehearsal/{name}?{options}"))
+    }
+
+    /// The first API key.
+    pub(crate) fn key(&self) -> String {
+        fs::read_to_string(self.folder.path().join("api-key")).unwrap().trim().to_owned()
+    }
+
+    /// A request without a key.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    /// A request with the first key.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).header("x-api-key", self.key())
+    }
+
+    /// GET with the first key; the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    /// POST with the first key; the status and the body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends a bot to a rehearsal and returns its number.
+    pub(crate) async fn send_bot(&self, name: &str, options: &str) -> i64 {
+        let (status, bot) = self.post("/api/bots", &self.bot_request(name, options)).await;
+        assert_eq!(status, StatusCode::CREATED, "{bot}");
+        bot["id"].as_i64().unwrap()
+    }
+
+    /// What to POST for a bot in a rehearsal.
+    pub(crate) fn bot_request(&self, name: &str, options: &str) -> Value {
+        json!({
+            "meetingInfo": { "platform": "rehearsal", "meetingUrl": self.meeting(name, options) },
+            "botDisplayName": name,
+        })
+    }
+
+    /// The bot as it is.
+    pub(crate) async fn bot(&self, id: i64) -> Value {
+        let (status, bot) = self.get(&format!("/api/bots/{id}")).await;
+        assert_eq!(status, StatusCode::OK, "{bot}");
+        bot
+    }
+
+    /// Waits until the bot is as wanted, and returns it.
+    pub(crate) async fn wait_bot(&self, id: i64, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + limit;
+        loop {
+            let (status, bot) = self.get(&format!("/api/bots/{id}")).await;
+            if status == StatusCode::OK && wanted(&bot) {
+                return bot;
+            }
+            assert!(Instant::now() < deadline, "bot {id} is not as wanted: {bot}\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the bot is in one of these states.
+    pub(crate) async fn wait_state(&self, id: i64, limit: Duration, states: &[&str]) -> Value {
+        self.wait_bot(id, limit, |bot| states.iter().any(|state| bot["state"] == *state)).await
+    }
+
+    /// Waits until the pool counts as many slots in a state.
+    pub(crate) async fn wait_slots(&self, limit: Duration, state: &str, count: u64) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let (_, stats) = self.get("/api/bots/pool/stats").await;
+            if stats[state] == count {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the pool does not have {count} {state}: {stats}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The pids of the processes that work in this server's folder: bots and what they started.
+    pub(crate) fn bot_pids(&self) -> Vec<i32> {
+        let mark = format!("MEEBOTER_WORK_DIR={}/", self.folder.path().display());
+        let pids =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark.as_bytes()))
+        })
+        .collect()
+    }
+
+    /// The pids of the bots' programs themselves.
+    pub(crate) fn bot_program_pids(&self) -> Vec<i32> {
+        let is_bot = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "meeboter-bot")
+        };
+        self.bot_pids().into_iter().filter(is_bot).collect()
+    }
+
+    /// The pid of the private PostgreSQL.
+    pub(crate) fn postgres_pid(&self) -> Option<i32> {
+        let file = fs::read_to_string(self.folder.path().join("postgres/data/postmaster.pid")).ok()?;
+        file.lines().next()?.trim().parse().ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(i32::try_from(child.id()).unwrap_or_default(), Signal::TERM);
+            let _ = child.wait();
+        }
+        // Bots outlive the server, and a killed one leaves its database behind.
+        for pid in self.bot_pids().into_iter().chain(self.postgres_pid()) {
+            signal(pid, if Some(pid) == self.postgres_pid() { Signal::QUIT } else { Signal::KILL });
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the server's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Sends a signal to a process that may be gone.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The status and the body of an answer; a body that is no JSON is null.
+pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    (status, answer.json().await.unwrap_or(Value::Null))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
