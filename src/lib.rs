@@ -1,7 +1,12 @@
 //! The Meeboter server: speaks to the world (HTTP, websockets, PostgreSQL, engines, S3) and hands everything that has
 //! to be decided to the actors of `meeboter_actors`.
 
+pub mod app;
 pub mod artifacts;
+pub mod auth;
+pub mod config;
 pub mod demo;
 pub mod driver;
+pub mod http;
 pub mod store;
+pub mod telemetry;

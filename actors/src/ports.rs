@@ -61,6 +61,8 @@ pub trait Store: Send + Sync + 'static {
     async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError>;
     /// Reads one bot.
     async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError>;
+    /// Reads the recording of a bot.
+    async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError>;
     /// Takes `count` numbers that nobody else will get.
     async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError>;
 }

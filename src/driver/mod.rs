@@ -1,1 +1,3 @@
 //! Engines that run bots.
+
+pub mod process;

@@ -14,6 +14,7 @@ use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::Decision;
 use meeboter_actors::ports::{BatchNo, Rows, Store, StoreError};
+use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use slog::{Logger, info, o, warn};
 use std::ops::Range;
@@ -224,6 +225,14 @@ impl Store for JournalConnection {
         let deadline = Instant::now() + CALL_DEADLINE;
         let link = lead.link(deadline).await?;
         let outcome = within(deadline, link.read_bot(id)).await;
+        lead.settle(link, outcome)
+    }
+
+    async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError> {
+        let mut lead = self.lead.lock().await;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let link = lead.link(deadline).await?;
+        let outcome = within(deadline, link.read_recording(id)).await;
         lead.settle(link, outcome)
     }
 

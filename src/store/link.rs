@@ -13,6 +13,7 @@ use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::Decision;
 use meeboter_actors::ports::{BatchNo, Rows, StoreError};
+use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -100,6 +101,7 @@ struct Reads {
     bot: Statement,
     slot: Statement,
     slots_bot: Statement,
+    recording: Statement,
     reserve_bot_ids: Statement,
 }
 
@@ -113,16 +115,18 @@ impl Reads {
             format!(
                 "SELECT {bots} FROM bots WHERE id = (SELECT assigned_bot_id FROM bot_pool_slots WHERE name = $1)"
             ),
+            format!("SELECT {} FROM recordings WHERE bot_id = $1", names(&recording_columns(&[]))),
             "UPDATE leadership SET next_bot_id = next_bot_id + $1 WHERE epoch = $2 \
              RETURNING next_bot_id - $1, next_bot_id"
                 .to_owned(),
         ];
         let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
-        let Ok([was_committed, bot, slot, slots_bot, reserve_bot_ids]) = <[Statement; 5]>::try_from(prepared)
+        let Ok([was_committed, bot, slot, slots_bot, recording, reserve_bot_ids]) =
+            <[Statement; 6]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
-        Ok(Self { was_committed, bot, slot, slots_bot, reserve_bot_ids })
+        Ok(Self { was_committed, bot, slot, slots_bot, recording, reserve_bot_ids })
     }
 }
 
@@ -173,6 +177,11 @@ impl Link {
     pub(super) async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, Failure> {
         let row = self.connection.client.query_opt(&self.read.bot, &[&id.0]).await?;
         Ok(row.as_ref().map(bot_from).transpose()?)
+    }
+
+    pub(super) async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, Failure> {
+        let row = self.connection.client.query_opt(&self.read.recording, &[&id.0]).await?;
+        Ok(row.as_ref().map(recording_from).transpose()?)
     }
 
     pub(super) async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, Failure> {

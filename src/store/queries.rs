@@ -123,6 +123,13 @@ impl Pool {
         Ok(Some(StoredBot { bot: bot_from(&row)?, recording: recordings.remove(&id) }))
     }
 
+    /// A bot, whosever it is.
+    pub async fn find_bot(&self, id: BotId) -> Result<Option<Bot>, QueryError> {
+        let text = format!("SELECT {} FROM bots WHERE id = $1", names(&bot_columns(&[])));
+        let row = self.row("a bot", &text, &[&id.0]).await?;
+        Ok(row.as_ref().map(bot_from).transpose()?)
+    }
+
     /// A user's bots, latest first.
     pub async fn list_bots(&self, user: UserId, page: Page) -> Result<Listed<StoredBot>, QueryError> {
         let text = format!(

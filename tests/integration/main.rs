@@ -1,4 +1,7 @@
-//! Tests against the real world: PostgreSQL here, engines and browsers in the modules beside.
+//! Tests against the real world: PostgreSQL, processes, an S3 server, ffmpeg. One binary, its tests in parallel.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod artifacts;
+mod driver;
 mod store;
 mod support;

@@ -7,6 +7,7 @@ use super::{CommitError, Decision, RowKey};
 use crate::bot::Bot;
 use crate::ids::{BotId, SlotName};
 use crate::ports::Store;
+use crate::recording::Recording;
 use crate::slot::Slot;
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
@@ -50,6 +51,16 @@ pub struct ReadBot {
     pub reply: oneshot::Sender<Result<Option<Bot>, CommitError>>,
 }
 
+/// Reads a recording, behind everything submitted so far.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReadRecording {
+    /// Whose.
+    pub bot_id: BotId,
+    /// Where the row goes; `None`: the bot does not record.
+    pub reply: oneshot::Sender<Result<Option<Recording>, CommitError>>,
+}
+
 /// Fetches a block of bot ids that nobody else will ever get.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -80,6 +91,7 @@ enum Request {
     Submit(Submit),
     ReadSlot(ReadSlot),
     ReadBot(ReadBot),
+    ReadRecording(ReadRecording),
     ReserveBotIds(ReserveBotIds),
 }
 
@@ -184,6 +196,9 @@ impl JournalActor {
                 Request::ReadBot(ReadBot { id, reply }) => {
                     let _ = reply.send(read_known(|| store.read_bot(id)).await);
                 }
+                Request::ReadRecording(ReadRecording { bot_id, reply }) => {
+                    let _ = reply.send(read_known(|| store.read_recording(bot_id)).await);
+                }
                 Request::ReserveBotIds(ReserveBotIds { reply }) => {
                     let _ = reply.send(read_known(|| store.reserve_bot_ids(BOT_ID_BLOCK)).await);
                 }
@@ -216,7 +231,7 @@ macro_rules! enqueue {
         }
     )*};
 }
-enqueue!(Submit, ReadSlot, ReadBot, ReserveBotIds);
+enqueue!(Submit, ReadSlot, ReadBot, ReadRecording, ReserveBotIds);
 
 impl Handler<Observe> for JournalActor {
     type Result = MessageResult<Observe>;
@@ -252,6 +267,14 @@ impl Journal {
     /// Reads a bot behind everything submitted so far.
     pub fn read_bot(&self, id: BotId) -> impl Future<Output = Result<Option<Bot>, CommitError>> + use<> {
         self.ask(move |reply| ReadBot { id, reply })
+    }
+
+    /// Reads a recording behind everything submitted so far.
+    pub fn read_recording(
+        &self,
+        bot_id: BotId,
+    ) -> impl Future<Output = Result<Option<Recording>, CommitError>> + use<> {
+        self.ask(move |reply| ReadRecording { bot_id, reply })
     }
 
     /// Fetches a block of bot ids.

@@ -4,7 +4,7 @@
 //! anything that waits, and readers sit on other threads. Nothing is decided from it.
 
 use crate::bot::Bot;
-use crate::ids::{BotId, Platform, SlotName};
+use crate::ids::{BotId, Platform, SlotName, UserId};
 use crate::recording::Recording;
 use crate::slot::{Slot, SlotState};
 use std::collections::{BTreeMap, VecDeque};
@@ -110,6 +110,14 @@ impl Live {
             .map(|(topic, (_, entry))| (topic.clone(), entry.clone()))
             .collect();
         Changes { number: board.number, entries }
+    }
+
+    /// Whose bot this is, if it is on the board.
+    pub fn owner_of(&self, bot: BotId) -> Option<UserId> {
+        match self.lock().entries.get(&Topic::Bot(bot)) {
+            Some((_, Entry::Bot(bot))) => Some(bot.user_id),
+            _ => None,
+        }
     }
 
     /// Tells when there is something new: holds the latest number.

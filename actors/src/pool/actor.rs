@@ -445,6 +445,10 @@ impl PoolSupervisor {
             let (pool, name) = (links.pool.clone(), name.clone());
             DeathGuard::new(move || tell(&pool, SlotDied { name }))
         };
+        let addr = SlotActor::new(slot.clone(), Arc::clone(&handle), links.clone(), guard).start();
+        // At once, not when the actor first runs: an offer may follow on the heels of this.
+        handle.connect(slot.clone(), addr.clone());
+        links.directory.insert(Arc::clone(&handle));
         let member = Member {
             platform: slot.platform.clone(),
             image: slot.image.clone(),
@@ -453,7 +457,7 @@ impl PoolSupervisor {
             reserved: known.as_ref().is_some_and(|known| known.reserved),
             stored: slot.version > 0,
             rebuilt_at: known.map(|known| known.rebuilt_at).unwrap_or_default(),
-            addr: SlotActor::new(slot, Arc::clone(&handle), links, guard).start(),
+            addr,
             handle,
         };
         self.members.insert(name, member);
@@ -477,7 +481,9 @@ impl PoolSupervisor {
         for bot in ended {
             self.ended(bot);
         }
-        if matches!(slot.state, SlotState::Idle { .. } | SlotState::Retired) {
+        // A vacant slot is not news of room: it was built for somebody.
+        let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
+        if frees || matches!(slot.state, SlotState::Retired) {
             self.pump(&platform);
         }
     }

@@ -35,12 +35,13 @@ pub struct BotEnded {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LateSegment {
-    /// Whose.
-    pub bot_id: BotId,
+    /// Whose, as it ended.
+    pub bot: Bot,
 }
 
 struct Tracked {
-    recording: Recording,
+    /// `None`: to be read.
+    recording: Option<Recording>,
     generation: Generation,
     ended_at: DateTime<Utc>,
     busy: bool,
@@ -87,8 +88,8 @@ impl RecordingActor {
         }
     }
 
-    fn track(&mut self, recording: Recording, bot: &Bot, ctx: &mut Context<Self>) {
-        let Some(ended_at) = bot.ended_at else { return };
+    fn track(&mut self, recording: Option<Recording>, bot: &Bot, ctx: &mut Context<Self>) {
+        let Some(ended_at) = bot.ended_at.filter(|_| bot.spec.recording_enabled) else { return };
         // A bot that never had a slot has nothing in any; its recording settles as empty.
         let generation = bot.seat.as_ref().map_or(Generation(0), |seat| seat.generation);
         self.forget_old();
@@ -102,8 +103,8 @@ impl RecordingActor {
         let now = self.clock.now();
         let late = TimeDelta::from_std(LATE_SEGMENTS).unwrap_or_default();
         self.tracked.retain(|_, tracked| {
-            let settled =
-                matches!(tracked.recording.state, RecordingState::Ready(_) | RecordingState::Failed { .. });
+            let state = tracked.recording.as_ref().map(|recording| &recording.state);
+            let settled = matches!(state, Some(RecordingState::Ready(_) | RecordingState::Failed { .. }));
             tracked.busy || !settled || now - tracked.ended_at < late
         });
     }
@@ -126,6 +127,7 @@ impl RecordingActor {
             let Some(tracked) = self.tracked.get(&bot_id) else { continue };
             self.joining += 1;
             let job = Job {
+                bot_id,
                 recording: tracked.recording.clone(),
                 generation: tracked.generation,
                 artifacts: Arc::clone(&self.artifacts),
@@ -148,7 +150,7 @@ impl RecordingActor {
                 slog::info!(self.log, "recording settled";
                     "bot" => bot_id.0, "state" => recording.state.as_str(), "segments" => recording.segments);
                 self.live.recording(&recording);
-                tracked.recording = recording;
+                tracked.recording = Some(recording);
             }
             Outcome::Again(recording, error) => {
                 slog::warn!(self.log, "recording: trying again"; "bot" => bot_id.0, "error" => %error);
@@ -170,13 +172,14 @@ impl RecordingActor {
 
 enum Outcome {
     Settled(Recording),
-    Again(Recording, ArtifactsError),
+    Again(Option<Recording>, ArtifactsError),
     Lost(CommitError),
 }
 
 /// One look at one recording: list, decide, commit, join, commit.
 struct Job {
-    recording: Recording,
+    bot_id: BotId,
+    recording: Option<Recording>,
     generation: Generation,
     artifacts: Arc<dyn Artifacts>,
     journal: Journal,
@@ -184,13 +187,21 @@ struct Job {
 
 impl Job {
     async fn run(self) -> Outcome {
-        let bot = self.recording.bot_id;
+        let bot = self.bot_id;
+        let recording = match &self.recording {
+            Some(known) => known.clone(),
+            None => match self.journal.read_recording(bot).await {
+                Ok(Some(read)) => read,
+                Ok(None) => return Outcome::Lost(CommitError::Conflict("there is no recording".to_owned())),
+                Err(error) => return Outcome::Lost(error),
+            },
+        };
         let segments = match self.artifacts.count_segments(bot, self.generation).await {
             Ok(segments) => segments,
-            Err(error) => return Outcome::Again(self.recording, error),
+            Err(error) => return Outcome::Again(Some(recording), error),
         };
-        let (next, key) = match step(&self.recording, segments) {
-            Step::Rest => return Outcome::Settled(self.recording),
+        let (next, key) = match step(&recording, segments) {
+            Step::Rest => return Outcome::Settled(recording),
             Step::Settle(next) => return self.settle(next).await,
             Step::Join { next, key } => (next, key),
         };
@@ -199,7 +210,7 @@ impl Job {
         }
         match self.artifacts.join(bot, self.generation, &key).await {
             Ok(object) => self.settle(joined(&next, Ok(object))).await,
-            Err(error) if retry_join(&next, error.retryable) => Outcome::Again(next, error),
+            Err(error) if retry_join(&next, error.retryable) => Outcome::Again(Some(next), error),
             Err(error) => self.settle(joined(&next, Err(error.message))).await,
         }
     }
@@ -221,7 +232,7 @@ impl Actor for RecordingActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for (recording, bot) in std::mem::take(&mut self.stored) {
-            self.track(recording, &bot, ctx);
+            self.track(Some(recording), &bot, ctx);
         }
     }
 }
@@ -230,18 +241,15 @@ impl Handler<BotEnded> for RecordingActor {
     type Result = ();
 
     fn handle(&mut self, BotEnded { bot }: BotEnded, ctx: &mut Self::Context) {
-        if bot.spec.recording_enabled {
-            self.track(Recording::open(bot.id), &bot, ctx);
-        }
+        // Said again by a rebuilt slot or a restarted server: the row says how far it is.
+        self.track(None, &bot, ctx);
     }
 }
 
 impl Handler<LateSegment> for RecordingActor {
     type Result = ();
 
-    fn handle(&mut self, LateSegment { bot_id }: LateSegment, ctx: &mut Self::Context) {
-        if self.tracked.contains_key(&bot_id) {
-            ctx.run_later(LATE_SETTLE, move |act, ctx| act.look(bot_id, ctx));
-        }
+    fn handle(&mut self, LateSegment { bot }: LateSegment, ctx: &mut Self::Context) {
+        ctx.run_later(LATE_SETTLE, move |act, ctx| act.track(None, &bot, ctx));
     }
 }

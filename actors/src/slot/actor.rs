@@ -401,11 +401,10 @@ impl Actor for SlotActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.handle.connect(ctx.address());
-        self.handle.publish(Arc::new(self.slot.clone()));
-        self.links.directory.insert(Arc::clone(&self.handle));
         self.issue(&[], ctx);
-        self.publish(vec![]);
+        // The actor before this one may have died between the commit of an end and its news.
+        let ended = self.slot.bot().filter(|bot| bot.state.is_final());
+        self.publish(ended.map(|bot| Notice::BotEnded(Box::new(bot.clone()))).into_iter().collect());
         ctx.run_interval(LIVENESS_INTERVAL, Self::look_for_life);
     }
 }

@@ -97,7 +97,9 @@ impl SlotHandle {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = slot;
     }
 
-    pub(super) fn connect(&self, addr: Addr<SlotActor>) {
+    /// Leads to this actor from now on, which was built from this state.
+    pub(crate) fn connect(&self, slot: Slot, addr: Addr<SlotActor>) {
+        self.publish(Arc::new(slot));
         *self.addr.write().unwrap_or_else(PoisonError::into_inner) = Some(addr);
     }
 }

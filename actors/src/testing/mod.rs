@@ -1,3 +1,15 @@
-//! What tests and the simulation share: samples, and fakes that lie and fail. Never linked into the server.
+//! What tests and the simulation share: samples, fakes that lie and fail, and the simulation of the whole tree.
+//! Never linked into the server.
+//!
+//! The simulation runs the real actors on a paused clock, in one thread, against a fake store, a fake engine whose
+//! containers run scripted bots, and scripted clients. The server crashes at chosen boundaries (before and after
+//! every commit and every effect) and is started again from what the store holds. Everything is drawn from one seed.
 
+pub mod client;
+pub mod engine;
+pub mod invariants;
+pub mod program;
 pub mod sample;
+pub mod simulation;
+pub mod store;
+pub mod world;

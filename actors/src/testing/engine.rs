@@ -1,0 +1,218 @@
+//! An engine in memory. It carries out what it was told even after the server that told it has crashed; it refuses,
+//! is slow, never answers, and says that it failed where it did not. It keeps the one promise of the port: after a
+//! stop was acknowledged, no start of that generation runs anything.
+
+use super::program::Program;
+use super::world::{Happening, Shared, World};
+use crate::ids::Generation;
+use crate::ids::{BotId, ContainerId, ContainerKey};
+use crate::ports::{
+    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, StartRequest, StopRequest,
+};
+use crate::recording::Joined;
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What runs, and what never will again.
+#[derive(Debug, Default)]
+pub struct Containers {
+    /// Running containers.
+    pub running: BTreeMap<ContainerKey, ContainerId>,
+    fenced: BTreeSet<ContainerKey>,
+    exit_notes: BTreeMap<ContainerKey, String>,
+}
+
+/// Something that the engine was told and carries out in its own time.
+#[derive(Debug, Clone)]
+pub enum Deed {
+    /// Run a container.
+    Start(ContainerKey, BotId),
+    /// Stop and remove it.
+    Stop(ContainerKey),
+}
+
+impl World {
+    /// Carries out a deed.
+    pub fn carry_out(&mut self, deed: Deed) {
+        match deed {
+            Deed::Start(key, bot_id) => {
+                if self.containers.fenced.contains(&key) || self.containers.running.contains_key(&key) {
+                    return;
+                }
+                self.note(format!("engine: {} g{} runs", name(key), key.generation));
+                self.containers.running.insert(key, ContainerId(format!("c-{}", key.generation)));
+                let program = Program::new(self, key, bot_id);
+                self.programs.insert(key, program);
+                let after = self.between(100, 5_000);
+                self.plan(after, Happening::Program(key));
+            }
+            Deed::Stop(key) => {
+                self.containers.fenced.insert(key);
+                if self.containers.running.contains_key(&key) {
+                    super::invariants::before_stop(self, key);
+                    self.exit(key, "stopped");
+                }
+            }
+        }
+    }
+
+    /// A container is gone.
+    pub fn exit(&mut self, key: ContainerKey, note: &str) {
+        if self.containers.running.remove(&key).is_some() {
+            self.note(format!("engine: {} g{} gone ({note})", name(key), key.generation));
+            self.containers.exit_notes.insert(key, note.to_owned());
+            self.programs.remove(&key);
+        }
+    }
+}
+
+/// The slot's short name in traces.
+pub fn name(key: ContainerKey) -> String {
+    format!("slot-{:x}", key.slot.0.as_u128())
+}
+
+/// The engine of one incarnation.
+pub struct FakeEngine(pub Shared);
+
+impl FakeEngine {
+    /// Draws what becomes of a call: the deed, done in time or later, and the answer to give.
+    async fn call(&self, what: &str, deed: Deed) -> Result<(), DriverError> {
+        self.0.boundary(&format!("before {what}")).await;
+        let (panics, hangs, refuses, torn) = {
+            let mut world = self.0.lock();
+            let faults = world.faults;
+            (
+                world.chance(&format!("{what} panics"), faults.panic),
+                world.chance(&format!("{what} hangs"), faults.hang),
+                world.chance(&format!("{what} refused"), faults.refuse),
+                world.chance(&format!("{what} torn"), faults.torn),
+            )
+        };
+        if panics {
+            // Without the hook: an injected panic is no news.
+            std::panic::resume_unwind(Box::new("injected panic"));
+        }
+        if refuses {
+            self.0.delay(1, 2_000).await;
+            let retryable = self.0.lock().rng.u8(0..4) > 0;
+            return Err(DriverError { message: format!("{what} refused"), answered: true, retryable });
+        }
+        let done_after = {
+            let mut world = self.0.lock();
+            let done_after = world.between(1, if hangs { 200_000 } else { 3_000 });
+            // A call that is never answered was heard, or was not.
+            if !hangs || world.rng.bool() {
+                world.plan(done_after, Happening::Engine(deed));
+            }
+            done_after
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if torn {
+            self.0.delay(1, 5_000).await;
+            return Err(DriverError {
+                message: format!("{what}: no answer"),
+                answered: false,
+                retryable: true,
+            });
+        }
+        // Strictly after the deed.
+        let wait = done_after + TimeDelta::milliseconds(1);
+        tokio::time::sleep(wait.to_std().unwrap_or_default()).await;
+        self.0.boundary(&format!("after {what}")).await;
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<(), DriverError> {
+        self.0.delay(1, 500).await;
+        let mut world = self.0.lock();
+        let blind = world.faults.blind;
+        if world.chance("look fails", blind) {
+            return Err(DriverError { message: "no answer".to_owned(), answered: false, retryable: true });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Driver for FakeEngine {
+    async fn pull(&self, _image: &str) -> Result<(), DriverError> {
+        self.0.delay(1, 1_000).await;
+        Ok(())
+    }
+
+    async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        self.call("start", Deed::Start(request.key, request.bot_id)).await?;
+        let world = self.0.lock();
+        match world.containers.running.get(&request.key) {
+            Some(id) => Ok(id.clone()),
+            None if world.containers.fenced.contains(&request.key) => {
+                Err(DriverError { message: "was stopped".to_owned(), answered: true, retryable: false })
+            }
+            // It ran, and is gone already.
+            None => Ok(ContainerId("gone".to_owned())),
+        }
+    }
+
+    async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
+        self.look().await?;
+        loop {
+            {
+                let world = self.0.lock();
+                if !world.containers.running.contains_key(&key) {
+                    let note = world.containers.exit_notes.get(&key).cloned();
+                    return Ok(note.unwrap_or_else(|| "not there".to_owned()));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    }
+
+    async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
+        self.call("stop", Deed::Stop(request.key)).await
+    }
+
+    async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
+        self.look().await?;
+        let running = self.0.lock().containers.running.contains_key(&key);
+        Ok(if running { Presence::Running } else { Presence::Gone })
+    }
+
+    async fn list(&self) -> Result<Vec<ListedContainer>, DriverError> {
+        self.look().await?;
+        let world = self.0.lock();
+        let listed = world.containers.running.iter();
+        Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
+    }
+}
+
+/// Recordings in memory: every generation has three segments.
+pub struct FakeArtifacts(pub Shared);
+
+#[async_trait]
+impl Artifacts for FakeArtifacts {
+    async fn count_segments(&self, _: BotId, _: Generation) -> Result<u32, ArtifactsError> {
+        self.0.delay(1, 100).await;
+        let mut world = self.0.lock();
+        let blind = world.faults.blind;
+        if world.chance("segments not listed", blind) {
+            return Err(ArtifactsError { message: "no answer".to_owned(), retryable: true });
+        }
+        Ok(3)
+    }
+
+    async fn join(&self, bot: BotId, _: Generation, key: &str) -> Result<Option<Joined>, ArtifactsError> {
+        self.0.boundary("before join").await;
+        self.0.delay(100, 2_000).await;
+        let mut world = self.0.lock();
+        let refuse = world.faults.refuse;
+        if world.chance("join fails", refuse) {
+            return Err(ArtifactsError { message: "disk full".to_owned(), retryable: true });
+        }
+        world.note(format!("joined bot {bot} to {key}"));
+        Ok(Some(Joined { key: key.to_owned(), duration_ms: 1, bytes: 1 }))
+    }
+}

@@ -1,0 +1,227 @@
+//! Runs the real actors through a drawn life: clients come, bots run, things break, the server crashes and starts
+//! again; then calm, and everything must settle.
+
+use super::client::{self, Client};
+use super::engine::{FakeArtifacts, FakeEngine};
+use super::program;
+use super::store::FakeStore;
+use super::world::{Faults, Happening, Shared, World};
+use super::{invariants, sample};
+use crate::ids::{Platform, SlotId};
+use crate::pool::{PlatformSettings, PoolSettings};
+use crate::ports::{SlotIds, Store};
+use crate::slot::SlotTiming;
+use crate::tree::{Ports, Tree};
+use actix::System;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// What to simulate.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// All chance.
+    pub seed: u64,
+    /// Requests for bots.
+    pub clients: usize,
+    /// Over how long they come.
+    pub spread: TimeDelta,
+    /// How likely faults are.
+    pub faults: Faults,
+    /// Slots of each of two platforms.
+    pub slots: [u32; 2],
+    /// Boundaries at which the server crashes; `None`: drawn.
+    pub crash_at: Option<Vec<u64>>,
+}
+
+impl Scenario {
+    /// A full one: every fault, some crashes, two platforms.
+    pub fn drawn(seed: u64) -> Self {
+        let faults = Faults::all();
+        Self { seed, clients: 30, spread: TimeDelta::minutes(40), faults, slots: [3, 2], crash_at: None }
+    }
+
+    /// A small quiet one, for crashing at every boundary in turn.
+    pub fn quiet(crash_at: Option<u64>) -> Self {
+        Self {
+            seed: 7,
+            clients: 5,
+            spread: TimeDelta::seconds(20),
+            faults: Faults::default(),
+            slots: [2, 1],
+            crash_at: Some(crash_at.into_iter().collect()),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// What must never happen and did.
+    pub violations: Vec<String>,
+    /// What happened, a line each.
+    pub trace: Vec<String>,
+    /// What was reached, and how often.
+    pub counts: BTreeMap<String, u64>,
+    /// Boundaries passed.
+    pub boundaries: u64,
+}
+
+/// How long after the last client everything must have settled.
+const SETTLE: TimeDelta = TimeDelta::minutes(90);
+
+/// Runs a scenario to its end.
+pub fn run(scenario: &Scenario) -> Report {
+    let platforms: BTreeMap<Platform, u32> =
+        ["google-meet", "zoom"].into_iter().map(|key| Platform(key.to_owned())).zip(scenario.slots).collect();
+    let mut world = World::new(scenario.seed, scenario.faults, platforms);
+    draw(&mut world, scenario);
+    let world = Arc::new(Mutex::new(world));
+    let calm_at = sample::now() + scenario.spread + program::LONGEST;
+    let end = calm_at + SETTLE;
+    while let Exit::Crashed = incarnation(&world, calm_at, end) {
+        let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.settle_in_flight();
+        world.crashed = false;
+        let down = world.between(100, 30_000);
+        downtime(&mut world, down);
+        world.note("server starts");
+    }
+    let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+    invariants::settled(&mut world);
+    Report {
+        violations: std::mem::take(&mut world.violations),
+        trace: std::mem::take(&mut world.trace),
+        counts: std::mem::take(&mut world.counts),
+        boundaries: world.boundaries,
+    }
+}
+
+fn draw(world: &mut World, scenario: &Scenario) {
+    for number in 0..scenario.clients {
+        let client = Client::new(world, number);
+        world.clients.push(client);
+        let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
+        world.plan(after, Happening::Client(number));
+    }
+    world.crash_at = match &scenario.crash_at {
+        Some(at) => at.iter().copied().collect(),
+        None => (0..world.rng.usize(0..6)).map(|_| world.rng.u64(1..1_500)).collect(),
+    };
+}
+
+/// What happens while no server is up: the engine and the bots go on.
+fn downtime(world: &mut World, length: TimeDelta) {
+    let until = world.now + length;
+    while let Some(entry) = world.calendar.first_entry()
+        && entry.key().0 <= until
+    {
+        let ((at, _), happening) = entry.remove_entry();
+        world.now = world.now.max(at);
+        match happening {
+            Happening::Engine(deed) => world.carry_out(deed),
+            // Bots and clients find nobody there; they try again later.
+            Happening::Program(_) | Happening::Client(_) => {
+                let later = until - world.now + world.between(100, 3_000);
+                world.plan(later, happening);
+            }
+        }
+    }
+    world.now = until;
+}
+
+enum Exit {
+    Crashed,
+    Ended,
+}
+
+/// One life of the server, from its start to a crash or the end.
+fn incarnation(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<Utc>) -> Exit {
+    let runner = System::with_tokio_rt(|| {
+        let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        match built {
+            Ok(runtime) => runtime,
+            Err(error) => panic!("no runtime: {error}"),
+        }
+    });
+    runner.block_on(live(world, calm_at, end))
+}
+
+async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<Utc>) -> Exit {
+    let shared = Shared::enter(world);
+    let (crash_bell, calendar_bell) = {
+        let world = shared.lock();
+        (Arc::clone(&world.crash_bell), Arc::clone(&world.calendar_bell))
+    };
+    let store = Arc::new(FakeStore::lead(shared.clone()));
+    let rows = store.load().await.unwrap_or_default();
+    let ports = ports(&shared, store);
+    let settings = settings(&shared.lock().platforms);
+    let tree = Tree::start(&ports, rows, settings, SlotTiming::default());
+    loop {
+        let next = shared.lock().calendar.first_key_value().map_or(end, |((at, _), _)| *at);
+        tokio::select! {
+            biased;
+            () = crash_bell.notified() => return Exit::Crashed,
+            () = calendar_bell.notified() => continue,
+            () = tokio::time::sleep_until(shared.instant(next.min(end))) => {}
+        }
+        let happening = {
+            let mut world = shared.lock();
+            let now = world.now;
+            world.calm = now >= calm_at;
+            if now >= end {
+                // From here on nothing counts: the actors die with their System.
+                world.crashed = true;
+                return Exit::Ended;
+            }
+            match world.calendar.first_entry() {
+                Some(entry) if entry.key().0 <= now => entry.remove(),
+                _ => continue,
+            }
+        };
+        match happening {
+            Happening::Engine(deed) => shared.lock().carry_out(deed),
+            Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
+            Happening::Client(number) => client::step(&shared, number, &tree),
+        }
+    }
+}
+
+fn settings(platforms: &BTreeMap<Platform, u32>) -> PoolSettings {
+    let platforms = platforms
+        .iter()
+        .map(|(key, max)| (key.clone(), PlatformSettings { max_size: *max, image: format!("{key}:1") }))
+        .collect();
+    PoolSettings { platforms, max_size: 100, queue_max: 20 }
+}
+
+fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
+    let fatal = shared.clone();
+    Ports {
+        store,
+        driver: Arc::new(FakeEngine(shared.clone())),
+        artifacts: Arc::new(FakeArtifacts(shared.clone())),
+        clock: Arc::new(shared.clone()),
+        slot_ids: Arc::new(CountedIds(shared.clone())),
+        on_fatal: Arc::new(move |why| {
+            let mut world = fatal.lock();
+            // When a System is torn down its actors die; that is no news.
+            if !world.crashed {
+                world.violated(format!("fatal: {why}"));
+            }
+        }),
+        log: slog::Logger::root(slog::Discard, slog::o!()),
+    }
+}
+
+struct CountedIds(Shared);
+
+impl SlotIds for CountedIds {
+    fn next(&self) -> SlotId {
+        let mut world = self.0.lock();
+        world.count("slot id");
+        SlotId(Uuid::from_u128(u128::from(world.counts["slot id"])))
+    }
+}

@@ -1,0 +1,356 @@
+//! One bot's time in its meeting: sets the stage, joins, follows, leaves, and hands over what the meeting machine and
+//! the recorder say to the outbox. What happens when is decided in `meeting.rs`; here it is carried out.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use meeboter_bot::{Assignment, WireEndReason, WireEventType, WireState};
+use slog::{Logger, error, info, warn};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::client::BotClient;
+use crate::meeting::{Action, End, JOIN_LIMIT, Meeting, final_state};
+use crate::orders::OrderBook;
+use crate::platform::{Platform, PlatformError, platform_of};
+use crate::process::Spawner;
+use crate::recorder::{Recorder, RecorderEvent};
+use crate::reports::{Outbox, drained, send_all};
+use crate::spool::Spool;
+use crate::stage::Stage;
+use crate::telemetry::chain;
+use crate::upload::{UploadError, Uploader};
+
+/// How often the page is looked at.
+const POLL: Duration = Duration::from_millis(500);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait before a page that could not be opened is tried again, and how often.
+const REOPEN_DELAY: Duration = Duration::from_secs(3);
+const OPEN_TRIES: u32 = 5;
+/// How long a server is waited for after the meeting, first for the uploads, then for the reports.
+const SERVER_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What a session needs.
+pub(crate) struct Session {
+    /// The bot's configuration.
+    pub(crate) assignment: Assignment,
+    /// The server.
+    pub(crate) client: BotClient,
+    /// What the bot is told.
+    pub(crate) orders: OrderBook,
+    /// Starts children.
+    pub(crate) spawner: Spawner,
+    /// Where the spool goes.
+    pub(crate) work_dir: PathBuf,
+    /// The log, with the bot's ids.
+    pub(crate) log: Logger,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) enum SessionEnd {
+    /// The server knows the end.
+    Reported(String),
+    /// The server could not be told.
+    Unreported(String),
+    /// The slot belongs to somebody else.
+    Fenced,
+}
+
+impl Session {
+    /// The whole of it.
+    pub(crate) async fn run(self) -> SessionEnd {
+        let outbox = Outbox::default();
+        // Dropped, and with it ended, at the end of this function.
+        let mut tasks = JoinSet::new();
+        let interval = Duration::from_millis(self.assignment.heartbeat_interval_ms);
+        tasks.spawn(crate::heartbeat::beat(
+            self.client.clone(),
+            self.orders.clone(),
+            interval,
+            self.log.clone(),
+        ));
+        let first_seq = self.assignment.next_report_seq;
+        let sender =
+            send_all(outbox.clone(), self.client.clone(), self.orders.clone(), first_seq, self.log.clone());
+        tasks.spawn(sender);
+        outbox.status(WireState::JoiningCall);
+
+        let end = match Spool::open(self.work_dir.join("spool")) {
+            Ok(spool) => self.attend(&outbox, spool).await,
+            Err(error) => internal(format!("the spool cannot be made: {error}")),
+        };
+        let state = final_state(end.reason);
+        info!(self.log, "the meeting is over for this bot"; "reason" => ?end.reason, "detail" => &end.detail);
+        outbox.end(state, end.reason, &end.detail);
+        let summary = format!("{:?}: {}", end.reason, end.detail);
+        let all_taken = tokio::select! {
+            taken = drained(&outbox, &self.orders, SERVER_LIMIT) => taken,
+            () = self.orders.until(|orders| orders.stops > 1) => false,
+        };
+        match (self.orders.now().fenced, all_taken) {
+            (true, _) => SessionEnd::Fenced,
+            (false, true) => SessionEnd::Reported(summary),
+            (false, false) => SessionEnd::Unreported(summary),
+        }
+    }
+
+    /// From the first window to the last uploaded piece.
+    async fn attend(&self, outbox: &Outbox, spool: Spool) -> End {
+        let uploader = Uploader::start(spool.clone(), self.client.clone(), self.log.clone());
+        let mut platform = match platform_of(&self.assignment) {
+            Ok(platform) => platform,
+            Err(error) => return self.refused(&error),
+        };
+        let stage = tokio::select! {
+            biased;
+            () = self.orders.until(|orders| orders.must_leave()) => return self.ordered_out(),
+            stage = Stage::start(&self.spawner, &self.work_dir, platform.browser_flags()) => stage,
+        };
+        let mut stage = match stage {
+            Ok(stage) => stage,
+            Err(error) => {
+                error!(self.log, "the stage cannot be set"; "error" => chain(&error));
+                return internal(chain(&error));
+            }
+        };
+        info!(self.log, "stage set"; "display" => stage.display.name());
+        let (end, recorder) = Attendance::new(self, outbox, &mut stage, platform.as_mut(), spool).run().await;
+
+        let leave = async {
+            if end.inside {
+                let left = tokio::time::timeout(LEAVE_TIMEOUT, platform.leave(&stage.browser.page())).await;
+                if let Ok(Err(error)) = left {
+                    warn!(self.log, "could not leave politely"; "error" => chain(&error));
+                }
+            }
+        };
+        let finish = async {
+            if let Some(recorder) = recorder {
+                recorder.stop().await;
+            }
+        };
+        tokio::join!(leave, finish);
+        stage.stop().await;
+        self.finish_upload(uploader, end, outbox).await
+    }
+
+    async fn finish_upload(&self, uploader: Uploader, end: End, outbox: &Outbox) -> End {
+        let result = tokio::select! {
+            result = uploader.finish(SERVER_LIMIT) => result,
+            () = self.orders.until(|orders| orders.stops > 1) => {
+                warn!(self.log, "told twice to stop: the rest of the recording stays in the spool");
+                return end;
+            }
+        };
+        match result {
+            Ok(pieces) => {
+                info!(self.log, "recording uploaded"; "pieces" => pieces);
+                end
+            }
+            Err(error @ UploadError::Fenced) => {
+                warn!(self.log, "upload ended"; "error" => chain(&error));
+                end
+            }
+            Err(error) => {
+                error!(self.log, "upload failed"; "error" => chain(&error));
+                if final_state(end.reason) == WireState::Fatal {
+                    outbox.log(&chain(&error));
+                    return end;
+                }
+                End { reason: WireEndReason::UploadFailed, detail: chain(&error), inside: false }
+            }
+        }
+    }
+
+    fn refused(&self, error: &PlatformError) -> End {
+        error!(self.log, "this meeting cannot be joined"; "error" => chain(error));
+        End { reason: WireEndReason::JoinBlocked, detail: chain(error), inside: false }
+    }
+
+    fn ordered_out(&self) -> End {
+        let detail = order_detail(&self.orders).to_owned();
+        End { reason: WireEndReason::LeftByRequest, detail, inside: false }
+    }
+}
+
+fn internal(detail: String) -> End {
+    End { reason: WireEndReason::Internal, detail, inside: false }
+}
+
+fn order_detail(orders: &OrderBook) -> &'static str {
+    let orders = orders.now();
+    if orders.fenced {
+        "the server gave the slot to somebody else"
+    } else if orders.stops > 0 {
+        "the program was told to stop"
+    } else {
+        "the server asked the bot to leave"
+    }
+}
+
+/// The part of a session that needs the stage.
+struct Attendance<'a> {
+    session: &'a Session,
+    outbox: &'a Outbox,
+    stage: &'a mut Stage,
+    platform: &'a mut dyn Platform,
+    spool: Spool,
+    meeting: Meeting,
+    began: Instant,
+    recorder: Option<Recorder>,
+}
+
+impl<'a> Attendance<'a> {
+    fn new(
+        session: &'a Session,
+        outbox: &'a Outbox,
+        stage: &'a mut Stage,
+        platform: &'a mut dyn Platform,
+        spool: Spool,
+    ) -> Self {
+        let assignment = &session.assignment;
+        let meeting = Meeting::new(assignment.automatic_leave, assignment.recording_enabled, Duration::ZERO);
+        Self { session, outbox, stage, platform, spool, meeting, began: Instant::now(), recorder: None }
+    }
+
+    async fn run(mut self) -> (End, Option<Recorder>) {
+        let page = self.stage.browser.page();
+        let join = async {
+            open(self.platform, &page, &self.session.log).await?;
+            info!(self.session.log, "page opened");
+            self.platform.join(&page, &self.session.assignment.display_name).await
+        };
+        let joined = tokio::select! {
+            biased;
+            () = self.session.orders.until(|orders| orders.must_leave()) => Ok(Ok(())),
+            joined = tokio::time::timeout(JOIN_LIMIT, join) => joined,
+        };
+        let failure = match joined {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(_) => Some(format!("asking to join took longer than {} s", JOIN_LIMIT.as_secs())),
+        };
+        if let Some(detail) = failure {
+            warn!(self.session.log, "joining failed"; "detail" => &detail);
+            // The page may have shown why meanwhile, which says more than the step that failed.
+            let seen = self.platform.observe(&page).await;
+            let mut actions = Vec::new();
+            if matches!(seen, crate::meeting::Observation::Over(_)) {
+                actions = self.meeting.observe(seen, None, self.began.elapsed());
+            }
+            actions.extend(self.meeting.fail(WireEndReason::Internal, detail));
+            if let Some(end) = self.carry_out(actions) {
+                return (end, None);
+            }
+        }
+        let end = self.follow().await;
+        (end, self.recorder)
+    }
+
+    /// Looks, again and again, until the machine says that it is over.
+    async fn follow(&mut self) -> End {
+        let page = self.stage.browser.page();
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let actions = tokio::select! {
+                biased;
+                () = self.session.orders.until(|orders| orders.must_leave()) => {
+                    self.meeting.leave_by_request(order_detail(&self.session.orders))
+                }
+                event = next_event(&mut self.recorder) => self.hear_recorder(event),
+                seen = async { ticks.tick().await; self.platform.observe(&page).await } => {
+                    let audible = self.stage.sound.take_audible();
+                    let mut actions = self.meeting.observe(seen, audible, self.began.elapsed());
+                    if self.stage.browser.is_gone() {
+                        actions.extend(self.meeting.fail(WireEndReason::Internal, "the browser or its page crashed".to_owned()));
+                    }
+                    actions
+                }
+            };
+            if let Some(end) = self.carry_out(actions) {
+                return end;
+            }
+        }
+    }
+
+    fn hear_recorder(&mut self, event: RecorderEvent) -> Vec<Action> {
+        let log = &self.session.log;
+        match event {
+            RecorderEvent::Began { run } => {
+                info!(log, "recording"; "run" => run);
+                self.meeting.recorder_began()
+            }
+            RecorderEvent::Broke { run, detail } => {
+                self.outbox.log(&format!("run {run} of the recorder broke off, a new one begins: {detail}"));
+                self.meeting.recorder_broke()
+            }
+            RecorderEvent::Full { detail } => {
+                error!(log, "recording ended early"; "detail" => &detail);
+                self.outbox.log(&format!("the recording ends here: {detail}"));
+                self.meeting.recorder_broke()
+            }
+            // A bot that is there to record and cannot has no business in the meeting.
+            RecorderEvent::GaveUp { detail } => {
+                self.meeting.fail(WireEndReason::Internal, format!("the recorder gave up: {detail}"))
+            }
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) -> Option<End> {
+        let mut end = None;
+        for action in actions {
+            match action {
+                Action::Report(state) => {
+                    info!(self.session.log, "state"; "state" => ?state);
+                    self.outbox.status(state);
+                }
+                Action::StartRecorder => self.start_recorder(),
+                Action::PersonCame(id) => self.outbox.participant(WireEventType::ParticipantJoin, &id),
+                Action::PersonWent(id) => self.outbox.participant(WireEventType::ParticipantLeave, &id),
+                Action::Note(text) => {
+                    warn!(self.session.log, "note"; "text" => text);
+                    self.outbox.log(text);
+                }
+                Action::End(reached) => end = Some(reached),
+            }
+        }
+        end
+    }
+
+    fn start_recorder(&mut self) {
+        let (session, stage) = (self.session, &self.stage);
+        let (spool, segment_ms) = (self.spool.clone(), session.assignment.segment_ms);
+        let log = session.log.clone();
+        self.recorder =
+            Some(Recorder::start(&session.spawner, &stage.display, &stage.sound, spool, segment_ms, log));
+    }
+}
+
+async fn open(
+    platform: &mut dyn Platform,
+    page: &crate::browser::Page,
+    log: &Logger,
+) -> Result<(), PlatformError> {
+    let mut tries = 1;
+    loop {
+        match platform.open(page).await {
+            Ok(()) => return Ok(()),
+            Err(error) if tries >= OPEN_TRIES => return Err(error),
+            Err(error) => {
+                warn!(log, "page not opened, trying again"; "try" => tries, "error" => chain(&error))
+            }
+        }
+        tries += 1;
+        tokio::time::sleep(REOPEN_DELAY).await;
+    }
+}
+
+/// The recorder's next event; does not resolve where there is no recorder.
+async fn next_event(recorder: &mut Option<Recorder>) -> RecorderEvent {
+    match recorder {
+        Some(recorder) => recorder.event().await,
+        None => std::future::pending().await,
+    }
+}

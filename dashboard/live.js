@@ -1,0 +1,143 @@
+// The live line: a websocket that comes back by itself, and always says how fresh the page is.
+
+import { api } from './api.js';
+import { setServerTime } from './clock.js';
+
+/** The server speaks at least every 5 s. */
+const STALE_AFTER_MS = 12_000;
+const DEAD_AFTER_MS = 25_000;
+const OPEN_WITHIN_MS = 10_000;
+const FIRST_DELAY_MS = 500;
+const LONGEST_DELAY_MS = 30_000;
+/** A line that held this long was a good one: the next try comes quickly again. */
+const PROVEN_AFTER_MS = 10_000;
+
+/**
+ * States: `connecting`, `live`, `stale` (open but silent), `waiting` (closed, the next try is timed), `closed`. That the
+ * browser says it is offline changes nothing: a server on this very machine is still there.
+ */
+export class LiveLine {
+  state = 'closed';
+  /** When the last message came, by this side's clock; null before the first. */
+  heardAtMs = null;
+  /** When the next try begins, while `waiting`. */
+  nextTryAtMs = null;
+  #socket = null;
+  #retry = null;
+  #failures = 0;
+  #openedAtMs = 0;
+  #attempt = 0;
+  #handlers;
+
+  /** `handlers`: `onSession`, `onSnapshot`, `onChanges`, `onState`, `onSignedOut`. */
+  constructor(handlers) {
+    this.#handlers = handlers;
+    addEventListener('online', () => this.retryNow());
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) this.check();
+    });
+  }
+
+  /** Opens the line; asks first who we are, for a websocket cannot say why it was refused. */
+  async open() {
+    this.close();
+    const attempt = this.#attempt;
+    this.#setState('connecting');
+    try {
+      const session = await api.session();
+      if (attempt !== this.#attempt) return;
+      this.#handlers.onSession(session);
+    } catch (error) {
+      if (attempt !== this.#attempt) return;
+      if (error.status === 401) {
+        this.close();
+        this.#handlers.onSignedOut();
+      } else {
+        this.#lost();
+      }
+      return;
+    }
+    this.#openSocket();
+  }
+
+  /** Closes the line for good, until `open`. */
+  close() {
+    this.#attempt += 1;
+    clearTimeout(this.#retry);
+    this.#dropSocket();
+    this.#setState('closed');
+  }
+
+  retryNow() {
+    if (['waiting', 'stale'].includes(this.state)) void this.open();
+  }
+
+  /** To be called every second: notices silence. */
+  check() {
+    if (this.#socket === null) return;
+    const silentMs = Date.now() - Math.max(this.heardAtMs ?? 0, this.#openedAtMs);
+    if (this.state === 'connecting' && silentMs > OPEN_WITHIN_MS) this.#lost();
+    else if (silentMs > DEAD_AFTER_MS) this.#lost();
+    else if (this.state === 'live' && silentMs > STALE_AFTER_MS) this.#setState('stale');
+  }
+
+  #openSocket() {
+    const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
+    const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+    this.#socket = socket;
+    this.#openedAtMs = Date.now();
+    socket.addEventListener('message', (event) => {
+      if (socket === this.#socket) this.#hear(event.data);
+    });
+    socket.addEventListener('close', () => {
+      if (socket === this.#socket) this.#lost();
+    });
+  }
+
+  #hear(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      this.#lost();
+      return;
+    }
+    this.heardAtMs = Date.now();
+    if (message.now) setServerTime(message.now);
+    if (message.type === 'snapshot') this.#handlers.onSnapshot(message);
+    else if (message.type === 'changes') this.#handlers.onChanges(message);
+    if (this.heardAtMs - this.#openedAtMs > PROVEN_AFTER_MS) this.#failures = 0;
+    this.#setState('live');
+  }
+
+  #lost() {
+    if (this.state === 'closed') return;
+    this.#attempt += 1;
+    clearTimeout(this.#retry);
+    this.#dropSocket();
+    const ceilingMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures);
+    this.#failures = Math.min(this.#failures + 1, 10);
+    // Half fixed, half by chance: a restarted server is not met by everybody at once.
+    const delayMs = ceilingMs * (0.5 + Math.random() / 2);
+    this.nextTryAtMs = Date.now() + delayMs;
+    this.#retry = setTimeout(() => void this.open(), delayMs);
+    this.#setState('waiting');
+  }
+
+  #dropSocket() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+  }
+
+  #setState(state) {
+    this.state = state;
+    this.#handlers.onState(state);
+  }
+}
+
+/** How old the page's knowledge is, in milliseconds; null before the first message. */
+export function ageMs(line) {
+  return line.heardAtMs === null ? null : Date.now() - line.heardAtMs;
+}
+

@@ -1,0 +1,93 @@
+//! ffmpeg and ffprobe: low in priority, with a deadline, ended with whoever waits for them.
+
+use super::Failure;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+/// Copying a recording is as fast as the disk.
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
+/// The bots on this host come first.
+const NICENESS: &str = "15";
+/// How much of a program's last words is kept.
+const TAIL_BYTES: usize = 2 * 1024;
+
+/// Rewrites fragmented MP4 as a plain one.
+pub(super) async fn remux(input: &Path, output: &Path) -> Result<(), Failure> {
+    // The format is stated and nothing but files is opened: what was uploaded decides nothing here.
+    let mut command = ffmpeg();
+    command.args(["-f", "mov", "-i"]).arg(input);
+    copy(command, output).await
+}
+
+/// Joins plain MP4 files, named in a list for the concat demuxer, into one.
+pub(super) async fn concat(list: &Path, output: &Path) -> Result<(), Failure> {
+    let mut command = ffmpeg();
+    command.args(["-f", "concat", "-safe", "0", "-i"]).arg(list);
+    copy(command, output).await
+}
+
+fn ffmpeg() -> Command {
+    let mut command = niced("ffmpeg");
+    command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-protocol_whitelist", "file"]);
+    command
+}
+
+async fn copy(mut command: Command, output: &Path) -> Result<(), Failure> {
+    command.args(["-map", "0", "-c", "copy", "-movflags", "+faststart"]).arg(output);
+    run("ffmpeg", command).await.map(|_| ())
+}
+
+/// The length of a file.
+pub(super) async fn duration_ms(file: &Path) -> Result<i64, Failure> {
+    let mut command = niced("ffprobe");
+    command.args(["-v", "error", "-protocol_whitelist", "file", "-show_entries", "format=duration"]);
+    command.args(["-of", "default=noprint_wrappers=1:nokey=1"]).arg(file);
+    let said = run("ffprobe", command).await?;
+    match said.trim().parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() => Ok(Duration::try_from_secs_f64(seconds)
+            .ok()
+            .and_then(|duration| i64::try_from(duration.as_millis()).ok())
+            .unwrap_or_default()),
+        _ => Err(Failure::ProgramFailed { program: "ffprobe", status: "no duration".to_owned(), tail: said }),
+    }
+}
+
+fn niced(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", NICENESS]).arg(program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn run(program: &'static str, mut command: Command) -> Result<String, Failure> {
+    let failed = |source| Failure::Program { program, source };
+    let mut child = command.spawn().map_err(failed)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let all = async { tokio::join!(tail(stdout), tail(stderr), child.wait()) };
+    let Ok((said, errors, status)) = tokio::time::timeout(DEADLINE, all).await else {
+        return Err(Failure::Late { what: program, limit: DEADLINE });
+    };
+    let status = status.map_err(failed)?;
+    if status.success() {
+        Ok(said)
+    } else {
+        Err(Failure::ProgramFailed { program, status: status.to_string(), tail: errors })
+    }
+}
+
+/// Reads to the end, and keeps the last of it.
+async fn tail(source: Option<impl AsyncRead + Unpin>) -> String {
+    let mut kept = Vec::new();
+    if let Some(mut source) = source {
+        let mut chunk = [0; TAIL_BYTES];
+        while let Ok(read @ 1..) = source.read(&mut chunk).await {
+            kept.extend_from_slice(&chunk[..read]);
+            kept.drain(..kept.len().saturating_sub(TAIL_BYTES));
+        }
+    }
+    String::from_utf8_lossy(&kept).trim().to_owned()
+}

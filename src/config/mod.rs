@@ -1,0 +1,338 @@
+//! Settings: `config/default.toml` (embedded) < a file < the environment, checked at start. How the layers are read is
+//! in [`layers`]; what the values mean is here. A mistake names the key, what was read and what is allowed.
+
+mod layers;
+
+use layers::Layers;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The defaults, as a file to read.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {key}: read {value} from {source_name}; it takes {takes}")]
+pub struct ConfigError {
+    /// The key, dotted.
+    pub key: String,
+    /// What was read.
+    pub value: String,
+    /// Where it was read.
+    pub source_name: String,
+    /// What is allowed.
+    pub takes: String,
+}
+
+/// Everything that can be set. `config/default.toml` says what each key means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub server: Server,
+    pub database: Database,
+    pub s3: S3,
+    pub pool: Pool,
+    pub images: Images,
+    pub queue: Queue,
+    pub bots: Bots,
+    pub driver: Driver,
+    pub rehearsal: Rehearsal,
+    pub auth: Auth,
+    pub log: Log,
+}
+
+/// A value that is never printed.
+#[derive(Clone, Default, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// True where none is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs)]
+        pub struct $name { $(pub $field: $type,)* }
+    )*};
+}
+
+sections! {
+    /// `[server]`
+    Server {
+        bind: String, port: u16, public_url: String, body_max_bytes: usize, in_flight_max: usize,
+        decision_timeout_ms: u64, session_hours: u32,
+    }
+    /// `[database]`
+    Database { url: Secret, pool_max: usize }
+    /// `[s3]`
+    S3 {
+        endpoint: String, public_endpoint: String, access_key: String, secret_key: Secret, bucket: String,
+        region: String,
+    }
+    /// `[pool]`
+    Pool { max_size: u32, platforms: BTreeMap<String, PlatformPool> }
+    /// `[pool.platforms.<key>]`
+    PlatformPool { max_size: u32, image: String }
+    /// `[images]`
+    Images { ghcr_org: String, tag: String }
+    /// `[queue]`
+    Queue { max: u32, default_timeout_ms: u32 }
+    /// `[bots]`
+    Bots {
+        heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
+        leave_grace_ms: u64, stop_grace_ms: u64, deploy_timeout_ms: u64, max_duration_ms: u64,
+        recovery_delay_ms: u64, waiting_room_timeout_ms: u64, no_one_joined_timeout_ms: u64,
+        everyone_left_timeout_ms: u64, inactivity_timeout_ms: u64,
+    }
+    /// `[driver]`
+    Driver { kind: DriverKind, bot_program: PathBuf, server_url: String }
+    /// `[rehearsal]`
+    Rehearsal { enabled: bool }
+    /// `[auth]`
+    Auth { secret: Secret }
+    /// `[log]`
+    Log { level: LogLevel, format: LogFormat }
+}
+
+/// `driver.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    /// Children of this machine.
+    Process,
+}
+
+/// `log.level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Terminal,
+    Json,
+}
+
+/// Settings, and what is worth a warning about them.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Sentences to log.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the layers. `environment` is the process's, or a test's.
+pub fn load(
+    file: Option<(&str, &str)>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers::new(DEFAULTS)?;
+    if let Some((name, text)) = file {
+        layers.add_file(name, text)?;
+    }
+    layers.add_environment(environment)?;
+    let (mut settings, layers): (Settings, Layers) = layers.read()?;
+    check(&settings, &layers)?;
+    if settings.data_dir.as_os_str().is_empty() {
+        settings.data_dir = default_data_dir();
+    }
+    Ok(Loaded { settings, warnings: layers.warnings })
+}
+
+/// `/var/lib/meeboter` as root, else `~/.local/share/meeboter`.
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/meeboter");
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(std::env::temp_dir);
+    home.join(".local/share/meeboter")
+}
+
+fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
+    let number = |key: &str, value: u64, from: u64, to: u64| {
+        let takes = format!("a whole number from {from} to {to}");
+        if (from..=to).contains(&value) { Ok(()) } else { Err(layers.error(key, takes)) }
+    };
+    let day_ms = 86_400_000;
+    number("server.body_max_bytes", settings.server.body_max_bytes as u64, 1_024, 16_777_216)?;
+    number("server.in_flight_max", settings.server.in_flight_max as u64, 1, 100_000)?;
+    number("server.decision_timeout_ms", settings.server.decision_timeout_ms, 100, 60_000)?;
+    number("server.session_hours", u64::from(settings.server.session_hours), 1, 24 * 365)?;
+    number("database.pool_max", settings.database.pool_max as u64, 2, 500)?;
+    number("pool.max_size", u64::from(settings.pool.max_size), 1, 100_000)?;
+    number("queue.max", u64::from(settings.queue.max), 0, 1_000_000)?;
+    number("queue.default_timeout_ms", u64::from(settings.queue.default_timeout_ms), 0, 600_000)?;
+    let bots = &settings.bots;
+    number("bots.heartbeat_interval_ms", bots.heartbeat_interval_ms, 500, 60_000)?;
+    number("bots.heartbeat_suspect_ms", bots.heartbeat_suspect_ms, bots.heartbeat_interval_ms, day_ms)?;
+    number("bots.heartbeat_lost_ms", bots.heartbeat_lost_ms, bots.heartbeat_suspect_ms, day_ms)?;
+    number("bots.segment_ms", bots.segment_ms, 1_000, 60_000)?;
+    number("bots.leave_grace_ms", bots.leave_grace_ms, 1_000, day_ms)?;
+    number("bots.stop_grace_ms", bots.stop_grace_ms, 100, 600_000)?;
+    number("bots.deploy_timeout_ms", bots.deploy_timeout_ms, 1_000, day_ms)?;
+    number("bots.max_duration_ms", bots.max_duration_ms, 1_000, 7 * day_ms)?;
+    number("bots.recovery_delay_ms", bots.recovery_delay_ms, 100, day_ms)?;
+    number("bots.waiting_room_timeout_ms", bots.waiting_room_timeout_ms, 1_000, day_ms)?;
+    number("bots.no_one_joined_timeout_ms", bots.no_one_joined_timeout_ms, 1_000, day_ms)?;
+    number("bots.everyone_left_timeout_ms", bots.everyone_left_timeout_ms, 1_000, day_ms)?;
+    number("bots.inactivity_timeout_ms", bots.inactivity_timeout_ms, 1_000, day_ms)?;
+    for (key, url) in [
+        ("server.public_url", &settings.server.public_url),
+        ("s3.endpoint", &settings.s3.endpoint),
+        ("s3.public_endpoint", &settings.s3.public_endpoint),
+        ("driver.server_url", &settings.driver.server_url),
+    ] {
+        if !url.is_empty() && !is_base_url(url) {
+            return Err(layers.error(key, "an address such as https://host:port, without a path".to_owned()));
+        }
+    }
+    let secret = settings.auth.secret.expose();
+    if !secret.is_empty() && secret.len() < 32 {
+        return Err(layers.error("auth.secret", "at least 32 characters".to_owned()));
+    }
+    if !settings.s3.endpoint.is_empty()
+        && (settings.s3.access_key.is_empty() || settings.s3.secret_key.is_empty())
+    {
+        return Err(layers
+            .error("s3.access_key", "a key, and s3.secret_key too, where s3.endpoint is set".to_owned()));
+    }
+    if settings.s3.bucket.len() < 3 {
+        return Err(layers.error("s3.bucket", "a bucket's name".to_owned()));
+    }
+    Ok(())
+}
+
+fn is_base_url(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        load(None, environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
+    }
+
+    fn refused(environment: &[(&str, &str)]) -> String {
+        read(environment).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        let settings = read(&[]).expect("the defaults are good").settings;
+        assert_eq!((settings.server.port, settings.pool.max_size, settings.queue.max), (3000, 100, 1000));
+        assert!(!settings.data_dir.as_os_str().is_empty());
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let file = Some(("own.toml", "[server]\nport = 1\nbind = \"::1\"\n"));
+        let environment = [("MEEBOTER_SERVER__PORT".to_owned(), "2".to_owned())];
+        let settings = load(file, environment).expect("good").settings;
+        assert_eq!((settings.server.port, settings.server.bind.as_str()), (2, "::1"));
+    }
+
+    #[test]
+    fn known_names_of_deployments_are_honoured() {
+        let loaded = read(&[
+            ("DATABASE_URL", "postgres://h/d"),
+            ("MAX_POOL_SIZE", "7"),
+            ("MINIO_BUCKET_NAME", "old"),
+            ("S3_BUCKET_NAME", "new"),
+            ("BOT_AUTH_TOKEN", "x"),
+            ("MEEBOTER_POOL__PLATFORMS__GOOGLE_MEET__MAX_SIZE", "3"),
+            ("S3_REGION", ""),
+        ])
+        .expect("good");
+        let settings = loaded.settings;
+        assert_eq!((settings.pool.max_size, settings.s3.bucket.as_str()), (7, "new"));
+        assert_eq!(settings.pool.platforms["google-meet"].max_size, 3);
+        assert_eq!(settings.s3.region, "us-east-1", "an empty variable is unset");
+        assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+        assert_eq!(format!("{:?}", settings.database.url), "***");
+    }
+
+    #[test]
+    fn a_mistake_names_key_value_and_what_is_allowed() {
+        let cases = [
+            (
+                ("MEEBOTER_SERVER__PORT", "abc"),
+                ["server.port", "\"abc\"", "MEEBOTER_SERVER__PORT", "whole number"],
+            ),
+            (("MEEBOTER_SERVER__PORT", "70000"), ["server.port", "70000", "MEEBOTER_SERVER__PORT", "65535"]),
+            (
+                ("MEEBOTER_QUEUE__DEFAULT_TIMEOUT_MS", "600001"),
+                ["queue.default_timeout_ms", "600001", "MEEB", "600000"],
+            ),
+            (
+                ("MEEBOTER_DRIVER__KIND", "podman"),
+                ["driver.kind", "\"podman\"", "MEEBOTER_DRIVER__KIND", "process"],
+            ),
+            (
+                ("MEEBOTER_SERVER__PROT", "1"),
+                ["server.prot", "\"1\"", "MEEBOTER_SERVER__PROT", "server.port"],
+            ),
+            (
+                ("NEXT_PUBLIC_APP_ORIGIN_URL", "meeboter"),
+                ["server.public_url", "\"meeboter\"", "NEXT_PUBLIC", "https://"],
+            ),
+        ];
+        for (variable, wanted) in cases {
+            let message = refused(&[variable]);
+            for part in wanted {
+                assert!(message.contains(part), "{message:?} does not name {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_repeated_in_a_mistake() {
+        let message = refused(&[("AUTH_SECRET", "tooshort")]);
+        assert!(message.contains("auth.secret") && !message.contains("tooshort"), "{message}");
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_file_is_a_mistake() {
+        let message = load(Some(("own.toml", "[sever]\nport = 1\n")), []).expect_err("refused").to_string();
+        assert!(message.contains("sever.port") && message.contains("own.toml"), "{message}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Bots for their users: create, list, read, leave, cancel, history, recording.
+
+use super::caller::Caller;
+use super::create::{CreateBotRequest, IDEMPOTENCY_KEY_CHARS_MAX, fingerprint};
+use super::error::ApiError;
+use super::json;
+use super::meeting::Offered;
+use super::state::AppState;
+use super::views::{self, BotView, EventView, PageView};
+use crate::store::queries::{Page, StoredBot};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use meeboter_actors::bot::{BotSpec, EndReason};
+use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::pool::actor::{CreateBot, CreateError, Created, LeaveBot};
+use meeboter_actors::queue::actor::WithdrawError;
+use meeboter_actors::supervision::tell;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How long a link to a recording is good for, as documented.
+const RECORDING_LINK: Duration = Duration::from_secs(3600);
+const PAGE_SIZE_MAX: u32 = 100;
+
+/// A bot that was asked for, and its place where it has to wait.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CreatedView {
+    #[serde(flatten)]
+    bot: BotView,
+    queued: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_position: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_wait_ms: Option<u64>,
+}
+
+/// POST /api/bots
+pub async fn create(
+    request: HttpRequest,
+    caller: Caller,
+    state: web::Data<AppState>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (body, bytes) = json::body::<CreateBotRequest>(&request, payload).await?;
+    let spec = body.into_spec(&state.settings, &offered(&request, &state), state.clock.now())?;
+    let key = idempotency_key(&request)?.map(|key| (key, fingerprint(&bytes)));
+    if let Some((key, print)) = &key
+        && let Some(known) = known_key(&state, caller.0, key, print).await?
+    {
+        return Ok(HttpResponse::Ok().json(known));
+    }
+    let _admitted = state.admit()?;
+    let created = ask(&state, caller.0, spec, key.clone()).await;
+    match created {
+        Ok(created) => Ok(HttpResponse::Created().json(created_view(&state, &created))),
+        // The same key won in another request meanwhile; the constraint was the last line.
+        Err(CreateFailed::Conflict(why)) => match &key {
+            Some((key, print)) => match known_key(&state, caller.0, key, print).await? {
+                Some(known) => Ok(HttpResponse::Ok().json(known)),
+                None => Err(ApiError::internal(why)),
+            },
+            None => Err(ApiError::internal(why)),
+        },
+        Err(CreateFailed::Answer(error)) => Err(error),
+    }
+}
+
+enum CreateFailed {
+    Conflict(String),
+    Answer(ApiError),
+}
+
+async fn ask(
+    state: &AppState,
+    user_id: UserId,
+    spec: BotSpec,
+    idempotency: Option<(String, [u8; 32])>,
+) -> Result<Created, CreateFailed> {
+    let (reply, answer) = oneshot::channel();
+    tell(&state.tree.pool, CreateBot { spec, user_id, idempotency, reply });
+    let refused = match state.decided(answer).await.map_err(CreateFailed::Answer)? {
+        Ok(created) => return Ok(created),
+        Err(refused) => refused,
+    };
+    let answer = match refused {
+        CreateError::Conflict(why) => return Err(CreateFailed::Conflict(why)),
+        CreateError::PlatformNotServed(platform) => {
+            let message = format!("This server has no pool for {platform}.");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_not_available", message)
+        }
+        CreateError::PoolFull => {
+            ApiError::unavailable("pool_full", "All slots are taken, and the request does not wait.", 30)
+        }
+        CreateError::QueueFull(bound) => ApiError::unavailable(
+            "queue_full",
+            &format!("All slots are taken and {bound} bots wait already."),
+            30,
+        ),
+        CreateError::KeyInFlight => ApiError::conflict(
+            "idempotency_key_in_flight",
+            "A request with this Idempotency-Key is under way.",
+        ),
+        CreateError::Unavailable => {
+            ApiError::unavailable("unavailable", "No bot can be created right now.", 2)
+        }
+    };
+    Err(CreateFailed::Answer(answer))
+}
+
+fn created_view(state: &AppState, created: &Created) -> CreatedView {
+    CreatedView {
+        bot: view(state, &StoredBot { bot: created.bot.clone(), recording: None }),
+        queued: created.queued.is_some(),
+        queue_position: created.queued.map(|place| place.position),
+        estimated_wait_ms: created
+            .queued
+            .map(|place| u64::try_from(place.estimated_wait.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// The bot that a key has made already.
+async fn known_key(
+    state: &AppState,
+    user: UserId,
+    key: &str,
+    print: &[u8; 32],
+) -> Result<Option<BotView>, ApiError> {
+    let Some(known) = state.pool.find_idempotency_key(user, key).await? else { return Ok(None) };
+    if known.fingerprint != *print {
+        let message = "This Idempotency-Key was used for another request.";
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message));
+    }
+    Ok(Some(view(state, &stored(state, user, known.bot_id).await?)))
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(ApiError::field(
+            "Idempotency-Key",
+            "Idempotency-Key: it takes 1 to 200 printable characters.",
+        )),
+    }
+}
+
+/// What the door knows of this server's own addresses.
+fn offered<'a>(request: &'a HttpRequest, state: &'a AppState) -> Offered<'a> {
+    let authority = |url: &'a str| url.split_once("://").map_or(url, |(_, rest)| rest.trim_end_matches('/'));
+    let server = &state.settings.server;
+    let mut own_hosts = vec![authority(&server.public_url), authority(&state.settings.driver.server_url)];
+    own_hosts.extend(request.headers().get("host").and_then(|host| host.to_str().ok()));
+    own_hosts.retain(|host| !host.is_empty());
+    Offered { rehearsal: state.settings.rehearsal.enabled, own_hosts }
+}
+
+/// `?page=1&pageSize=10`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageQuery {
+    page: Option<u32>,
+    page_size: Option<u32>,
+}
+
+impl PageQuery {
+    fn checked(&self) -> Result<Page, ApiError> {
+        let (number, size) = (self.page.unwrap_or(1), self.page_size.unwrap_or(10));
+        if number == 0 || number > 1_000_000 {
+            return Err(ApiError::field("page", "page: it takes 1 to 1000000."));
+        }
+        if size == 0 || size > PAGE_SIZE_MAX {
+            return Err(ApiError::field("pageSize", "pageSize: it takes 1 to 100."));
+        }
+        Ok(Page { number, size })
+    }
+}
+
+/// GET /api/bots
+pub async fn list(
+    caller: Caller,
+    state: web::Data<AppState>,
+    query: web::Query<PageQuery>,
+) -> Result<web::Json<PageView<BotView>>, ApiError> {
+    let page = query.checked()?;
+    let listed = state.pool.list_bots(caller.0, page).await?;
+    Ok(web::Json(views::page(page, listed, |stored| view(&state, &stored))))
+}
+
+/// GET /api/bots/{id}
+pub async fn read(
+    caller: Caller,
+    state: web::Data<AppState>,
+    id: web::Path<i64>,
+) -> Result<web::Json<BotView>, ApiError> {
+    Ok(web::Json(view(&state, &stored(&state, caller.0, BotId(*id)).await?)))
+}
+
+/// POST /api/bots/{id}/remove-from-call and …/cancel: lets a bot leave, wherever it is; one that has ended is answered
+/// as it is.
+pub async fn leave(
+    caller: Caller,
+    state: web::Data<AppState>,
+    id: web::Path<i64>,
+) -> Result<web::Json<BotView>, ApiError> {
+    let bot_id = BotId(*id);
+    let before = stored(&state, caller.0, bot_id).await?;
+    if before.bot.state.is_final() {
+        return Ok(web::Json(view(&state, &before)));
+    }
+    let _admitted = state.admit()?;
+    let (reply, answer) = oneshot::channel();
+    tell(&state.tree.pool, LeaveBot { bot_id, reason: EndReason::LeftByRequest, reply });
+    match state.decided(answer).await? {
+        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
+        Err(WithdrawError::NotLive) => {
+            let after = stored(&state, caller.0, bot_id).await?;
+            if after.bot.state.is_final() {
+                Ok(web::Json(view(&state, &after)))
+            } else {
+                Err(ApiError::unknown_outcome())
+            }
+        }
+        Err(WithdrawError::Unknown) => Err(ApiError::unknown_outcome()),
+    }
+}
+
+/// GET /api/bots/{id}/events
+pub async fn events(
+    caller: Caller,
+    state: web::Data<AppState>,
+    id: web::Path<i64>,
+    query: web::Query<PageQuery>,
+) -> Result<web::Json<PageView<EventView>>, ApiError> {
+    let page = query.checked()?;
+    let owned = stored(&state, caller.0, BotId(*id)).await?;
+    let listed = state.pool.list_events(owned.bot.id, page).await?;
+    Ok(web::Json(views::page(page, listed, EventView::from)))
+}
+
+/// A signed link.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordingLink {
+    recording_url: String,
+}
+
+/// GET /api/bots/{id}/recording
+pub async fn recording(
+    request: HttpRequest,
+    caller: Caller,
+    state: web::Data<AppState>,
+    id: web::Path<i64>,
+) -> Result<web::Json<RecordingLink>, ApiError> {
+    let owned = stored(&state, caller.0, BotId(*id)).await?;
+    let Some(joined) = owned.recording.as_ref().and_then(views::joined) else {
+        let how_far = owned.recording.as_ref().map_or("not made", |recording| recording.state.as_str());
+        let message = format!("There is no recording to play: it is {how_far}.");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "recording_not_ready", message));
+    };
+    let base = state.public_base(&request);
+    let link = state.artifacts.presign_get(&joined.key, RECORDING_LINK, &base, None).await;
+    Ok(web::Json(RecordingLink { recording_url: link.map_err(ApiError::internal)? }))
+}
+
+/// A bot of this user; another's does not exist for it.
+async fn stored(state: &AppState, user: UserId, id: BotId) -> Result<StoredBot, ApiError> {
+    state.pool.get_bot(user, id).await?.ok_or_else(|| ApiError::not_found(format!("bot {id}")))
+}
+
+fn view(state: &AppState, stored: &StoredBot) -> BotView {
+    let slot = state.tree.directory.bot(stored.bot.id).map(|handle| handle.id().to_string());
+    views::bot(&stored.bot, stored.recording.as_ref(), slot)
+}

@@ -1,0 +1,71 @@
+//! Who asks: extractors for users (key or cookie) and for bots' tokens.
+
+use super::error::ApiError;
+use super::state::AppState;
+use actix_web::dev::Payload;
+use actix_web::http::Method;
+use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::{FromRequest, HttpRequest, web};
+use futures_util::future::LocalBoxFuture;
+use meeboter_actors::ids::UserId;
+use meeboter_bot::TOKEN_HEADER;
+
+/// Header of a user's key.
+pub const KEY_HEADER: &str = "x-api-key";
+/// Name of the session cookie.
+pub const SESSION_COOKIE: &str = "meeboter_session";
+
+/// The user who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller(pub UserId);
+
+impl FromRequest for Caller {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { Ok(caller(&request).await?) })
+    }
+}
+
+async fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
+    let state = state(request)?;
+    if let Some(key) = request.headers().get(KEY_HEADER) {
+        let key = key.to_str().unwrap_or_default();
+        let user = state.api_keys.user_of(&state.pool, key).await?;
+        return user
+            .map(Caller)
+            .ok_or_else(|| ApiError::unauthorized("This API key is not known, or was revoked."));
+    }
+    let Some(cookie) = request.cookie(SESSION_COOKIE) else {
+        return Err(ApiError::unauthorized("Send an API key in the header x-api-key."));
+    };
+    if request.method() != Method::GET && !same_origin(request, &state.settings.server.public_url) {
+        return Err(ApiError::forbidden("A request by cookie must come from this server's own pages."));
+    }
+    let session = state.tokens.check_session(cookie.value(), state.clock.now());
+    session.map(Caller).map_err(|why| ApiError::unauthorized(&format!("Sign in again: {why}.")))
+}
+
+/// The application's state.
+pub(super) fn state(request: &HttpRequest) -> Result<web::Data<AppState>, ApiError> {
+    request.app_data::<web::Data<AppState>>().cloned().ok_or_else(|| ApiError::internal("no state"))
+}
+
+/// Whether a browser's request comes from this server's own pages: its Origin is the host it was sent to, or the
+/// configured address.
+pub fn same_origin(request: &HttpRequest, public_url: &str) -> bool {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let (Some(origin), Some(host)) = (header(ORIGIN), header(HOST)) else { return false };
+    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+    authority == host || origin == public_url.trim_end_matches('/')
+}
+
+/// The token that a bot presents.
+pub(super) fn bot_token(request: &HttpRequest) -> Result<&str, ApiError> {
+    let token = request.headers().get(TOKEN_HEADER).and_then(|token| token.to_str().ok());
+    token.ok_or_else(|| {
+        ApiError::unauthorized("Send the slot's or the bot's token in the header x-milo-token.")
+    })
+}

@@ -1,0 +1,150 @@
+//! From a createBot request to what the actors are asked for: every field checked at the door, nothing stored where
+//! one is wrong.
+
+use super::error::ApiError;
+use super::meeting::{self, Offered};
+use crate::config::{Bots, Settings};
+use actix_web::http::StatusCode;
+use chrono::{DateTime, Utc};
+use meeboter_actors::bot::{AutomaticLeave, BotSpec};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// Longest name that is shown in a call, in characters.
+const NAME_CHARS_MAX: usize = 100;
+/// Longest automatic-leave limit: a day.
+const LEAVE_MS_MAX: u64 = 86_400_000;
+/// The documented bound of `queueTimeoutMs`.
+const QUEUE_TIMEOUT_MS_MAX: u32 = 600_000;
+/// Longest Idempotency-Key, in characters.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 200;
+/// The name of bots that were not given one.
+const DEFAULT_NAME: &str = "Meeboter";
+
+/// The documented fields of createBot, with the newer names as aliases.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateBotRequest {
+    #[serde(alias = "meeting")]
+    meeting_info: MeetingInfo,
+    #[serde(alias = "displayName")]
+    bot_display_name: Option<String>,
+    start_time: Option<DateTime<Utc>>,
+    end_time: Option<DateTime<Utc>>,
+    recording_enabled: Option<bool>,
+    queue_timeout_ms: Option<u32>,
+    automatic_leave: Option<AutomaticLeaveRequest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MeetingInfo {
+    platform: String,
+    meeting_url: String,
+    meeting_id: Option<String>,
+    #[serde(alias = "meetingPassword")]
+    password: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AutomaticLeaveRequest {
+    waiting_room_timeout: Option<u64>,
+    no_one_joined_timeout: Option<u64>,
+    everyone_left_timeout: Option<u64>,
+    inactivity_timeout: Option<u64>,
+}
+
+impl CreateBotRequest {
+    /// What the actors are asked for.
+    pub fn into_spec(
+        self,
+        settings: &Settings,
+        offered: &Offered<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<BotSpec, ApiError> {
+        let platform = meeting::platform(&self.meeting_info.platform, offered)?;
+        let meeting_url = meeting::meeting_url(&platform, &self.meeting_info.meeting_url, offered)?;
+        if self.start_time.is_some() {
+            let message = "startTime: bots cannot be scheduled yet; leave it out to send one now.";
+            let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_yet", message);
+            return Err(error.with_details(serde_json::json!({ "field": "startTime" })));
+        }
+        if self.end_time.is_some_and(|end| end <= now) {
+            return Err(ApiError::field("endTime", "endTime: it has passed already."));
+        }
+        let queue_timeout_ms = self.queue_timeout_ms.unwrap_or(settings.queue.default_timeout_ms);
+        if queue_timeout_ms > QUEUE_TIMEOUT_MS_MAX {
+            return Err(ApiError::field("queueTimeoutMs", "queueTimeoutMs: it takes 0 to 600000."));
+        }
+        Ok(BotSpec {
+            platform,
+            meeting_url,
+            meeting_id: short("meetingInfo.meetingId", self.meeting_info.meeting_id)?,
+            passcode: short("meetingInfo.password", self.meeting_info.password)?,
+            display_name: display_name(self.bot_display_name)?,
+            recording_enabled: self.recording_enabled.unwrap_or(true),
+            automatic_leave: automatic_leave(self.automatic_leave.unwrap_or_default(), &settings.bots)?,
+            end_at: self.end_time,
+            queue_timeout_ms,
+        })
+    }
+}
+
+fn display_name(name: Option<String>) -> Result<String, ApiError> {
+    let name = name.map_or_else(|| DEFAULT_NAME.to_owned(), |name| name.trim().to_owned());
+    let length = name.chars().count();
+    if length == 0 || length > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(ApiError::field(
+            "botDisplayName",
+            "botDisplayName: it takes 1 to 100 printable characters.",
+        ));
+    }
+    Ok(name)
+}
+
+fn short(field: &str, text: Option<String>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.chars().count() > 200 || text.chars().any(char::is_control) => {
+            Err(ApiError::field(field, format!("{field}: it takes at most 200 printable characters.")))
+        }
+        text => Ok(text),
+    }
+}
+
+fn automatic_leave(asked: AutomaticLeaveRequest, defaults: &Bots) -> Result<AutomaticLeave, ApiError> {
+    let limit = |field: &str, asked: Option<u64>, default: u64| match asked {
+        Some(ms) if !(1_000..=LEAVE_MS_MAX).contains(&ms) => {
+            let field = format!("automaticLeave.{field}");
+            Err(ApiError::field(&field, format!("{field}: it takes 1000 to {LEAVE_MS_MAX} milliseconds.")))
+        }
+        asked => Ok(asked.unwrap_or(default)),
+    };
+    Ok(AutomaticLeave {
+        waiting_room_timeout_ms: limit(
+            "waitingRoomTimeout",
+            asked.waiting_room_timeout,
+            defaults.waiting_room_timeout_ms,
+        )?,
+        no_one_joined_timeout_ms: limit(
+            "noOneJoinedTimeout",
+            asked.no_one_joined_timeout,
+            defaults.no_one_joined_timeout_ms,
+        )?,
+        everyone_left_timeout_ms: limit(
+            "everyoneLeftTimeout",
+            asked.everyone_left_timeout,
+            defaults.everyone_left_timeout_ms,
+        )?,
+        inactivity_timeout_ms: limit(
+            "inactivityTimeout",
+            asked.inactivity_timeout,
+            defaults.inactivity_timeout_ms,
+        )?,
+    })
+}
+
+/// Tells one request from another that uses the same key.
+pub fn fingerprint(body: &[u8]) -> [u8; 32] {
+    Sha256::digest(body).into()
+}

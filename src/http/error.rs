@@ -1,0 +1,168 @@
+//! What clients are told when something is not done: `{error: {id, code, message, details?}}`, the id also in the log.
+
+use crate::store::pool::QueryError;
+use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::{HttpResponse, ResponseError};
+use meeboter_actors::slot::actor::Refused;
+use serde_json::{Value, json};
+use std::fmt;
+use uuid::Uuid;
+
+/// An answer that says no.
+#[derive(Debug)]
+pub struct ApiError {
+    id: Uuid,
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Option<Value>,
+    retry_after_s: Option<u32>,
+    /// For the log alone.
+    cause: Option<String>,
+}
+
+impl ApiError {
+    /// An error of this status; `code` is for programs, `message` for people.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let id = Uuid::new_v4();
+        Self { id, status, code, message: message.into(), details: None, retry_after_s: None, cause: None }
+    }
+
+    /// 401.
+    pub fn unauthorized(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 403.
+    pub fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// 404: it is not there, or not the caller's.
+    pub fn not_found(what: impl fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no {what}."))
+    }
+
+    /// 422: a field's value is not allowed.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", message);
+        error.with_details(json!({ "field": field }))
+    }
+
+    /// 409.
+    pub fn conflict(code: &'static str, message: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// 503: not now; says when to come back.
+    pub fn unavailable(code: &'static str, message: &str, retry_after_s: u32) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        Self { retry_after_s: Some(retry_after_s), ..error }
+    }
+
+    /// 503: no answer in time; what was asked may or may not have been done.
+    pub fn unknown_outcome() -> Self {
+        Self::unavailable(
+            "outcome_unknown",
+            "The decision did not become durable in time; it may still be. Ask again, with an Idempotency-Key if the request creates something.",
+            2,
+        )
+    }
+
+    /// 500.
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        let error = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something broke on our side; the log has it under this id.",
+        );
+        Self { cause: Some(cause.to_string()), ..error }
+    }
+
+    /// Adds facts for programs.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// The line for the log: id, code, and what clients are not told.
+    pub fn log_line(&self) -> (Uuid, &'static str, &str) {
+        (self.id, self.code, self.cause.as_deref().unwrap_or(&self.message))
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut error = json!({ "id": self.id, "code": self.code, "message": self.message });
+        if let Some(details) = &self.details {
+            error["details"] = details.clone();
+        }
+        let mut response = HttpResponse::build(self.status);
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        response.json(json!({ "error": error }))
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Unavailable { cause, query } => {
+                let answer =
+                    Self::unavailable("unavailable", "The database does not answer; try again soon.", 2);
+                Self { cause: Some(format!("{query}: {cause}")), ..answer }
+            }
+            QueryError::Refused { .. } | QueryError::Failed { .. } | QueryError::Decode(_) => {
+                Self::internal(chain(&error))
+            }
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        use meeboter_actors::slot::machine::Rejection;
+        match refused {
+            Refused::Rejected(Rejection::Stale { .. }) => {
+                Self::conflict("stale_generation", "This belongs to the past of the slot.")
+            }
+            Refused::Rejected(Rejection::Fenced) => {
+                Self::conflict("claimed", "Another process has claimed this assignment; join nothing.")
+            }
+            Refused::Rejected(Rejection::Gap { expected }) => {
+                Self::conflict("report_gap", "An earlier report is missing.")
+                    .with_details(json!({ "nextSeq": expected }))
+            }
+            Refused::Rejected(illegal @ Rejection::Illegal { .. }) => {
+                Self::new(StatusCode::CONFLICT, "not_now", illegal.to_string())
+            }
+            Refused::Busy => Self::unavailable("busy", "The slot is busy; try again.", 1),
+            Refused::Commit(_) => Self::unknown_outcome(),
+        }
+    }
+}
+
+/// An error with its causes, outermost first.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}

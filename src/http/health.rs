@@ -1,0 +1,20 @@
+//! Whether the server lives, and whether it can take work.
+
+use super::error::ApiError;
+use super::state::AppState;
+use actix_web::{HttpResponse, web};
+use std::sync::atomic::Ordering;
+
+/// GET /healthz: the process answers.
+pub async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({ "status": "alive" }))
+}
+
+/// GET /readyz: it takes work, and the database answers.
+pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    if !state.ready.load(Ordering::Relaxed) {
+        return Err(ApiError::unavailable("shutting_down", "The server is shutting down.", 5));
+    }
+    state.pool.installation().await?;
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })))
+}

@@ -1,0 +1,84 @@
+//! Bodies as JSON: bounded, and refused with the name of the field that is wrong.
+
+use super::caller::state;
+use super::error::ApiError;
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use actix_web::web::Payload;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+/// Reads a body: 413 where it is too large, 400 where it is no JSON, 422 where a field is unknown or of a wrong type.
+pub async fn body<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<(T, Vec<u8>), ApiError> {
+    let limit = state(request)?.settings.server.body_max_bytes;
+    let bytes = match payload.to_bytes_limited(limit).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            let message = format!("The body could not be read: {error}.");
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "unreadable_body", message));
+        }
+        Err(_) => {
+            let message = format!("The body is larger than {limit} bytes.");
+            let error = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+            return Err(error.with_details(json!({ "maxBytes": limit })));
+        }
+    };
+    Ok((parse(&bytes)?, bytes.to_vec()))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body is not JSON: {error}."))
+    })?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let words = error.into_inner().to_string();
+        let unknown = words.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let missing = words.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let field = match (path.as_str(), unknown.or(missing)) {
+            (".", Some(name)) => name.to_owned(),
+            // The path of an unknown field ends with it; that of a missing one with what misses it.
+            (path, Some(name)) if path.ends_with(name) && unknown.is_some() => path.to_owned(),
+            (path, Some(name)) => format!("{path}.{name}"),
+            (path, None) => path.to_owned(),
+        };
+        ApiError::field(&field, format!("{field}: {words}."))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Outer {
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Inner {
+        count: u32,
+    }
+
+    #[test]
+    fn the_field_is_named() {
+        let field = |text: &str| {
+            let error = parse::<Outer>(text.as_bytes()).expect_err("refused");
+            error.to_string().split(':').next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(field(r#"{"inner":{"count":"x"}}"#), "inner.count");
+        assert_eq!(field(r#"{"inner":{"count":1,"cuont":2}}"#), "inner.cuont");
+        assert_eq!(field(r#"{"inner":{"count":1},"other":2}"#), "other");
+        assert_eq!(field(r#"{"inner":{}}"#), "inner.count");
+        assert_eq!(field(r"{}"), "inner");
+        assert_eq!(field("{"), "The body is not JSON");
+    }
+}

@@ -1,0 +1,117 @@
+//! Pool and queue in numbers, in the documented shapes.
+
+use super::caller::Caller;
+use super::error::ApiError;
+use super::state::AppState;
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+use actix_web::web;
+use chrono::{DateTime, Utc};
+use meeboter_actors::ids::Platform;
+use meeboter_actors::slot::SlotStatus;
+use meeboter_actors::{pool, queue};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Slots by state.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotCounts {
+    total: u32,
+    idle: u32,
+    deploying: u32,
+    busy: u32,
+    error: u32,
+    max_size: u32,
+}
+
+/// GET /api/bots/pool/stats
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolStats {
+    #[serde(flatten)]
+    all: SlotCounts,
+    platforms: BTreeMap<Platform, SlotCounts>,
+}
+
+/// Slots in numbers.
+pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
+    let snapshot = observe(&state.tree.pool, pool::actor::Observe).await?;
+    let mut stats = PoolStats::default();
+    for (key, platform) in &state.settings.pool.platforms {
+        let counts = SlotCounts { max_size: platform.max_size, ..SlotCounts::default() };
+        stats.platforms.insert(Platform(key.clone()), counts);
+    }
+    for ((platform, status), count) in snapshot.slots {
+        stats.platforms.entry(platform).or_default().add(status, count);
+        stats.all.add(status, count);
+    }
+    stats.all.max_size = state.settings.pool.max_size;
+    Ok(web::Json(stats))
+}
+
+impl SlotCounts {
+    fn add(&mut self, status: SlotStatus, count: u32) {
+        self.total += count;
+        match status {
+            SlotStatus::Idle => self.idle += count,
+            SlotStatus::Deploying => self.deploying += count,
+            SlotStatus::Busy => self.busy += count,
+            SlotStatus::Error => self.error += count,
+        }
+    }
+}
+
+/// Waiting bots in numbers. Where nobody waits: 0, null, 0.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LineStats {
+    length: usize,
+    oldest_queued_at: Option<DateTime<Utc>>,
+    /// Mean of the waits so far of those who wait.
+    avg_wait_ms: i64,
+}
+
+/// GET /api/bots/queue/stats
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStats {
+    #[serde(flatten)]
+    all: LineStats,
+    platforms: BTreeMap<Platform, LineStats>,
+}
+
+/// The queue in numbers.
+pub async fn queue(_: Caller, state: web::Data<AppState>) -> Result<web::Json<QueueStats>, ApiError> {
+    let snapshot = observe(&state.tree.queue, queue::actor::Observe).await?;
+    let now = state.clock.now();
+    let mut queued: BTreeMap<Platform, Vec<DateTime<Utc>>> = BTreeMap::new();
+    for entry in snapshot.entries {
+        queued.entry(entry.platform).or_default().push(entry.queued_at);
+    }
+    let all: Vec<_> = queued.values().flatten().copied().collect();
+    let platforms = queued.into_iter().map(|(platform, times)| (platform, line(&times, now))).collect();
+    Ok(web::Json(QueueStats { all: line(&all, now), platforms }))
+}
+
+fn line(queued: &[DateTime<Utc>], now: DateTime<Utc>) -> LineStats {
+    let total: i64 = queued.iter().map(|at| (now - *at).num_milliseconds().max(0)).sum();
+    let length = queued.len();
+    let avg_wait_ms =
+        i64::try_from(length).ok().filter(|length| *length > 0).map_or(0, |length| total / length);
+    LineStats { length, oldest_queued_at: queued.iter().min().copied(), avg_wait_ms }
+}
+
+async fn observe<A, M>(addr: &Addr<A>, message: M) -> Result<M::Result, ApiError>
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    let answer = addr.send(message).timeout(OBSERVE_TIMEOUT).await;
+    answer.map_err(|_| ApiError::unavailable("busy", "The pool is busy; try again.", 1))
+}
