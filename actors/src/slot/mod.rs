@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod effects;
+pub mod event;
 pub mod handle;
 pub mod machine;
 #[cfg(test)]
