@@ -122,6 +122,7 @@ fn downtime(world: &mut World, length: TimeDelta) {
         match happening {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
+            Happening::Panic(_) => {}
             Happening::Program(_) | Happening::Client(_) => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
@@ -185,6 +186,13 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Engine(deed) => shared.lock().carry_out(deed),
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
+            Happening::Panic(name) => {
+                tree.directory
+                    .all()
+                    .iter()
+                    .filter(|handle| *handle.name() == name)
+                    .for_each(|handle| handle.panic());
+            }
         }
     }
 }

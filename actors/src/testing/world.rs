@@ -6,7 +6,7 @@ use super::engine::Containers;
 use super::program::Program;
 use super::store::Tables;
 use crate::bot::BotState;
-use crate::ids::{BotId, ContainerKey, Platform};
+use crate::ids::{BotId, ContainerKey, Platform, SlotName};
 use crate::ports::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ pub struct Faults {
     pub torn: u32,
     /// The engine never answers.
     pub hang: u32,
-    /// A call panics inside the slot's actor.
+    /// A call panics inside the slot's actor, or the actor panics while its commit is on its way.
     pub panic: u32,
     /// A look or a listing fails.
     pub blind: u32,
@@ -68,6 +68,8 @@ pub enum Happening {
     Program(ContainerKey),
     /// A client does its next step.
     Client(usize),
+    /// A slot's actor panics, if a server is up.
+    Panic(SlotName),
 }
 
 /// See the module.
