@@ -8,8 +8,9 @@ use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
 use super::{invariants, sample};
 use crate::ids::{Platform, SlotId};
-use crate::pool::{PlatformSettings, PoolSettings};
-use crate::ports::{SlotIds, Store};
+use crate::pool::{self, PlatformSettings, PoolSettings};
+use crate::ports::{Clock, SlotIds, Store};
+use crate::queue;
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
 use actix::System;
@@ -168,15 +169,22 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             () = calendar_bell.notified() => continue,
             () = tokio::time::sleep_until(shared.instant(next.min(end))) => {}
         }
+        if shared.now() >= end {
+            let left =
+                (tree.pool.send(pool::message::Observe).await, tree.queue.send(queue::actor::Observe).await);
+            let mut world = shared.lock();
+            match left {
+                (Ok(pool), Ok(queue)) => invariants::nothing_remembered(&mut world, &pool, &queue),
+                _ => world.violated("the pool or the queue does not answer"),
+            }
+            // From here on nothing counts: the actors die with their System.
+            world.crashed = true;
+            return Exit::Ended;
+        }
         let happening = {
             let mut world = shared.lock();
             let now = world.now;
             world.calm = now >= calm_at;
-            if now >= end {
-                // From here on nothing counts: the actors die with their System.
-                world.crashed = true;
-                return Exit::Ended;
-            }
             match world.calendar.first_entry() {
                 Some(entry) if entry.key().0 <= now => entry.remove(),
                 _ => continue,

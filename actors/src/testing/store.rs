@@ -140,7 +140,7 @@ impl World {
     fn panic_while_committing(&mut self, decisions: &[Decision]) {
         for change in decisions.iter().flatten() {
             let Change::WriteSlot(slot) = change else { continue };
-            let per_mille = self.faults.panic;
+            let per_mille = self.faults.panic_committing;
             if self.chance("slot panics while committing", per_mille) {
                 self.plan(TimeDelta::zero(), Happening::Panic(slot.name.clone()));
             }

@@ -28,8 +28,10 @@ pub struct Faults {
     pub torn: u32,
     /// The engine never answers.
     pub hang: u32,
-    /// A call panics inside the slot's actor, or the actor panics while its commit is on its way.
+    /// A call panics inside the slot's actor.
     pub panic: u32,
+    /// A slot's actor panics while its commit is on its way.
+    pub panic_committing: u32,
     /// A look or a listing fails.
     pub blind: u32,
     /// A bot's program crashes.
@@ -51,6 +53,7 @@ impl Faults {
             torn: 60,
             hang: 15,
             panic: 15,
+            panic_committing: 30,
             blind: 100,
             bot_crash: 80,
             bot_silent: 30,
