@@ -35,7 +35,7 @@ async fn a_killed_bot_is_noticed_its_recording_kept_and_its_slot_used_again() {
     let kept = server.recording(first).await.seconds;
     assert!(kept > 5.0 && kept > recorded - 2.0 - LENGTH_TOLERANCE_S, "{kept} s of {recorded} s are kept");
 
-    check_whole_meeting(&server, second, 3_000, true).await;
+    check_whole_meeting(&server, second, 3_000).await;
     assert_eq!(server.bot(second).await["slotName"], bot["slotName"]);
     check_tidy(&server, 1).await;
 }
@@ -85,10 +85,10 @@ async fn a_killed_server_finds_its_bots_again_and_nothing_is_missing() {
     assert_eq!(server.bot_count().await, 4);
 
     for (id, length_ms) in running.into_iter().zip(lengths) {
-        check_whole_meeting(&server, id, length_ms, false).await;
+        check_whole_meeting(&server, id, length_ms).await;
     }
     for id in &queued {
-        check_whole_meeting(&server, *id, 2_000, true).await;
+        check_whole_meeting(&server, *id, 2_000).await;
     }
     let (third, fourth) = (server.history(queued[0]).await, server.history(queued[1]).await);
     assert!(third.entered("DEPLOYING") < fourth.entered("DEPLOYING"), "in the order that they came");
@@ -112,7 +112,7 @@ async fn a_server_told_to_stop_stops_and_its_bots_go_on() {
     server.spawn();
     server.wait_ready().await;
     assert_eq!(programs(&server), before, "the same process goes on");
-    check_whole_meeting(&server, id, 14_000, false).await;
+    check_whole_meeting(&server, id, 14_000).await;
     check_tidy(&server, 1).await;
     server.terminate();
     assert_eq!(server.remains(), Vec::<i32>::new());

@@ -64,7 +64,7 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
     let in_call = server.history(short).await;
     let in_call = (in_call.entered("LEAVING") - in_call.entered("IN_CALL")).as_seconds_f64();
     assert!((in_call - 10.0).abs() < 3.0, "{in_call} s: the bot's own times are kept");
-    check_whole_meeting(&server, long, 32_000, false).await;
+    check_whole_meeting(&server, long, 32_000).await;
     check_tidy(&server, 2).await;
 }
 
@@ -77,8 +77,8 @@ async fn a_killed_database_is_started_again_and_all_goes_on() {
     let postmaster = server.postgres_pid().unwrap();
 
     signal(postmaster, Signal::KILL);
-    check_whole_meeting(&server, id, 15_000, false).await;
-    check_whole_meeting(&server, next, 2_000, true).await;
+    check_whole_meeting(&server, id, 15_000).await;
+    check_whole_meeting(&server, next, 2_000).await;
     assert!(server.postgres_pid().is_some_and(|pid| pid != postmaster), "it is a new one");
     check_tidy(&server, 1).await;
 }

@@ -24,7 +24,7 @@ async fn a_bot_leaves_when_it_is_told_to_and_at_its_end_time() {
         let bot = server.wait_state(id, MINUTE, &["DONE", "FATAL"]).await;
         assert_eq!((bot["state"].as_str(), bot["endReason"].as_str()), (Some("DONE"), Some(reason)), "{bot}");
         let (history, recording) = (server.history(id).await, server.recording(id).await);
-        history.check_whole(false);
+        history.check_whole();
         let recorded = history.recorded_s();
         assert!((recording.seconds - recorded).abs() < LENGTH_TOLERANCE_S, "{recording:?}, not {recorded} s");
     }

@@ -64,7 +64,7 @@ async fn only_the_process_that_claimed_a_generation_speaks_for_its_bot() {
     let ended = tokio::time::timeout(MINUTE, second.output()).await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stdout));
 
-    check_whole_meeting(&server, present, 8_000, true).await;
+    check_whole_meeting(&server, present, 8_000).await;
     check_tidy(&server, 1).await;
 }
 

@@ -27,7 +27,7 @@ fn meeting(length_ms: u32) -> String {
 }
 
 /// Sees that a bot ended with its meeting, and that its recording is all of it.
-async fn check_whole_meeting(server: &Server, id: i64, length_ms: u32, queued: bool) {
+async fn check_whole_meeting(server: &Server, id: i64, length_ms: u32) {
     let bot = server.wait_state(id, MINUTE, &["DONE", "FATAL"]).await;
     assert_eq!(
         (bot["state"].as_str(), bot["endReason"].as_str()),
@@ -35,7 +35,7 @@ async fn check_whole_meeting(server: &Server, id: i64, length_ms: u32, queued: b
         "{bot}"
     );
     let history = server.history(id).await;
-    history.check_whole(queued);
+    history.check_whole();
     let in_call = (history.entered("LEAVING") - history.entered("IN_CALL")).as_seconds_f64();
     let length = f64::from(length_ms) / 1000.0;
     assert!((in_call - length).abs() < 3.0, "{in_call} s in a call of {length} s");
