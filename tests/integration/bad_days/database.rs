@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How long the database hangs.
 const HANG: Duration = Duration::from_secs(20);
+/// How long the server may take to answer when the database does again.
+const BACK: Duration = Duration::from_secs(5);
 /// How long a decision is waited for, by default, and what else an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5 + 2);
 /// Between two requests of one client.
@@ -33,11 +35,15 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
     let (uploaded, (creates, reads)) = tokio::join!(
         async {
             let frozen = Frozen::cluster(&server.cluster(), server.postgres_pid().unwrap());
-            let before = server.segments(long);
-            tokio::time::sleep(HANG).await;
+            let (began, before) = (tokio::time::Instant::now(), server.segments(long));
+            let alive = Answer::to(server.bare(Method::GET, "/healthz")).await;
+            assert!(alive.status == StatusCode::OK && alive.took < SECOND, "{alive:?}");
+            Answer::to(server.bare(Method::GET, "/readyz")).await.check_later("unavailable");
+            tokio::time::sleep_until(began + HANG).await;
             let uploaded = server.segments(long) - before;
             drop(frozen);
-            // The load goes on until the server answers again.
+            server.wait_bot(long, BACK, |_| true).await;
+            // The load goes on until a report that waited has come through.
             server.wait_state(short, MINUTE, &["DONE"]).await;
             over.set(true);
             uploaded

@@ -5,6 +5,8 @@ mod crashes;
 mod database;
 mod endings;
 mod fences;
+mod organs;
+mod restarts;
 mod starts;
 mod waiting;
 
