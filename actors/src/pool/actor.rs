@@ -58,6 +58,8 @@ pub struct PoolSupervisor {
     pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
     pub(super) bot_ids: Range<i64>,
     pub(super) fetching_ids: bool,
+    /// Requests that wait for the next block of bot ids.
+    pub(super) without_id: VecDeque<CreateBot>,
     rebuilds: u64,
     _guard: DeathGuard,
 }
@@ -85,6 +87,7 @@ impl PoolSupervisor {
             keys_in_flight: BTreeSet::new(),
             bot_ids: 0..0,
             fetching_ids: false,
+            without_id: VecDeque::new(),
             rebuilds: 0,
             _guard: guard,
         }

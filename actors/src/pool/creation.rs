@@ -37,25 +37,25 @@ enum Offered {
 
 impl PoolSupervisor {
     pub(super) fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
-        let CreateBot { spec, user_id, idempotency, reply } = message;
-        let refused = if !self.settings.platforms.contains_key(&spec.platform) {
-            Some(CreateError::PlatformNotServed(spec.platform.clone()))
-        } else if idempotency
-            .as_ref()
-            .is_some_and(|(key, _)| self.keys_in_flight.contains(&(user_id, key.clone())))
-        {
+        let key = message.idempotency.as_ref().map(|(key, _)| (message.user_id, key.clone()));
+        let refused = if !self.settings.platforms.contains_key(&message.spec.platform) {
+            Some(CreateError::PlatformNotServed(message.spec.platform.clone()))
+        } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {
             Some(CreateError::KeyInFlight)
         } else {
             None
         };
         if let Some(refused) = refused {
-            let _ = reply.send(Err(refused));
+            let _ = message.reply.send(Err(refused));
             return;
         }
         let Some(id) = self.next_bot_id(ctx) else {
-            let _ = reply.send(Err(CreateError::Unavailable));
+            // Whoever gave up waiting is forgotten: the line is no longer than what the door lets in.
+            self.without_id.retain(|waiting| !waiting.reply.is_closed());
+            self.without_id.push_back(message);
             return;
         };
+        let CreateBot { spec, user_id, idempotency, reply } = message;
         let idempotency =
             idempotency.map(|(key, fingerprint)| IdempotencyKey { user_id, key, fingerprint, bot_id: id });
         if let Some(key) = &idempotency {
@@ -187,11 +187,19 @@ impl PoolSupervisor {
         let Some(links) = self.links.as_ref().filter(|_| !self.fetching_ids) else { return };
         self.fetching_ids = true;
         let block = links.journal.reserve_bot_ids();
-        ctx.spawn(block.into_actor(self).map(|block, act, _| {
+        ctx.spawn(block.into_actor(self).map(|block, act, ctx| {
             act.fetching_ids = false;
+            let waiting = std::mem::take(&mut act.without_id);
+            let Ok(block) = block else {
+                for CreateBot { reply, .. } in waiting {
+                    let _ = reply.send(Err(CreateError::Unavailable));
+                }
+                return;
+            };
             // What is left of the old block becomes a gap, which is fine.
-            if let Ok(block) = block {
-                act.bot_ids = block;
+            act.bot_ids = block;
+            for message in waiting.into_iter().filter(|waiting| !waiting.reply.is_closed()) {
+                act.create(message, ctx);
             }
         }));
     }

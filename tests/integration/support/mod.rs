@@ -1,5 +1,8 @@
 //! What the tests share.
 
+pub(crate) mod frozen;
+pub(crate) mod history;
+pub(crate) mod media;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod server;

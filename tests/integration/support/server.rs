@@ -1,18 +1,23 @@
 //! The real server as a process of its own, on embedded defaults in a temporary folder, with what a test does to it:
 //! ask it as a client would, kill it, start it again, and leave nothing behind.
 
+use super::frozen::cluster_pids;
+use super::history::History;
+use super::media::Media;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a start may take on a machine that is busy with other tests.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a recording may take to be joined.
+const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 /// Time between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -43,6 +48,8 @@ impl Server {
             ("MEEBOTER_BOTS__HEARTBEAT_INTERVAL_MS".into(), "1000".into()),
         ];
         environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        // The error says that a provider is there already, which is all that is wanted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
         let mut server = Self { folder, port, environment, child: None, client };
         server.spawn();
@@ -56,15 +63,10 @@ impl Server {
     }
 
     /// The command that starts the server, its log going to the folder.
-    pub(crate) fn command(&self) -> Command {
+    fn command(&self) -> Command {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meeboter"));
-        command.arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        for name in ["PATH", "HOME", "TMPDIR", "LANG"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
+        let mut command = serve();
+        command.stdout(Stdio::null()).stderr(log);
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         command
     }
@@ -95,7 +97,7 @@ impl Server {
     }
 
     /// Asks the server to stop, and returns its status.
-    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         signal(i32::try_from(child.id()).unwrap(), Signal::TERM);
         child.wait().unwrap()
@@ -145,6 +147,18 @@ impl Server {
     /// A request with the first key.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.bare(method, path).header("x-api-key", self.key())
+    }
+
+    /// The request that creates a bot, under a key of the client's.
+    pub(crate) fn create(&self, bot: &Value, idempotency_key: &str) -> RequestBuilder {
+        self.request(Method::POST, "/api/bots").header("idempotency-key", idempotency_key).json(bot)
+    }
+
+    /// How many bots there are.
+    pub(crate) async fn bot_count(&self) -> u64 {
+        let (status, page) = self.get("/api/bots").await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        page["total"].as_u64().unwrap()
     }
 
     /// GET with the first key; the status and the body.
@@ -197,6 +211,52 @@ impl Server {
         self.wait_bot(id, limit, |bot| states.iter().any(|state| bot["state"] == *state)).await
     }
 
+    /// A bot's history.
+    pub(crate) async fn history(&self, id: i64) -> History {
+        let (status, page) = self.get(&format!("/api/bots/{id}/events?pageSize=100")).await;
+        assert_eq!((status, &page["hasNextPage"]), (StatusCode::OK, &Value::Bool(false)), "{page}");
+        History(page["data"].as_array().unwrap().clone())
+    }
+
+    /// Waits for a bot's recording, and plays it through its signed link.
+    pub(crate) async fn recording(&self, id: i64) -> Media {
+        self.wait_bot(id, JOIN_DEADLINE, |bot| bot["recordingState"] == "ready").await;
+        let (status, link) = self.get(&format!("/api/bots/{id}/recording")).await;
+        assert_eq!(status, StatusCode::OK, "{link}");
+        let file = self.client.get(link["recordingUrl"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(file.status(), StatusCode::OK);
+        let media = Media::of(&file.bytes().await.unwrap());
+        assert!(media.has_picture && media.has_sound && media.complaints.is_empty(), "{media:?}");
+        media
+    }
+
+    /// How many media segments of a bot are in the object store.
+    pub(crate) fn segments(&self, id: i64) -> usize {
+        let mut folders =
+            vec![self.folder.path().join(format!("objects/meeboter-recordings/recordings/{id}"))];
+        let mut count = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let is_segment = entry.path().extension().is_some_and(|ending| ending == "m4s");
+                if is_segment {
+                    count += 1;
+                } else if entry.path().is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        count
+    }
+
+    /// Waits until so many media segments of a bot are in the object store.
+    pub(crate) async fn wait_segments(&self, id: i64, limit: Duration, count: usize) {
+        let deadline = Instant::now() + limit;
+        while self.segments(id) < count {
+            assert!(Instant::now() < deadline, "{} segments of bot {id}", self.segments(id));
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Waits until the pool counts as many slots in a state.
     pub(crate) async fn wait_slots(&self, limit: Duration, state: &str, count: u64) {
         let deadline = Instant::now() + limit;
@@ -217,13 +277,7 @@ impl Server {
     /// The pids of the processes that work in this server's folder: bots and what they started.
     pub(crate) fn bot_pids(&self) -> Vec<i32> {
         let mark = format!("MEEBOTER_WORK_DIR={}/", self.folder.path().display());
-        let pids =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark.as_bytes()))
-        })
-        .collect()
+        pids().filter(|pid| environment(*pid).iter().any(|variable| variable.starts_with(&mark))).collect()
     }
 
     /// The pids of the bots' programs themselves.
@@ -239,6 +293,69 @@ impl Server {
         let file = fs::read_to_string(self.folder.path().join("postgres/data/postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
     }
+
+    /// The folder of the private PostgreSQL's cluster.
+    pub(crate) fn cluster(&self) -> PathBuf {
+        self.folder.path().join("postgres/data")
+    }
+
+    /// The private database, for another server.
+    pub(crate) fn database_url(&self) -> String {
+        let socket = self.folder.path().join("postgres/run");
+        assert!(socket.join(".s.PGSQL.5432").exists(), "no socket in {}", socket.display());
+        format!("postgres:///meeboter?host={}&user=meeboter", socket.display())
+    }
+
+    /// Everything of this server that still runs, but the server.
+    pub(crate) fn remains(&self) -> Vec<i32> {
+        let mut remains = self.bot_pids();
+        remains.extend(cluster_pids(&self.cluster()));
+        remains
+    }
+}
+
+/// A server that is expected not to start: its status and its words. It is given a folder and a port of its own, where
+/// `settings` say nothing else.
+pub(crate) async fn refused(settings: &[(&str, &str)]) -> (ExitStatus, String) {
+    let folder = tempfile::Builder::new().prefix("meeboter-test-").tempdir().unwrap();
+    let said = folder.path().join("said");
+    let mut command = serve();
+    command.env("MEEBOTER_DATA_DIR", folder.path()).env("MEEBOTER_SERVER__BIND", "127.0.0.1");
+    command.env("MEEBOTER_SERVER__PORT", "0").envs(settings.iter().copied());
+    let mut child = command.stdout(Stdio::null()).stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        let words = fs::read_to_string(&said).unwrap();
+        match child.try_wait().unwrap() {
+            Some(status) => return (status, words),
+            None if Instant::now() >= deadline => {
+                signal(i32::try_from(child.id()).unwrap(), Signal::TERM);
+                panic!("it did not end ({}):\n{words}", child.wait().unwrap());
+            }
+            None => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// The server's program, without this process's environment.
+fn serve() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meeboter"));
+    command.arg("serve").env_clear().stdin(Stdio::null());
+    let inherited = ["PATH", "HOME", "TMPDIR", "LANG"];
+    command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
+}
+
+/// All processes.
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// A process's environment, as `NAME=value`.
+pub(crate) fn environment(pid: i32) -> Vec<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variables = environment.split(|byte| *byte == 0).filter(|variable| !variable.is_empty());
+    variables.map(|variable| String::from_utf8_lossy(variable).into_owned()).collect()
 }
 
 impl Drop for Server {
@@ -261,6 +378,36 @@ impl Drop for Server {
 pub(crate) fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// An answer with what clients go by when they are refused.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// In seconds.
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) body: Value,
+    pub(crate) took: Duration,
+}
+
+impl Answer {
+    /// Sends a request and waits for what comes of it.
+    pub(crate) async fn to(request: RequestBuilder) -> Self {
+        let began = Instant::now();
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let retry_after = answer.headers().get("retry-after");
+        let retry_after = retry_after.map(|seconds| seconds.to_str().unwrap().parse().unwrap());
+        let body = answer.json().await.unwrap_or(Value::Null);
+        Self { status, retry_after, body, took: began.elapsed() }
+    }
+
+    /// Sees that it is a refusal of this kind that says when to come back.
+    pub(crate) fn check_later(&self, code: &str) {
+        assert_eq!(self.status, StatusCode::SERVICE_UNAVAILABLE, "{self:?}");
+        assert_eq!(self.body["error"]["code"], code, "{self:?}");
+        assert!(self.retry_after.is_some_and(|seconds| seconds >= 1), "{self:?}");
     }
 }
 

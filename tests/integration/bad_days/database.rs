@@ -1,0 +1,136 @@
+//! A database that hangs, or dies, in the middle of meetings.
+
+use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
+use crate::support::frozen::Frozen;
+use crate::support::server::{Answer, Server, signal};
+use reqwest::{Method, StatusCode};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the database hangs.
+const HANG: Duration = Duration::from_secs(20);
+/// How long the server may take to answer when the database does again.
+const BACK: Duration = Duration::from_secs(5);
+/// How long a decision is waited for, by default, and what else an answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5 + 2);
+/// Between two requests of one client.
+const PACE: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
+    let server = server("2").await;
+    let long = server.send_bot("long", &meeting(32_000)).await;
+    // Its meeting ends while nobody can write that down.
+    let mut request = server.bot_request("short", &meeting(10_000));
+    request["recordingEnabled"] = false.into();
+    let (_, short) = server.post("/api/bots", &request).await;
+    let short = short["id"].as_i64().unwrap();
+    server.wait_state(long, MINUTE, &["RECORDING"]).await;
+    server.wait_state(short, MINUTE, &["IN_CALL"]).await;
+
+    let over = Cell::new(false);
+    let (uploaded, (creates, reads)) = tokio::join!(
+        async {
+            let frozen = Frozen::cluster(&server.cluster(), server.postgres_pid().unwrap());
+            let (began, before) = (tokio::time::Instant::now(), server.segments(long));
+            let alive = Answer::to(server.bare(Method::GET, "/healthz")).await;
+            assert!(alive.status == StatusCode::OK && alive.took < SECOND, "{alive:?}");
+            Answer::to(server.bare(Method::GET, "/readyz")).await.check_later("unavailable");
+            tokio::time::sleep_until(began + HANG).await;
+            let uploaded = server.segments(long) - before;
+            drop(frozen);
+            server.wait_bot(long, BACK, |_| true).await;
+            // The load goes on until a report that waited has come through.
+            server.wait_state(short, MINUTE, &["DONE"]).await;
+            over.set(true);
+            uploaded
+        },
+        async { tokio::join!(keep_creating(&server, &over), keep_reading(&server, &over)) }
+    );
+    assert!(uploaded >= 6, "{uploaded} segments of two seconds in {HANG:?}");
+    assert!(creates.values().any(Option::is_none), "nothing was refused: {creates:?}");
+    assert!(reads > 0, "no read was refused");
+
+    // Every request that was acknowledged is there, and each that was not makes no second bot when it is repeated.
+    for (key, acknowledged) in &creates {
+        let again = Answer::to(server.create(&waiting_request(&server), key)).await;
+        assert!(again.status.is_success(), "{again:?}");
+        let id = again.body["id"].as_i64();
+        assert!(acknowledged.is_none_or(|known| Some(known) == id), "{key}: {acknowledged:?}, not {id:?}");
+        let (_, bot) = server.post(&format!("/api/bots/{}/cancel", id.unwrap()), &Value::Null).await;
+        assert_eq!(bot["id"].as_i64(), id);
+    }
+    assert_eq!(server.bot_count().await, 2 + u64::try_from(creates.len()).unwrap());
+
+    let bot = server.bot(short).await;
+    assert_eq!(bot["endReason"], "meeting_ended", "{bot}");
+    let in_call = server.history(short).await;
+    let in_call = (in_call.entered("LEAVING") - in_call.entered("IN_CALL")).as_seconds_f64();
+    assert!((in_call - 10.0).abs() < 3.0, "{in_call} s: the bot's own times are kept");
+    check_whole_meeting(&server, long, 32_000).await;
+    check_tidy(&server, 2).await;
+}
+
+#[tokio::test]
+async fn a_killed_database_is_started_again_and_all_goes_on() {
+    let server = server("1").await;
+    let id = server.send_bot("lasting", &meeting(15_000)).await;
+    let next = server.send_bot("next", &meeting(2_000)).await;
+    server.wait_state(id, MINUTE, &["RECORDING"]).await;
+    let postmaster = server.postgres_pid().unwrap();
+
+    signal(postmaster, Signal::KILL);
+    check_whole_meeting(&server, id, 15_000).await;
+    check_whole_meeting(&server, next, 2_000).await;
+    assert!(server.postgres_pid().is_some_and(|pid| pid != postmaster), "it is a new one");
+    check_tidy(&server, 1).await;
+}
+
+/// Creates bots under keys until it is over: what became of each, `None` where that was not said.
+async fn keep_creating(server: &Server, over: &Cell<bool>) -> BTreeMap<String, Option<i64>> {
+    let mut creates = BTreeMap::new();
+    let request = waiting_request(server);
+    while !over.get() {
+        let key = format!("create {}", creates.len());
+        let answer = Answer::to(server.create(&request, &key)).await;
+        assert!(answer.took < ANSWER_LIMIT, "{answer:?}");
+        creates.insert(key, acknowledged(&answer));
+        tokio::time::sleep(PACE).await;
+    }
+    creates
+}
+
+/// Reads until it is over: how often that was refused.
+async fn keep_reading(server: &Server, over: &Cell<bool>) -> u32 {
+    let mut refused = 0;
+    while !over.get() {
+        let answer = Answer::to(server.request(Method::GET, "/api/bots")).await;
+        assert!(answer.took < ANSWER_LIMIT, "{answer:?}");
+        if answer.status != StatusCode::OK {
+            answer.check_later("unavailable");
+            refused += 1;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    refused
+}
+
+/// The bot that was created; else sees that the refusal says to come back.
+fn acknowledged(answer: &Answer) -> Option<i64> {
+    if answer.status == StatusCode::CREATED {
+        return answer.body["id"].as_i64();
+    }
+    let code = if answer.body["error"]["code"] == "unavailable" { "unavailable" } else { "outcome_unknown" };
+    answer.check_later(code);
+    None
+}
+
+/// A bot that would wait in the line for as long as it may, and then be kept waiting by its host.
+fn waiting_request(server: &Server) -> Value {
+    let mut request = server.bot_request("waiting", "host=silent");
+    request["queueTimeoutMs"] = u64::try_from((600 * SECOND).as_millis()).unwrap().into();
+    request
+}

@@ -1,0 +1,139 @@
+//! Servers that die, or stop, at the worst moments.
+
+use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
+use crate::support::server::{Answer, Server};
+use reqwest::StatusCode;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long a server is away.
+const AWAY: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_killed_server_finds_its_bots_again_and_nothing_is_missing() {
+    let mut server = server("2").await;
+    let lengths = [16_000, 24_000];
+    let running = [
+        server.send_bot("first", &meeting(lengths[0])).await,
+        server.send_bot("second", &meeting(lengths[1])).await,
+    ];
+    let waiting =
+        [server.bot_request("third", &meeting(2_000)), server.bot_request("fourth", &meeting(2_000))];
+    let mut queued = Vec::new();
+    for (index, request) in waiting.iter().enumerate() {
+        let answer = Answer::to(server.create(request, &format!("key {index}"))).await;
+        assert_eq!(
+            (answer.status, &answer.body["queuePosition"]),
+            (StatusCode::CREATED, &(index + 1).into())
+        );
+        queued.push(answer.body["id"].as_i64().unwrap());
+    }
+    for id in running {
+        server.wait_state(id, MINUTE, &["RECORDING"]).await;
+        server.wait_segments(id, MINUTE, 1).await;
+    }
+    let before = programs(&server);
+
+    server.kill();
+    tokio::time::sleep(AWAY).await;
+    server.spawn();
+    server.wait_ready().await;
+    assert_eq!(programs(&server), before, "the same processes go on");
+    for id in running {
+        assert_eq!(server.bot(id).await["state"], "RECORDING");
+    }
+    for (index, request) in waiting.iter().enumerate() {
+        assert_eq!(server.bot(queued[index]).await["state"], "QUEUED");
+        let again = Answer::to(server.create(request, &format!("key {index}"))).await;
+        assert_eq!(
+            (again.status, again.body["id"].as_i64()),
+            (StatusCode::OK, Some(queued[index])),
+            "{again:?}"
+        );
+    }
+    assert_eq!(server.bot_count().await, 4);
+
+    for (id, length_ms) in running.into_iter().zip(lengths) {
+        check_whole_meeting(&server, id, length_ms).await;
+    }
+    for id in &queued {
+        check_whole_meeting(&server, *id, 2_000).await;
+    }
+    let (third, fourth) = (server.history(queued[0]).await, server.history(queued[1]).await);
+    assert!(third.entered("DEPLOYING") < fourth.entered("DEPLOYING"), "in the order that they came");
+    assert_eq!(server.bot_count().await, 4);
+    check_tidy(&server, 2).await;
+}
+
+#[tokio::test]
+async fn a_server_told_to_stop_stops_and_its_bots_go_on() {
+    let mut server = server("1").await;
+    let id = server.send_bot("lasting", &meeting(14_000)).await;
+    server.wait_state(id, MINUTE, &["RECORDING"]).await;
+    let before = programs(&server);
+
+    let asked = Instant::now();
+    let status = server.terminate();
+    assert!(status.success() && asked.elapsed() < 8 * SECOND, "{status} after {:?}", asked.elapsed());
+    assert_eq!(server.postgres_pid(), None, "the private PostgreSQL is stopped");
+    assert_eq!(programs(&server), before, "bots go on without the server");
+
+    server.spawn();
+    server.wait_ready().await;
+    assert_eq!(programs(&server), before, "the same process goes on");
+    check_whole_meeting(&server, id, 14_000).await;
+    check_tidy(&server, 1).await;
+    server.terminate();
+    assert_eq!(server.remains(), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_server_killed_while_it_deploys_starts_every_bot_once() {
+    let mut server = server("4").await;
+    let mut bots = Vec::new();
+    // From "just committed" to "the process has begun to claim".
+    for after_ms in [0, 20, 60, 150] {
+        let mut request = server.bot_request("new", &meeting(4_000));
+        request["recordingEnabled"] = false.into();
+        let (status, bot) = server.post("/api/bots", &request).await;
+        assert_eq!(status, StatusCode::CREATED, "{bot}");
+        bots.push(bot["id"].as_i64().unwrap());
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        server.kill();
+        server.spawn();
+        server.wait_ready().await;
+        assert!(server.bot_program_pids().len() <= bots.len(), "{:?}", server.bot_program_pids());
+    }
+    let mut slots = BTreeSet::new();
+    for id in bots {
+        let bot = server.wait_state(id, MINUTE, &["DONE", "FATAL"]).await;
+        assert_eq!(bot["endReason"], "meeting_ended", "{bot}");
+        let life = ["DEPLOYING", "JOINING_CALL", "IN_WAITING_ROOM", "IN_CALL", "LEAVING", "DONE"];
+        assert_eq!(server.history(id).await.states(), life);
+        slots.insert(bot["slotName"].to_string());
+    }
+    assert_eq!(slots.len(), 4, "each in a slot of its own: {slots:?}");
+    check_tidy(&server, 4).await;
+}
+
+#[tokio::test]
+async fn a_server_killed_at_the_end_of_a_meeting_loses_nothing_of_it() {
+    let mut server = server("1").await;
+    // The bot is leaving, or has left and its recording is not made yet.
+    for last_words in [&["LEAVING", "DONE"][..], &["DONE"]] {
+        let id = server.send_bot("leaving", &meeting(3_000)).await;
+        server.wait_state(id, MINUTE, last_words).await;
+        server.kill();
+        server.spawn();
+        server.wait_ready().await;
+        check_whole_meeting(&server, id, 3_000).await;
+        check_tidy(&server, 1).await;
+    }
+}
+
+fn programs(server: &Server) -> Vec<i32> {
+    let mut pids = server.bot_program_pids();
+    pids.sort_unstable();
+    assert!(!pids.is_empty());
+    pids
+}

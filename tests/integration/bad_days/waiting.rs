@@ -1,0 +1,46 @@
+//! Pools and lines that are full.
+
+use super::{MINUTE, SECOND, check_tidy};
+use crate::support::server::{Answer, Server};
+use chrono::{DateTime, Utc};
+use reqwest::Method;
+use serde_json::Value;
+
+#[tokio::test]
+async fn who_finds_no_slot_waits_as_long_as_it_wants_and_no_longer() {
+    let settings = [("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"), ("MEEBOTER_QUEUE__MAX", "1")];
+    let server = Server::start(&settings).await;
+    let first = server.send_bot("first", "host=silent").await;
+    let mut request = server.bot_request("impatient", "host=silent");
+
+    request["queueTimeoutMs"] = 1_500.into();
+    let (_, impatient) = server.post("/api/bots", &request).await;
+    let bot = server.wait_state(impatient["id"].as_i64().unwrap(), 10 * SECOND, &["FATAL"]).await;
+    let waited_ms = (time(&bot["endedAt"]) - time(&bot["createdAt"])).num_milliseconds();
+    assert_eq!((bot["endReason"].as_str(), &bot["slotName"]), (Some("queue_timeout"), &Value::Null), "{bot}");
+    assert!((1_500..=2_500).contains(&waited_ms), "waited for {waited_ms} ms");
+
+    request["queueTimeoutMs"] = 0.into();
+    Answer::to(server.request(Method::POST, "/api/bots").json(&request)).await.check_later("pool_full");
+    assert_eq!(server.bot_count().await, 2, "nothing is stored");
+
+    request["queueTimeoutMs"] = 60_000.into();
+    let (_, patient) = server.post("/api/bots", &request).await;
+    let patient = patient["id"].as_i64().unwrap();
+    Answer::to(server.request(Method::POST, "/api/bots").json(&request)).await.check_later("queue_full");
+    assert_eq!(server.bot_count().await, 3, "nothing is stored");
+
+    // Out of the line by request; out of the waiting room too.
+    server.post(&format!("/api/bots/{patient}/cancel"), &Value::Null).await;
+    let bot = server.wait_state(patient, 5 * SECOND, &["DONE"]).await;
+    assert_eq!(bot["endReason"], "cancelled", "{bot}");
+    server.wait_state(first, MINUTE, &["IN_WAITING_ROOM"]).await;
+    server.post(&format!("/api/bots/{first}/remove-from-call"), &Value::Null).await;
+    let bot = server.wait_state(first, MINUTE, &["DONE", "FATAL"]).await;
+    assert_eq!(bot["endReason"], "left_by_request", "{bot}");
+    check_tidy(&server, 1).await;
+}
+
+fn time(value: &Value) -> DateTime<Utc> {
+    value.as_str().unwrap().parse().unwrap()
+}
