@@ -13,8 +13,9 @@ use meeboter_actors::ids::{BotId, Generation, SlotId};
 use meeboter_actors::recording::actor::LateSegment;
 use meeboter_actors::recording::plan::LATE_SEGMENTS;
 use meeboter_actors::slot::actor::Refused;
+use meeboter_actors::slot::event::SlotEvent;
 use meeboter_actors::slot::handle::{Pulse, SlotHandle};
-use meeboter_actors::slot::machine::{Rejection, SlotEvent};
+use meeboter_actors::slot::machine::Rejection;
 use meeboter_actors::slot::{BusyStep, Slot, SlotState};
 use meeboter_actors::supervision::tell;
 use meeboter_bot::{

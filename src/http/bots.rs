@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use meeboter_actors::bot::{BotSpec, EndReason};
 use meeboter_actors::ids::{BotId, UserId};
-use meeboter_actors::pool::actor::{CreateBot, CreateError, Created, LeaveBot};
+use meeboter_actors::pool::message::{CreateBot, CreateError, Created, LeaveBot};
 use meeboter_actors::queue::actor::WithdrawError;
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};

@@ -39,7 +39,7 @@ pub struct PoolStats {
 
 /// Slots in numbers.
 pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
-    let snapshot = observe(&state.tree.pool, pool::actor::Observe).await?;
+    let snapshot = observe(&state.tree.pool, pool::message::Observe).await?;
     let mut stats = PoolStats::default();
     for (key, platform) in &state.settings.pool.platforms {
         let counts = SlotCounts { max_size: platform.max_size, ..SlotCounts::default() };

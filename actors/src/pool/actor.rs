@@ -3,19 +3,18 @@
 //! passes on, and hears of outcomes as messages.
 
 use super::PoolSettings;
-use super::policy::{Candidate, Placement, place};
-use crate::bot::{Bot, BotSpec, BotState, EndReason};
-use crate::ids::{BotId, Platform, SlotName, UserId};
-use crate::journal::{CommitError, IdempotencyKey};
-use crate::ports::SlotIds;
-use crate::queue::PRIORITY_STANDARD;
-use crate::queue::actor::{
-    Enqueue, EnqueueError, OfferNext, QueueActor, QueuePlace, Withdraw, WithdrawError, forward,
+use super::message::{
+    Connect, CreateBot, LeaveBot, Observe, OfferEnded, Owner, PoolSnapshot, QueueMoved, SlotDied,
+    SlotPublished,
 };
-use crate::recording::actor::{BotEnded, RecordingActor};
-use crate::slot::actor::{Discard, Refused, SlotActor, SlotLinks};
+use super::policy::{Candidate, Placement, place};
+use crate::bot::Bot;
+use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::ports::SlotIds;
+use crate::queue::actor::{OfferNext, Withdraw, WithdrawError, forward};
+use crate::recording::actor::BotEnded;
+use crate::slot::actor::{Discard, SlotActor, SlotLinks};
 use crate::slot::handle::SlotHandle;
-use crate::slot::machine::{BotSource, SlotEvent};
 use crate::slot::{Slot, SlotState, SlotStatus};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
@@ -24,151 +23,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
-/// Slots tried for one new bot before it goes to the queue.
-const OFFERS_MAX: u32 = 3;
-/// Bot ids in hand below which the next block is fetched.
-const BOT_IDS_LOW: i64 = 64;
 /// Rebuilds of one slot within [`REBUILD_WINDOW`] before the next one waits that long.
 const REBUILDS_MAX: usize = 5;
 const REBUILD_WINDOW: Duration = Duration::from_secs(60);
-
-/// Asks for a new bot.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct CreateBot {
-    /// What is wanted.
-    pub spec: BotSpec,
-    /// Whose it will be.
-    pub user_id: UserId,
-    /// The client's key and the request's fingerprint, where it sent one.
-    pub idempotency: Option<(String, [u8; 32])>,
-    /// Where the outcome goes, once it is durable.
-    pub reply: CreateReply,
-}
-
-/// Where the outcome of a creation goes.
-pub type CreateReply = oneshot::Sender<Result<Created, CreateError>>;
-
-/// A bot that was created.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Created {
-    /// As it is stored.
-    pub bot: Bot,
-    /// Its place in the queue, where it has to wait.
-    pub queued: Option<QueuePlace>,
-}
-
-/// Why no bot was created.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CreateError {
-    /// The platform is not served.
-    #[error("platform {0} is not served")]
-    PlatformNotServed(Platform),
-    /// No slot is free and the request does not want to wait.
-    #[error("no slot is free")]
-    PoolFull,
-    /// No slot is free and the queue has reached its bound.
-    #[error("no slot is free and {0} bots are waiting already")]
-    QueueFull(u32),
-    /// A request with the same key is under way.
-    #[error("a request with this idempotency key is under way")]
-    KeyInFlight,
-    /// The key was used before, or another constraint refused the bot.
-    #[error("the request conflicts with what is stored: {0}")]
-    Conflict(String),
-    /// The outcome is not known, or nothing can be created now.
-    #[error("nothing can be created now")]
-    Unavailable,
-}
-
-/// Asks a bot to leave, or takes it out of the queue.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct LeaveBot {
-    /// Which.
-    pub bot_id: BotId,
-    /// Why.
-    pub reason: EndReason,
-    /// Where the bot as it then is goes.
-    pub reply: oneshot::Sender<Result<Bot, WithdrawError>>,
-}
-
-/// A slot was built, or committed a change.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct SlotPublished {
-    /// As committed.
-    pub slot: Slot,
-    /// Bots that ended with this change.
-    pub ended: Vec<Bot>,
-}
-
-/// A slot's actor died.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct SlotDied {
-    /// Which slot.
-    pub name: SlotName,
-}
-
-/// The queue's offer to a slot is over.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct OfferEnded {
-    /// Whose line.
-    pub platform: Platform,
-    /// The slot.
-    pub slot: SlotName,
-    /// Whether the slot has the bot now.
-    pub taken: bool,
-}
-
-/// Somebody joined or left a line.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct QueueMoved {
-    /// Whose line.
-    pub platform: Platform,
-    /// Who left, and as what it ended if it ended there; `None`: somebody may be offered.
-    pub left: Option<(BotId, Option<Box<Bot>>)>,
-}
-
-/// Tells the supervisor who its partners are.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Connect {
-    /// The queue.
-    pub queue: Addr<QueueActor>,
-    /// The recordings.
-    pub recordings: Addr<RecordingActor>,
-}
-
-/// The pool as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PoolSnapshot {
-    /// Slots by platform and state.
-    pub slots: BTreeMap<(Platform, SlotStatus), u32>,
-    /// Live bots by their mailbox.
-    pub owners: BTreeMap<BotId, Owner>,
-    /// Slots' actors rebuilt so far.
-    pub rebuilds: u64,
-}
-
-/// Asks for a [`PoolSnapshot`].
-#[derive(Message)]
-#[rtype(result = "PoolSnapshot")]
-pub struct Observe;
-
-/// The mailbox that a live bot is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// The queue, in this platform's line.
-    Queue(Platform),
-    /// A slot.
-    Slot(SlotName),
-}
 
 struct Member {
     handle: Arc<SlotHandle>,
@@ -186,18 +44,18 @@ struct Member {
 
 /// See the module.
 pub struct PoolSupervisor {
-    settings: PoolSettings,
+    pub(super) settings: PoolSettings,
     slot_ids: Arc<dyn SlotIds>,
-    links: Option<SlotLinks>,
+    pub(super) links: Option<SlotLinks>,
     make_links: Option<Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>>,
     stored: Vec<Slot>,
-    partners: Option<Connect>,
+    pub(super) partners: Option<Connect>,
     members: BTreeMap<SlotName, Member>,
-    owners: BTreeMap<BotId, Owner>,
+    pub(super) owners: BTreeMap<BotId, Owner>,
     offers: BTreeMap<Platform, usize>,
-    keys_in_flight: BTreeSet<(UserId, String)>,
-    bot_ids: Range<i64>,
-    fetching_ids: bool,
+    pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
+    pub(super) bot_ids: Range<i64>,
+    pub(super) fetching_ids: bool,
     rebuilds: u64,
     _guard: DeathGuard,
 }
@@ -230,172 +88,10 @@ impl PoolSupervisor {
         }
     }
 
-    // --- new bots ----------------------------------------------------------------------------------------------
-
-    fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
-        let CreateBot { spec, user_id, idempotency, reply } = message;
-        let refused = if !self.settings.platforms.contains_key(&spec.platform) {
-            Some(CreateError::PlatformNotServed(spec.platform.clone()))
-        } else if idempotency
-            .as_ref()
-            .is_some_and(|(key, _)| self.keys_in_flight.contains(&(user_id, key.clone())))
-        {
-            Some(CreateError::KeyInFlight)
-        } else {
-            None
-        };
-        if let Some(refused) = refused {
-            let _ = reply.send(Err(refused));
-            return;
-        }
-        let Some(id) = self.next_bot_id(ctx) else {
-            let _ = reply.send(Err(CreateError::Unavailable));
-            return;
-        };
-        let idempotency =
-            idempotency.map(|(key, fingerprint)| IdempotencyKey { user_id, key, fingerprint, bot_id: id });
-        if let Some(key) = &idempotency {
-            self.keys_in_flight.insert((user_id, key.key.clone()));
-        }
-        let bot = self.new_bot(id, user_id, spec);
-        self.give(Given { bot, idempotency, reply, offers: 0 }, ctx);
-    }
-
-    fn new_bot(&self, id: BotId, user_id: UserId, spec: BotSpec) -> Bot {
-        Bot {
-            id,
-            user_id,
-            spec,
-            state: BotState::Queued,
-            end: None,
-            seat: None,
-            nonce: None,
-            report_seq: 0,
-            leave: None,
-            created_at: self.now(),
-            deployed_at: None,
-            joined_at: None,
-            ended_at: None,
-            version: 1,
-        }
-    }
-
-    /// Gives a new bot to a slot if one is free and nobody waits, else to the queue.
-    fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
-        let platform = given.bot.spec.platform.clone();
-        let somebody_waits = self.waiting(&platform) > 0;
-        let place = if somebody_waits || given.offers >= OFFERS_MAX { None } else { self.reserve(&platform) };
-        match place {
-            Some(handle) => self.offer(given, handle, ctx),
-            None if given.bot.spec.queue_timeout_ms == 0 => self.refuse(given, CreateError::PoolFull),
-            None => self.enqueue(given, ctx),
-        }
-    }
-
-    fn offer(&mut self, mut given: Given, handle: Arc<SlotHandle>, ctx: &mut Context<Self>) {
-        given.offers += 1;
-        let source = BotSource::Request { idempotency: given.idempotency.clone() };
-        let answer = handle.send(SlotEvent::Assigned { bot: Box::new(given.bot.clone()), source });
-        let Some(journal) = self.links.as_ref().map(|links| links.journal.clone()) else { return };
-        let id = given.bot.id;
-        let outcome = async move {
-            match answer.await {
-                Ok(Ok(slot)) => {
-                    slot.bot().cloned().map_or(Offered::Declined, |bot| Offered::Taken(Box::new(bot)))
-                }
-                Ok(Err(Refused::Rejected(_) | Refused::Busy)) => Offered::Declined,
-                Ok(Err(Refused::Commit(error))) => Offered::Failed(error),
-                // The slot's actor died over it: the row says what became of the offer.
-                Err(_) => match journal.read_bot(id).await {
-                    Ok(Some(bot)) => Offered::Taken(Box::new(bot)),
-                    Ok(None) => Offered::Declined,
-                    Err(error) => Offered::Failed(error),
-                },
-            }
-        };
-        ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
-            let platform = given.bot.spec.platform.clone();
-            act.unreserve(handle.name());
-            match offered {
-                Offered::Taken(bot) => act.created(given, Created { bot: *bot, queued: None }),
-                Offered::Declined => act.give(given, ctx),
-                Offered::Failed(CommitError::Conflict(why)) => act.refuse(given, CreateError::Conflict(why)),
-                Offered::Failed(CommitError::Deposed) => act.refuse(given, CreateError::Unavailable),
-            }
-            act.pump(&platform);
-        }));
-    }
-
-    fn enqueue(&mut self, given: Given, ctx: &mut Context<Self>) {
-        let Some(partners) = &self.partners else { return };
-        let (reply, answer) = oneshot::channel();
-        let platform = given.bot.spec.platform.clone();
-        self.owners.insert(given.bot.id, Owner::Queue(platform));
-        tell(
-            &partners.queue,
-            Enqueue {
-                bot: Box::new(given.bot.clone()),
-                idempotency: given.idempotency.clone(),
-                priority: PRIORITY_STANDARD,
-                reply,
-            },
-        );
-        ctx.spawn(answer.into_actor(self).map(move |outcome, act, _| {
-            let refused = match outcome {
-                Ok(Ok(place)) => {
-                    let mut bot = given.bot.clone();
-                    bot.state = BotState::Queued;
-                    return act.created(given, Created { bot, queued: Some(place) });
-                }
-                Ok(Err(EnqueueError::Full(bound))) => CreateError::QueueFull(bound),
-                Ok(Err(EnqueueError::Commit(CommitError::Conflict(why)))) => CreateError::Conflict(why),
-                Ok(Err(EnqueueError::Commit(CommitError::Deposed))) | Err(_) => CreateError::Unavailable,
-            };
-            act.owners.remove(&given.bot.id);
-            act.refuse(given, refused);
-        }));
-    }
-
-    fn created(&mut self, given: Given, created: Created) {
-        self.release_key(&given);
-        let _ = given.reply.send(Ok(created));
-    }
-
-    fn refuse(&mut self, given: Given, error: CreateError) {
-        self.release_key(&given);
-        let _ = given.reply.send(Err(error));
-    }
-
-    fn release_key(&mut self, given: &Given) {
-        if let Some(key) = &given.idempotency {
-            self.keys_in_flight.remove(&(key.user_id, key.key.clone()));
-        }
-    }
-
-    fn next_bot_id(&mut self, ctx: &mut Context<Self>) -> Option<BotId> {
-        if self.bot_ids.end - self.bot_ids.start < BOT_IDS_LOW {
-            self.fetch_bot_ids(ctx);
-        }
-        self.bot_ids.next().map(BotId)
-    }
-
-    fn fetch_bot_ids(&mut self, ctx: &mut Context<Self>) {
-        let Some(links) = self.links.as_ref().filter(|_| !self.fetching_ids) else { return };
-        self.fetching_ids = true;
-        let block = links.journal.reserve_bot_ids();
-        ctx.spawn(block.into_actor(self).map(|block, act, _| {
-            act.fetching_ids = false;
-            // What is left of the old block becomes a gap, which is fine.
-            if let Ok(block) = block {
-                act.bot_ids = block;
-            }
-        }));
-    }
-
     // --- slots -------------------------------------------------------------------------------------------------
 
     /// Reserves a slot for one bot of the platform, growing the pool where that is allowed.
-    fn reserve(&mut self, platform: &Platform) -> Option<Arc<SlotHandle>> {
+    pub(super) fn reserve(&mut self, platform: &Platform) -> Option<Arc<SlotHandle>> {
         let candidates = self.members.iter().map(|(name, member)| Candidate {
             name,
             platform: &member.platform,
@@ -420,7 +116,7 @@ impl PoolSupervisor {
         Some(Arc::clone(&member.handle))
     }
 
-    fn unreserve(&mut self, name: &SlotName) {
+    pub(super) fn unreserve(&mut self, name: &SlotName) {
         let Some(member) = self.members.get_mut(name) else { return };
         member.reserved = false;
         if !member.stored {
@@ -528,12 +224,12 @@ impl PoolSupervisor {
 
     // --- the queue ---------------------------------------------------------------------------------------------
 
-    fn waiting(&self, platform: &Platform) -> usize {
+    pub(super) fn waiting(&self, platform: &Platform) -> usize {
         self.owners.values().filter(|owner| matches!(owner, Owner::Queue(line) if line == platform)).count()
     }
 
     /// Offers free room to those who wait, as long as there are both.
-    fn pump(&mut self, platform: &Platform) {
+    pub(super) fn pump(&mut self, platform: &Platform) {
         let Some(queue) = self.partners.as_ref().map(|partners| partners.queue.clone()) else { return };
         let waiting = self.waiting(platform);
         while self.offers.get(platform).copied().unwrap_or(0) < waiting {
@@ -579,23 +275,9 @@ impl PoolSupervisor {
         }
     }
 
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.links.as_ref().map_or(DateTime::UNIX_EPOCH, |links| links.clock.now())
     }
-}
-
-/// A new bot on its way to an owner.
-struct Given {
-    bot: Bot,
-    idempotency: Option<IdempotencyKey>,
-    reply: CreateReply,
-    offers: u32,
-}
-
-enum Offered {
-    Taken(Box<Bot>),
-    Declined,
-    Failed(CommitError),
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {

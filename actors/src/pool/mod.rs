@@ -1,6 +1,8 @@
 //! The pool: which slots there are, and which of them gets a bot. The choice is in [`policy`].
 
 pub mod actor;
+mod creation;
+pub mod message;
 pub mod policy;
 
 use crate::ids::Platform;

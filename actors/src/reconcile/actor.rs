@@ -4,8 +4,8 @@
 use super::plan::compare;
 use crate::ids::Operation;
 use crate::ports::{Clock, Driver, ListedContainer, StopRequest};
+use crate::slot::event::SlotEvent;
 use crate::slot::handle::Directory;
-use crate::slot::machine::SlotEvent;
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeSet;

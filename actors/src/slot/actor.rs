@@ -2,15 +2,17 @@
 //! holds further events meanwhile; results of effects come back as events.
 
 use super::effects::{Effect, effects_of};
+use super::event::SlotEvent;
 use super::handle::{Directory, SlotHandle};
-use super::machine::{Notice, Rejection, SlotEvent, transition};
+use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::image_pull::actor::{EnsureImage, ImagePullActor};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
-use crate::pool::actor::{PoolSupervisor, SlotPublished};
+use crate::pool::actor::PoolSupervisor;
+use crate::pool::message::SlotPublished;
 use crate::ports::{Clock, Driver, DriverError, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;

@@ -2,7 +2,7 @@
 //! mailbox. A handle outlives the actors of its slot, so a heartbeat that arrives while one is being rebuilt counts.
 
 use super::actor::{Happened, Refused, SlotActor};
-use super::machine::SlotEvent;
+use super::event::SlotEvent;
 use super::{BusyStep, Slot, SlotState};
 use crate::ids::{BotId, Generation, SlotId, SlotName};
 use crate::supervision::tell;

@@ -1,7 +1,8 @@
 //! Writes the whole state × event table to `docs/slot-machine.md`, and fails where the committed page differs, so
 //! that the page cannot drift from the machine.
 
-use super::machine::{BotSource, Rejection, SlotEvent, transition};
+use super::event::{BotSource, SlotEvent};
+use super::machine::{Rejection, transition};
 use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason};

@@ -4,7 +4,7 @@
 use super::world::{Happening, Shared, World};
 use crate::bot::{BotSpec, EndReason};
 use crate::ids::{BotId, Platform, UserId};
-use crate::pool::actor::{CreateBot, CreateError, LeaveBot};
+use crate::pool::message::{CreateBot, CreateError, LeaveBot};
 use crate::supervision::tell;
 use crate::tree::Tree;
 use tokio::sync::oneshot;

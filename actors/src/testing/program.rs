@@ -6,8 +6,9 @@ use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::slot::actor::Refused;
+use crate::slot::event::SlotEvent;
 use crate::slot::handle::{Directory, Pulse};
-use crate::slot::machine::{Rejection, SlotEvent};
+use crate::slot::machine::Rejection;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 

@@ -1,0 +1,198 @@
+//! How a new bot finds its owner: a slot if one is free and nobody waits, else the queue. The receiver's commit creates
+//! it; an offer whose receiver died is looked up before the next one is made.
+
+use super::actor::PoolSupervisor;
+use super::message::{CreateBot, CreateError, CreateReply, Created, Owner};
+use crate::bot::{Bot, BotSpec, BotState};
+use crate::ids::{BotId, UserId};
+use crate::journal::{CommitError, IdempotencyKey};
+use crate::queue::PRIORITY_STANDARD;
+use crate::queue::actor::{Enqueue, EnqueueError};
+use crate::slot::actor::Refused;
+use crate::slot::event::{BotSource, SlotEvent};
+use crate::slot::handle::SlotHandle;
+use crate::supervision::tell;
+use actix::prelude::*;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Slots tried for one new bot before it goes to the queue.
+const OFFERS_MAX: u32 = 3;
+/// Bot ids in hand below which the next block is fetched.
+const BOT_IDS_LOW: i64 = 64;
+
+/// A new bot on its way to an owner.
+struct Given {
+    bot: Bot,
+    idempotency: Option<IdempotencyKey>,
+    reply: CreateReply,
+    offers: u32,
+}
+
+enum Offered {
+    Taken(Box<Bot>),
+    Declined,
+    Failed(CommitError),
+}
+
+impl PoolSupervisor {
+    pub(super) fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
+        let CreateBot { spec, user_id, idempotency, reply } = message;
+        let refused = if !self.settings.platforms.contains_key(&spec.platform) {
+            Some(CreateError::PlatformNotServed(spec.platform.clone()))
+        } else if idempotency
+            .as_ref()
+            .is_some_and(|(key, _)| self.keys_in_flight.contains(&(user_id, key.clone())))
+        {
+            Some(CreateError::KeyInFlight)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            let _ = reply.send(Err(refused));
+            return;
+        }
+        let Some(id) = self.next_bot_id(ctx) else {
+            let _ = reply.send(Err(CreateError::Unavailable));
+            return;
+        };
+        let idempotency =
+            idempotency.map(|(key, fingerprint)| IdempotencyKey { user_id, key, fingerprint, bot_id: id });
+        if let Some(key) = &idempotency {
+            self.keys_in_flight.insert((user_id, key.key.clone()));
+        }
+        let bot = self.new_bot(id, user_id, spec);
+        self.give(Given { bot, idempotency, reply, offers: 0 }, ctx);
+    }
+
+    fn new_bot(&self, id: BotId, user_id: UserId, spec: BotSpec) -> Bot {
+        Bot {
+            id,
+            user_id,
+            spec,
+            state: BotState::Queued,
+            end: None,
+            seat: None,
+            nonce: None,
+            report_seq: 0,
+            leave: None,
+            created_at: self.now(),
+            deployed_at: None,
+            joined_at: None,
+            ended_at: None,
+            version: 1,
+        }
+    }
+
+    /// Gives a new bot to a slot if one is free and nobody waits, else to the queue.
+    fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
+        let platform = given.bot.spec.platform.clone();
+        let somebody_waits = self.waiting(&platform) > 0;
+        let place = if somebody_waits || given.offers >= OFFERS_MAX { None } else { self.reserve(&platform) };
+        match place {
+            Some(handle) => self.offer(given, handle, ctx),
+            None if given.bot.spec.queue_timeout_ms == 0 => self.refuse(given, CreateError::PoolFull),
+            None => self.enqueue(given, ctx),
+        }
+    }
+
+    fn offer(&mut self, mut given: Given, handle: Arc<SlotHandle>, ctx: &mut Context<Self>) {
+        given.offers += 1;
+        let source = BotSource::Request { idempotency: given.idempotency.clone() };
+        let answer = handle.send(SlotEvent::Assigned { bot: Box::new(given.bot.clone()), source });
+        let Some(journal) = self.links.as_ref().map(|links| links.journal.clone()) else { return };
+        let id = given.bot.id;
+        let outcome = async move {
+            match answer.await {
+                Ok(Ok(slot)) => {
+                    slot.bot().cloned().map_or(Offered::Declined, |bot| Offered::Taken(Box::new(bot)))
+                }
+                Ok(Err(Refused::Rejected(_) | Refused::Busy)) => Offered::Declined,
+                Ok(Err(Refused::Commit(error))) => Offered::Failed(error),
+                // The slot's actor died over it: the row says what became of the offer.
+                Err(_) => match journal.read_bot(id).await {
+                    Ok(Some(bot)) => Offered::Taken(Box::new(bot)),
+                    Ok(None) => Offered::Declined,
+                    Err(error) => Offered::Failed(error),
+                },
+            }
+        };
+        ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
+            let platform = given.bot.spec.platform.clone();
+            act.unreserve(handle.name());
+            match offered {
+                Offered::Taken(bot) => act.created(given, Created { bot: *bot, queued: None }),
+                Offered::Declined => act.give(given, ctx),
+                Offered::Failed(CommitError::Conflict(why)) => act.refuse(given, CreateError::Conflict(why)),
+                Offered::Failed(CommitError::Deposed) => act.refuse(given, CreateError::Unavailable),
+            }
+            act.pump(&platform);
+        }));
+    }
+
+    fn enqueue(&mut self, given: Given, ctx: &mut Context<Self>) {
+        let Some(partners) = &self.partners else { return };
+        let (reply, answer) = oneshot::channel();
+        let platform = given.bot.spec.platform.clone();
+        self.owners.insert(given.bot.id, Owner::Queue(platform));
+        tell(
+            &partners.queue,
+            Enqueue {
+                bot: Box::new(given.bot.clone()),
+                idempotency: given.idempotency.clone(),
+                priority: PRIORITY_STANDARD,
+                reply,
+            },
+        );
+        ctx.spawn(answer.into_actor(self).map(move |outcome, act, _| {
+            let refused = match outcome {
+                Ok(Ok(place)) => {
+                    let mut bot = given.bot.clone();
+                    bot.state = BotState::Queued;
+                    return act.created(given, Created { bot, queued: Some(place) });
+                }
+                Ok(Err(EnqueueError::Full(bound))) => CreateError::QueueFull(bound),
+                Ok(Err(EnqueueError::Commit(CommitError::Conflict(why)))) => CreateError::Conflict(why),
+                Ok(Err(EnqueueError::Commit(CommitError::Deposed))) | Err(_) => CreateError::Unavailable,
+            };
+            act.owners.remove(&given.bot.id);
+            act.refuse(given, refused);
+        }));
+    }
+
+    fn created(&mut self, given: Given, created: Created) {
+        self.release_key(&given);
+        let _ = given.reply.send(Ok(created));
+    }
+
+    fn refuse(&mut self, given: Given, error: CreateError) {
+        self.release_key(&given);
+        let _ = given.reply.send(Err(error));
+    }
+
+    fn release_key(&mut self, given: &Given) {
+        if let Some(key) = &given.idempotency {
+            self.keys_in_flight.remove(&(key.user_id, key.key.clone()));
+        }
+    }
+
+    fn next_bot_id(&mut self, ctx: &mut Context<Self>) -> Option<BotId> {
+        if self.bot_ids.end - self.bot_ids.start < BOT_IDS_LOW {
+            self.fetch_bot_ids(ctx);
+        }
+        self.bot_ids.next().map(BotId)
+    }
+
+    pub(super) fn fetch_bot_ids(&mut self, ctx: &mut Context<Self>) {
+        let Some(links) = self.links.as_ref().filter(|_| !self.fetching_ids) else { return };
+        self.fetching_ids = true;
+        let block = links.journal.reserve_bot_ids();
+        ctx.spawn(block.into_actor(self).map(|block, act, _| {
+            act.fetching_ids = false;
+            // What is left of the old block becomes a gap, which is fine.
+            if let Ok(block) = block {
+                act.bot_ids = block;
+            }
+        }));
+    }
+}

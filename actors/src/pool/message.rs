@@ -1,0 +1,146 @@
+//! What the PoolSupervisor is told and asked, and what it answers. Plain data.
+
+use crate::bot::{Bot, BotSpec, EndReason};
+use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::queue::actor::{QueueActor, QueuePlace, WithdrawError};
+use crate::recording::actor::RecordingActor;
+use crate::slot::{Slot, SlotStatus};
+use actix::prelude::*;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+/// Asks for a new bot.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CreateBot {
+    /// What is wanted.
+    pub spec: BotSpec,
+    /// Whose it will be.
+    pub user_id: UserId,
+    /// The client's key and the request's fingerprint, where it sent one.
+    pub idempotency: Option<(String, [u8; 32])>,
+    /// Where the outcome goes, once it is durable.
+    pub reply: CreateReply,
+}
+
+/// Where the outcome of a creation goes.
+pub type CreateReply = oneshot::Sender<Result<Created, CreateError>>;
+
+/// A bot that was created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// As it is stored.
+    pub bot: Bot,
+    /// Its place in the queue, where it has to wait.
+    pub queued: Option<QueuePlace>,
+}
+
+/// Why no bot was created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// The platform is not served.
+    #[error("platform {0} is not served")]
+    PlatformNotServed(Platform),
+    /// No slot is free and the request does not want to wait.
+    #[error("no slot is free")]
+    PoolFull,
+    /// No slot is free and the queue has reached its bound.
+    #[error("no slot is free and {0} bots are waiting already")]
+    QueueFull(u32),
+    /// A request with the same key is under way.
+    #[error("a request with this idempotency key is under way")]
+    KeyInFlight,
+    /// The key was used before, or another constraint refused the bot.
+    #[error("the request conflicts with what is stored: {0}")]
+    Conflict(String),
+    /// The outcome is not known, or nothing can be created now.
+    #[error("nothing can be created now")]
+    Unavailable,
+}
+
+/// Asks a bot to leave, or takes it out of the queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LeaveBot {
+    /// Which.
+    pub bot_id: BotId,
+    /// Why.
+    pub reason: EndReason,
+    /// Where the bot as it then is goes.
+    pub reply: oneshot::Sender<Result<Bot, WithdrawError>>,
+}
+
+/// A slot was built, or committed a change.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SlotPublished {
+    /// As committed.
+    pub slot: Slot,
+    /// Bots that ended with this change.
+    pub ended: Vec<Bot>,
+}
+
+/// A slot's actor died.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SlotDied {
+    /// Which slot.
+    pub name: SlotName,
+}
+
+/// The queue's offer to a slot is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct OfferEnded {
+    /// Whose line.
+    pub platform: Platform,
+    /// The slot.
+    pub slot: SlotName,
+    /// Whether the slot has the bot now.
+    pub taken: bool,
+}
+
+/// Somebody joined or left a line.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct QueueMoved {
+    /// Whose line.
+    pub platform: Platform,
+    /// Who left, and as what it ended if it ended there; `None`: somebody may be offered.
+    pub left: Option<(BotId, Option<Box<Bot>>)>,
+}
+
+/// Tells the supervisor who its partners are.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Connect {
+    /// The queue.
+    pub queue: Addr<QueueActor>,
+    /// The recordings.
+    pub recordings: Addr<RecordingActor>,
+}
+
+/// The pool as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolSnapshot {
+    /// Slots by platform and state.
+    pub slots: BTreeMap<(Platform, SlotStatus), u32>,
+    /// Live bots by their mailbox.
+    pub owners: BTreeMap<BotId, Owner>,
+    /// Slots' actors rebuilt so far.
+    pub rebuilds: u64,
+}
+
+/// Asks for a [`PoolSnapshot`].
+#[derive(Message)]
+#[rtype(result = "PoolSnapshot")]
+pub struct Observe;
+
+/// The mailbox that a live bot is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// The queue, in this platform's line.
+    Queue(Platform),
+    /// A slot.
+    Slot(SlotName),
+}
