@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 /// An answer that says no.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     id: Uuid,
     status: StatusCode,
     code: &'static str,
@@ -26,7 +29,8 @@ impl ApiError {
     /// An error of this status; `code` is for programs, `message` for people.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let id = Uuid::new_v4();
-        Self { id, status, code, message: message.into(), details: None, retry_after_s: None, cause: None }
+        let message = message.into();
+        Self(Box::new(Parts { id, status, code, message, details: None, retry_after_s: None, cause: None }))
     }
 
     /// 401.
@@ -57,8 +61,9 @@ impl ApiError {
 
     /// 503: not now; says when to come back.
     pub fn unavailable(code: &'static str, message: &str, retry_after_s: u32) -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-        Self { retry_after_s: Some(retry_after_s), ..error }
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        error.0.retry_after_s = Some(retry_after_s);
+        error
     }
 
     /// 503: no answer in time; what was asked may or may not have been done.
@@ -72,45 +77,47 @@ impl ApiError {
 
     /// 500.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        let error = Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "Something broke on our side; the log has it under this id.",
-        );
-        Self { cause: Some(cause.to_string()), ..error }
+        let message = "Something broke on our side; the log has it under this id.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).with_cause(cause)
+    }
+
+    /// Adds what only the log is told.
+    fn with_cause(mut self, cause: impl fmt::Display) -> Self {
+        self.0.cause = Some(cause.to_string());
+        self
     }
 
     /// Adds facts for programs.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.0.details = Some(details);
         self
     }
 
     /// The line for the log: id, code, and what clients are not told.
     pub fn log_line(&self) -> (Uuid, &'static str, &str) {
-        (self.id, self.code, self.cause.as_deref().unwrap_or(&self.message))
+        (self.0.id, self.0.code, self.0.cause.as_deref().unwrap_or(&self.0.message))
     }
 }
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut error = json!({ "id": self.id, "code": self.code, "message": self.message });
-        if let Some(details) = &self.details {
+        let mut error = json!({ "id": self.0.id, "code": self.0.code, "message": self.0.message });
+        if let Some(details) = &self.0.details {
             error["details"] = details.clone();
         }
-        let mut response = HttpResponse::build(self.status);
-        if let Some(seconds) = self.retry_after_s {
+        let mut response = HttpResponse::build(self.0.status);
+        if let Some(seconds) = self.0.retry_after_s {
             response.insert_header((RETRY_AFTER, seconds));
         }
         response.json(json!({ "error": error }))
@@ -121,9 +128,8 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Unavailable { cause, query } => {
-                let answer =
-                    Self::unavailable("unavailable", "The database does not answer; try again soon.", 2);
-                Self { cause: Some(format!("{query}: {cause}")), ..answer }
+                Self::unavailable("unavailable", "The database does not answer; try again soon.", 2)
+                    .with_cause(format!("{query}: {cause}"))
             }
             QueryError::Refused { .. } | QueryError::Failed { .. } | QueryError::Decode(_) => {
                 Self::internal(chain(&error))

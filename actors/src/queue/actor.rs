@@ -17,7 +17,7 @@ use crate::slot::machine::{BotSource, SlotEvent};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -125,6 +125,8 @@ struct Waiting {
 pub struct QueueActor {
     line: Line,
     bots: BTreeMap<BotId, Waiting>,
+    /// When each gives up, soonest first.
+    deadlines: BTreeSet<(DateTime<Utc>, BotId)>,
     bound: u32,
     journal: Journal,
     pool: Addr<PoolSupervisor>,
@@ -147,11 +149,12 @@ impl QueueActor {
     ) -> Self {
         let mut line = Line::default();
         line.restore(stored.iter().map(|(entry, _)| entry.clone()));
+        let deadlines = stored.iter().map(|(entry, _)| (entry.deadline_at, entry.bot_id)).collect();
         let bots = stored
             .into_iter()
             .map(|(_, bot)| (bot.id, Waiting { bot, phase: Phase::Waiting, wishes: vec![] }))
             .collect();
-        Self { line, bots, bound, journal, pool, live, clock, timer: None, _guard: guard }
+        Self { line, bots, deadlines, bound, journal, pool, live, clock, timer: None, _guard: guard }
     }
 
     fn enqueue(&mut self, message: Enqueue, ctx: &mut Context<Self>) {
@@ -166,6 +169,7 @@ impl QueueActor {
         let mut decision = life::created(&bot, idempotency);
         decision.push(Change::InsertQueueEntry(entry.clone()));
         let bot_id = bot.id;
+        self.deadlines.insert((entry.deadline_at, bot_id));
         self.line.insert(entry);
         self.bots.insert(bot_id, Waiting { bot: *bot, phase: Phase::Arriving, wishes: vec![] });
         let commit = self.journal.submit(decision);
@@ -211,6 +215,7 @@ impl QueueActor {
     fn settle(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
         let Some(waiting) = self.bots.get_mut(&bot_id) else { return };
         waiting.phase = Phase::Waiting;
+        self.live.bot(&waiting.bot);
         let platform = waiting.bot.spec.platform.clone();
         if !waiting.wishes.is_empty() {
             self.end(bot_id, EndReason::Cancelled, ctx);
@@ -222,10 +227,7 @@ impl QueueActor {
 
     fn offer(&mut self, OfferNext { platform, slot }: OfferNext, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let first = self.line.of(&platform).find(|entry| {
-            entry.deadline_at > now
-                && self.bots.get(&entry.bot_id).is_some_and(|waiting| waiting.phase == Phase::Waiting)
-        });
+        let first = self.line.of(&platform).find(|entry| entry.deadline_at > now && self.waits(entry.bot_id));
         let Some(entry) = first.cloned() else {
             return self.offer_ended(platform, slot.name().clone(), false);
         };
@@ -264,7 +266,7 @@ impl QueueActor {
 
     /// The slot has the bot now; wishes that waited are the slot's to apply.
     fn handed_over(&mut self, entry: &QueueEntry, slot: &Arc<SlotHandle>) {
-        self.line.remove(entry.bot_id);
+        self.leave_line(entry.bot_id);
         self.line.served(entry);
         let Some(waiting) = self.bots.remove(&entry.bot_id) else { return };
         tell(&self.pool, QueueMoved { platform: entry.platform.clone(), left: Some((entry.bot_id, None)) });
@@ -320,7 +322,7 @@ impl QueueActor {
 
     /// The bot waits no more: it ended here, or never came to be.
     fn forget(&mut self, bot_id: BotId, ended: Option<Bot>) {
-        self.line.remove(bot_id);
+        self.leave_line(bot_id);
         let Some(waiting) = self.bots.remove(&bot_id) else { return };
         let left = Some((bot_id, ended.clone().map(Box::new)));
         tell(&self.pool, QueueMoved { platform: waiting.bot.spec.platform.clone(), left });
@@ -332,13 +334,8 @@ impl QueueActor {
     /// Ends the bots whose time is up. One that is offered is the slot's if it takes it; else it comes back here.
     fn expire(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let due: Vec<BotId> = self
-            .line
-            .all()
-            .filter(|entry| entry.deadline_at <= now)
-            .map(|entry| entry.bot_id)
-            .filter(|id| self.bots.get(id).is_some_and(|waiting| waiting.phase == Phase::Waiting))
-            .collect();
+        let due = self.deadlines.iter().take_while(|(deadline_at, _)| *deadline_at <= now);
+        let due: Vec<BotId> = due.map(|(_, bot_id)| *bot_id).filter(|id| self.waits(*id)).collect();
         for bot_id in due {
             self.end(bot_id, EndReason::QueueTimeout, ctx);
         }
@@ -367,12 +364,18 @@ impl QueueActor {
         }
     }
 
-    fn publish(&self, platform: &Platform) {
-        for waiting in self.line.of(platform).filter_map(|entry| self.bots.get(&entry.bot_id)) {
-            if waiting.phase == Phase::Waiting {
-                self.live.bot(&waiting.bot);
-            }
+    /// Neither on offer nor being ended.
+    fn waits(&self, bot_id: BotId) -> bool {
+        self.bots.get(&bot_id).is_some_and(|waiting| waiting.phase == Phase::Waiting)
+    }
+
+    fn leave_line(&mut self, bot_id: BotId) {
+        if let Some(entry) = self.line.remove(bot_id) {
+            self.deadlines.remove(&(entry.deadline_at, bot_id));
         }
+    }
+
+    fn publish(&self, platform: &Platform) {
         self.live.queue(platform, self.line.of(platform).map(|entry| entry.bot_id).collect());
     }
 }
@@ -396,6 +399,7 @@ impl Actor for QueueActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         let mut platforms: Vec<Platform> = self.line.all().map(|entry| entry.platform.clone()).collect();
         platforms.dedup();
+        self.bots.values().for_each(|waiting| self.live.bot(&waiting.bot));
         for platform in platforms {
             self.publish(&platform);
             tell(&self.pool, QueueMoved { platform, left: None });

@@ -5,7 +5,7 @@
 
 use super::QueueEntry;
 use crate::ids::{BotId, Platform, UserId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sorts entries: the least comes first.
 pub type Place = (i16, i64, i64);
@@ -22,6 +22,8 @@ impl QueueEntry {
 pub struct Line {
     entries: BTreeMap<Platform, BTreeMap<Place, QueueEntry>>,
     places: BTreeMap<BotId, (Platform, Place)>,
+    /// The turns that each user's entries have, by platform and priority.
+    turns: BTreeMap<(Platform, i16, UserId), BTreeSet<i64>>,
     /// The turn last served, by platform and priority: newcomers do not get an earlier one.
     served: BTreeMap<(Platform, i16), i64>,
     arrivals: i64,
@@ -32,14 +34,8 @@ impl Line {
     pub fn next_place(&mut self, platform: &Platform, priority: i16, user: UserId) -> Place {
         self.arrivals += 1;
         let floor = self.served.get(&(platform.clone(), priority)).copied().unwrap_or(0);
-        let last = self
-            .entries
-            .get(platform)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .filter(|entry| entry.priority == priority && entry.user_id == user)
-            .map(|entry| entry.turn)
-            .max();
+        let turns = self.turns.get(&(platform.clone(), priority, user));
+        let last = turns.and_then(BTreeSet::last);
         (priority, last.map_or(floor, |last| (last + 1).max(floor)), self.arrivals)
     }
 
@@ -47,6 +43,7 @@ impl Line {
     pub fn insert(&mut self, entry: QueueEntry) {
         self.arrivals = self.arrivals.max(entry.arrival);
         self.places.insert(entry.bot_id, (entry.platform.clone(), entry.place()));
+        self.turns.entry(turns_key(&entry)).or_default().insert(entry.turn);
         self.entries.entry(entry.platform.clone()).or_default().insert(entry.place(), entry);
     }
 
@@ -63,11 +60,18 @@ impl Line {
     pub fn remove(&mut self, bot: BotId) -> Option<QueueEntry> {
         let (platform, place) = self.places.remove(&bot)?;
         let line = self.entries.get_mut(&platform)?;
-        let entry = line.remove(&place);
+        let entry = line.remove(&place)?;
         if line.is_empty() {
             self.entries.remove(&platform);
         }
-        entry
+        let key = turns_key(&entry);
+        if let Some(turns) = self.turns.get_mut(&key) {
+            turns.remove(&entry.turn);
+            if turns.is_empty() {
+                self.turns.remove(&key);
+            }
+        }
+        Some(entry)
     }
 
     /// Notes that an entry was served: its turn is now the earliest that newcomers get.
@@ -107,6 +111,10 @@ impl Line {
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
+}
+
+fn turns_key(entry: &QueueEntry) -> (Platform, i16, UserId) {
+    (entry.platform.clone(), entry.priority, entry.user_id)
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ impl Default for SlotTiming {
             start_retry: Duration::from_secs(2),
             start_attempts: 3,
             leave_grace: Duration::from_secs(120),
-            stop_grace: Duration::from_secs(10),
+            stop_grace: Duration::from_secs(30),
             max_duration: Duration::from_secs(4 * 3600),
             recovery_delay: Duration::from_secs(10),
             recovery_attempts: 3,

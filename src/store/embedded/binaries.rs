@@ -3,7 +3,8 @@
 use super::EmbeddedError;
 use std::path::{Path, PathBuf};
 
-/// Folders that distributions install to, besides those in PATH; `*` is the version.
+/// Where distributions install to, besides PATH: what holds a folder for each version (`15` or `pgsql-15`), and the
+/// folder with the programs in that.
 const INSTALLED: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr", "bin")];
 
 /// An installed PostgreSQL.

@@ -89,6 +89,7 @@ async fn every_recording_state_comes_back() {
     for (version, state) in (1..).zip(states) {
         let recording = Recording { bot_id: BotId(1), state, segments: 7, attempts: 2, version };
         commit(&journal, version + 1, vec![Change::WriteRecording(recording.clone())]).await;
+        assert_eq!(journal.read_recording(BotId(1)).await, Ok(Some(recording.clone())));
         let loaded = journal.load().await.expect("loads").recordings;
         match recording.state {
             RecordingState::Open | RecordingState::Joining { .. } => {
