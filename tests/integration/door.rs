@@ -87,9 +87,8 @@ fn changed(body: &Value, changes: &[(&str, Value)]) -> Value {
 async fn a_meeting_that_cannot_be_joined_is_refused() {
     let visitor = visitor("meetings").await;
     let good = visitor.bot_request("one");
-    let post = |changes: &[(&str, Value)]| {
-        visitor.request(Method::POST, "/api/bots").json(&changed(&good, changes))
-    };
+    let post =
+        |changes: &[(&str, Value)]| visitor.request(Method::POST, "/api/bots").json(&changed(&good, changes));
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
 
     let unknown = post(&[("/meetingInfo/platform", json!("webex"))]);
@@ -142,8 +141,7 @@ async fn a_body_that_cannot_be_read_is_refused() {
     }
     for size in [65_537, 200_000, 3_000_000] {
         let body = changed(&visitor.bot_request("large"), &[("/botDisplayName", json!("x".repeat(size)))]);
-        let refused =
-            error(post(&body.to_string()), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
+        let refused = error(post(&body.to_string()), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
         assert_eq!(refused["details"], json!({ "maxBytes": 65_536 }));
     }
     assert_eq!(visitor.total().await, 0, "nothing is stored");
@@ -176,8 +174,12 @@ async fn a_field_that_is_wrong_is_named() {
         ("/endTime", json!("tomorrow"), "invalid_field", "endTime"),
         ("/endTime", json!(1_800_000_000), "invalid_field", "endTime"),
         ("/automaticLeave", json!([1000, 1000, 1000, 1000]), "invalid_field", "automaticLeave"),
-        ("/automaticLeave", json!({ "inactivityTimeout": "5 min" }), "invalid_field",
-            "automaticLeave.inactivityTimeout"),
+        (
+            "/automaticLeave",
+            json!({ "inactivityTimeout": "5 min" }),
+            "invalid_field",
+            "automaticLeave.inactivityTimeout",
+        ),
         // Missing.
         ("/meetingInfo", Value::Null, "invalid_field", "meetingInfo"),
         ("/meetingInfo/platform", Value::Null, "invalid_field", "meetingInfo.platform"),
@@ -192,14 +194,30 @@ async fn a_field_that_is_wrong_is_named() {
         ("/botDisplayName", json!("x".repeat(101)), "invalid_field", "botDisplayName"),
         ("/meetingInfo/meetingId", json!("x".repeat(201)), "invalid_field", "meetingInfo.meetingId"),
         ("/meetingInfo/password", json!("x".repeat(201)), "invalid_field", "meetingInfo.password"),
-        ("/automaticLeave", json!({ "waitingRoomTimeout": 0 }), "invalid_field",
-            "automaticLeave.waitingRoomTimeout"),
-        ("/automaticLeave", json!({ "noOneJoinedTimeout": 999 }), "invalid_field",
-            "automaticLeave.noOneJoinedTimeout"),
-        ("/automaticLeave", json!({ "everyoneLeftTimeout": 86_400_001 }), "invalid_field",
-            "automaticLeave.everyoneLeftTimeout"),
-        ("/automaticLeave", json!({ "inactivityTimeout": -5 }), "invalid_field",
-            "automaticLeave.inactivityTimeout"),
+        (
+            "/automaticLeave",
+            json!({ "waitingRoomTimeout": 0 }),
+            "invalid_field",
+            "automaticLeave.waitingRoomTimeout",
+        ),
+        (
+            "/automaticLeave",
+            json!({ "noOneJoinedTimeout": 999 }),
+            "invalid_field",
+            "automaticLeave.noOneJoinedTimeout",
+        ),
+        (
+            "/automaticLeave",
+            json!({ "everyoneLeftTimeout": 86_400_001 }),
+            "invalid_field",
+            "automaticLeave.everyoneLeftTimeout",
+        ),
+        (
+            "/automaticLeave",
+            json!({ "inactivityTimeout": -5 }),
+            "invalid_field",
+            "automaticLeave.inactivityTimeout",
+        ),
     ];
     for (pointer, value, code, field) in cases {
         let body = changed(&good, &[(pointer, value)]);
@@ -283,13 +301,18 @@ async fn without_a_key_nothing_is_told() {
         for key in ["", wrong_key.as_str(), &visitor.key[..40]] {
             error(ask().header("x-api-key", key), StatusCode::UNAUTHORIZED, "unauthorized").await;
         }
-        let forged = ask().header("cookie", "meeboter_session=1.9999999999.00").header("origin", &visitor.base);
+        let forged =
+            ask().header("cookie", "meeboter_session=1.9999999999.00").header("origin", &visitor.base);
         error(forged, StatusCode::UNAUTHORIZED, "unauthorized").await;
     }
     // What bots' programs ask takes no user's key.
     for (method, path, body) in [
         (Method::POST, format!("/api/bots/{id}/heartbeat"), json!({ "generation": 1 })),
-        (Method::POST, format!("/api/bots/{id}/segments"), json!({ "generation": 1, "run": 1, "part": 1 })),
+        (
+            Method::POST,
+            format!("/api/bots/{id}/segments"),
+            json!({ "generation": 1, "run": 1, "part": { "kind": "init" } }),
+        ),
     ] {
         let (status, body) = answer(visitor.request(method, &path).json(&body)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}: {body}");
@@ -422,6 +445,7 @@ async fn lists_come_in_pages() {
             assert_eq!(refused["details"]["field"], field, "{query}: {refused}");
         }
     }
+    visitor.post(&format!("/api/bots/{}/cancel", ids[0]), &json!({})).await;
     let (_, events) = visitor.get(&format!("/api/bots/{}/events?pageSize=1", ids[0])).await;
     assert_eq!(events["data"][0]["botId"], ids[0], "{events}");
     assert!(events["data"][0]["eventType"].is_string() && events["data"][0]["eventTime"].is_string());
@@ -548,9 +572,7 @@ async fn an_empty_pool_in_numbers_and_no_rehearsals_where_they_are_off() {
     let server = Server::start(&[("MEEBOTER_REHEARSAL__ENABLED", "false"), ("MAX_POOL_SIZE", "7")]).await;
     let (status, pool) = server.get("/api/bots/pool/stats").await;
     assert_eq!(status, StatusCode::OK, "{pool}");
-    let counts = |max_size: u32| {
-        json!({ "total": 0, "idle": 0, "deploying": 0, "busy": 0, "error": 0, "maxSize": max_size })
-    };
+    let counts = |max_size: u32| json!({ "total": 0, "idle": 0, "deploying": 0, "busy": 0, "error": 0, "maxSize": max_size });
     let mut wanted = counts(7);
     wanted["platforms"] =
         json!({ "google-meet": counts(100), "microsoft-teams": counts(50), "zoom": counts(50) });
@@ -612,15 +634,17 @@ async fn too_many_requests_at_a_time_are_sent_away_and_none_is_lost() {
     let (_, page) = server.get("/api/bots").await;
     assert_eq!(page["total"], wanted, "each once");
 
+    server.wait_slots(LIMIT, "busy", 2).await;
     let (_, pool) = server.get("/api/bots/pool/stats").await;
     for pool in [&pool, &pool["platforms"]["rehearsal"]] {
-        assert_eq!((&pool["total"], &pool["deploying"]), (&json!(2), &json!(2)), "{pool}");
+        assert_eq!((&pool["total"], &pool["busy"]), (&json!(2), &json!(2)), "{pool}");
     }
     assert_eq!((&pool["maxSize"], &pool["platforms"]["rehearsal"]["maxSize"]), (&json!(100), &json!(2)));
     let (_, queue) = server.get("/api/bots/queue/stats").await;
     for queue in [&queue, &queue["platforms"]["rehearsal"]] {
         assert_eq!(queue["length"], wanted - 2, "{queue}");
-        let oldest: chrono::DateTime<chrono::Utc> = queue["oldestQueuedAt"].as_str().unwrap().parse().unwrap();
+        let oldest: chrono::DateTime<chrono::Utc> =
+            queue["oldestQueuedAt"].as_str().unwrap().parse().unwrap();
         let oldest_ms = (chrono::Utc::now() - oldest).num_milliseconds();
         let average_ms = queue["avgWaitMs"].as_i64().unwrap();
         assert!((0..=oldest_ms).contains(&average_ms), "{queue}");

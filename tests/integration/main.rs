@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod artifacts;
+mod dashboard;
 mod door;
 mod driver;
 mod life;
 mod store;
 mod support;
+mod websocket;

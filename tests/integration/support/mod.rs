@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod browser;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod server;
