@@ -24,10 +24,12 @@ export class BotsView {
   #limit = ROWS_AT_FIRST;
   #hasOlder = true;
   #olderPage = 1;
+  #onError;
 
   /** `onError(error, what)` shows what could not be done. */
   constructor(store, onError) {
     this.#store = store;
+    this.#onError = onError;
     this.#rows = new KeyedList(byId('bot-rows'), makeRow, (row, id) => this.#paintRow(row, id));
     byId('bot-filter').addEventListener('change', (event) => {
       this.#filter = event.target.value;
@@ -38,7 +40,7 @@ export class BotsView {
       this.#search = event.target.value.trim().toLowerCase();
       this.paint();
     });
-    byId('more-bots').addEventListener('click', () => void this.#showMore(onError));
+    byId('more-bots').addEventListener('click', () => void this.#showMore());
   }
 
   paint(changes = null) {
@@ -65,7 +67,19 @@ export class BotsView {
     setTimeout(() => row.element.classList.remove('fresh'), 2500);
   }
 
-  async #showMore(onError) {
+  /** The live line speaks of bots that are under way, and of those that ended since the server began. */
+  async fetchRecent() {
+    try {
+      const { data, hasNextPage } = await api.bots(1, ROWS_MORE);
+      this.#store.addBots(data);
+      this.#hasOlder = hasNextPage;
+      this.#olderPage = Math.max(this.#olderPage, 2);
+    } catch (error) {
+      this.#onError(error, 'Your earlier bots could not be fetched');
+    }
+  }
+
+  async #showMore() {
     this.#limit += ROWS_MORE;
     const hidden = this.#store.bots.size <= this.#limit;
     this.paint();
@@ -82,7 +96,7 @@ export class BotsView {
         this.#olderPage += 1;
       } while (this.#hasOlder && this.#store.bots.size === before);
     } catch (error) {
-      onError(error, 'Older bots could not be fetched');
+      this.#onError(error, 'Older bots could not be fetched');
     } finally {
       button.disabled = false;
       this.paint();

@@ -28,6 +28,7 @@ const line = new LiveLine({
   onSnapshot: (snapshot) => {
     store.replace(snapshot);
     void queue.refreshStats();
+    void bots.fetchRecent();
   },
   onChanges: (changes) => store.merge(changes),
   onState: paintConnection,

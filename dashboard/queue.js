@@ -26,7 +26,9 @@ export class QueueView {
     for (const platform of platforms) {
       const waiting = this.#store.queues.get(platform);
       length += waiting.length;
-      this.#groups.part(platform).list.sync(waiting);
+      const group = this.#groups.part(platform);
+      group.list.sync([...waiting.own.keys()]);
+      setText(group.others, others(waiting));
     }
     setText(byId('queue-length'), length);
     byId('no-queue').hidden = length > 0;
@@ -51,8 +53,8 @@ export class QueueView {
   }
 
   paintWaits() {
-    const waiting = [...this.#store.queues.values()].flat();
-    const known = waiting.map((id) => this.#store.bots.get(id)?.createdAt).filter(Boolean);
+    const waiting = [...this.#store.queues.values()];
+    const known = waiting.flatMap(({ own }) => [...own.keys()]).map((id) => this.#store.bots.get(id)?.createdAt).filter(Boolean);
     if (waiting.length > 0 && this.#stats?.oldestQueuedAt) known.push(this.#stats.oldestQueuedAt);
     const oldestMs = Math.min(...known.map(Date.parse));
     setText(byId('queue-oldest'), Number.isFinite(oldestMs) ? duration(serverNowMs() - oldestMs) : '–');
@@ -62,31 +64,39 @@ export class QueueView {
 
   #makeGroup(platform) {
     const places = make('ol', { class: 'places' });
+    const others = make('span', { class: 'quiet', 'data-testid': `queue-others-${platform}` });
     const element = make('section', { class: 'group' },
-      make('div', { class: 'group-head' }, make('h3', {}, platformName(platform))), places);
-    return { element, list: new KeyedList(places, makePlace, (place, id) => this.#paintPlace(place, id)) };
+      make('div', { class: 'group-head' }, make('h3', {}, platformName(platform)), others), places);
+    const paint = (place, id) => this.#paintPlace(place, id, this.#store.queues.get(platform).own.get(id));
+    return { element, others, list: new KeyedList(places, makePlace, paint) };
   }
 
-  #paintPlace(place, id) {
+  #paintPlace(place, id, number) {
     const bot = this.#store.bots.get(id);
-    place.bot.element.hidden = bot === undefined;
-    place.other.hidden = bot !== undefined;
-    place.cancel.hidden = bot === undefined;
+    setText(place.number, number);
     if (bot) place.bot.paint(bot);
     countFrom(place.age, bot?.createdAt ?? null);
   }
 }
 
+/** How many of a line are somebody else's. */
+function others({ length, own }) {
+  const count = length - own.size;
+  if (count === 0) return '';
+  if (own.size === 0) return count === 1 ? 'somebody else’s bot' : `${count} bots, none of them yours`;
+  return count === 1 ? 'and one more, somebody else’s' : `and ${count} more, not yours`;
+}
+
 function makePlace(id) {
   const place = {
+    number: make('span', { class: 'place' }),
     bot: botLink(),
-    other: make('span', { class: 'quiet' }, 'Somebody else’s bot'),
     age: make('span', { class: 'age' }),
     cancel: make('button', {
       type: 'button', class: 'link', 'data-cancel': id, 'data-testid': `queue-cancel-${id}`, 'aria-label': `Cancel bot ${id}`,
     }, 'Cancel'),
   };
-  place.element = make('li', { 'data-testid': `queued-${id}` }, place.bot.element, place.other, place.age, place.cancel);
+  place.element = make('li', { 'data-testid': `queued-${id}` }, place.number, place.bot.element, place.age, place.cancel);
   place.forget = () => stopCounting(place.age);
   return place;
 }

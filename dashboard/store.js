@@ -9,11 +9,13 @@ const ENDED_BOTS_MAX = 1000;
 export class Store {
   slots = new Map();
   bots = new Map();
-  /** Platform → ids of the bots that wait, first to last. */
+  /** Platform → how many bots wait (`length`), and this user's ones among them with their places, first to last. */
   queues = new Map();
   maxSize = 0;
   #number = 0;
   #enteredAt = new Map();
+  /** Bots that the live line has spoken of since it opened: nobody knows better. */
+  #told = new Set();
   #changed = newChanges();
   #onChange;
   #isScheduled = false;
@@ -23,18 +25,19 @@ export class Store {
     this.#onChange = onChange;
   }
 
-  /** Everything anew: what the server no longer mentions is gone. */
+  /** Everything anew: what the server no longer mentions is gone, but for bots that have ended. */
   replace(snapshot) {
     this.#number = snapshot.number;
     this.maxSize = snapshot.maxSize ?? this.maxSize;
-    const olderBots = this.#olderThan(snapshot.bots);
+    const ended = [...this.bots.values()].filter(isEnded);
     for (const name of this.slots.keys()) this.#changed.slots.add(name);
     for (const id of this.bots.keys()) this.#changed.bots.add(id);
     this.slots.clear();
     this.bots.clear();
     this.queues.clear();
+    this.#told.clear();
+    for (const bot of ended) this.bots.set(bot.id, bot);
     this.#put(snapshot);
-    for (const bot of olderBots) this.bots.set(bot.id, bot);
     this.#changed.queues = true;
     this.#schedule();
   }
@@ -52,16 +55,18 @@ export class Store {
     this.#schedule();
   }
 
-  /** Bots from elsewhere than the live line (older ones; answers to requests): what is known live wins. */
+  /** Bots from elsewhere than the live line (ended ones; answers to requests): what is known live wins. */
   addBots(bots, { replaceKnown = false } = {}) {
     for (const bot of bots) {
-      if (replaceKnown || !this.bots.has(bot.id)) this.#putBot(bot);
+      if (replaceKnown || !this.#told.has(bot.id)) this.#putBot(bot);
     }
+    this.#forgetOldest();
     this.#schedule();
   }
 
   clear() {
     this.#enteredAt.clear();
+    this.bots.clear();
     this.replace({ number: 0, slots: [], bots: [], queues: [], maxSize: 0 });
   }
 
@@ -78,7 +83,10 @@ export class Store {
   }
 
   #put({ slots = [], bots = [], queues = [], recordings = [] }) {
-    for (const bot of bots) this.#putBot(bot);
+    for (const bot of bots) {
+      this.#told.add(bot.id);
+      this.#putBot(bot);
+    }
     for (const { botId, ...recording } of recordings) {
       const bot = this.bots.get(botId);
       if (bot) this.#putBot({ ...bot, ...recording });
@@ -89,9 +97,10 @@ export class Store {
       for (const id of [before?.botId, slot.botId]) if (id != null) this.#changed.bots.add(id);
       this.slots.set(slot.name, slot);
     }
-    for (const { platform, bots: waiting } of queues) {
+    for (const { platform, bots: ids, places, length } of queues) {
       this.#changed.queues = true;
-      if (waiting.length > 0) this.queues.set(platform, waiting);
+      const own = new Map(ids.map((id, index) => [id, places[index]]));
+      if (length > 0) this.queues.set(platform, { length, own });
       else this.queues.delete(platform);
     }
     this.#forgetOldest();
@@ -107,12 +116,6 @@ export class Store {
     this.#changed.bots.add(bot.id);
     if (bot.slotName) this.#changed.slots.add(bot.slotName);
     this.#changed.queues ||= bot.state === 'QUEUED' || before?.state === 'QUEUED';
-  }
-
-  #olderThan(bots) {
-    if (bots.length === 0) return [];
-    const oldest = Math.min(...bots.map((bot) => bot.id));
-    return [...this.bots.values()].filter((bot) => bot.id < oldest && isEnded(bot));
   }
 
   #forgetOldest() {

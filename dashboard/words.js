@@ -122,10 +122,12 @@ const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 export const dateAndTime = (iso) => moment.format(new Date(iso));
 export const time = (iso) => timeOfDay.format(new Date(iso));
 
-/** A meeting's address without what nobody reads: `meet.google.com/abc-defg-hij`. */
+/** A meeting's address without what nobody reads: `meet.google.com/abc-defg-hij`; one of this server by its path. */
 export function shortLink(address) {
   const url = webAddress(address);
-  return url ? `${url.host}${url.pathname.replace(/\/$/, '')}` : address;
+  if (!url) return address;
+  const path = url.pathname.replace(/\/$/, '');
+  return url.host === location.host ? path : `${url.host}${path}`;
 }
 
 /** The address as a URL if it is one of the web, else null: only such a one may become a link. */

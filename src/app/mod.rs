@@ -22,7 +22,7 @@ use actix::Arbiter;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpServer, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use database::Database;
 use meeboter_actors::ids::{Platform, SlotId};
 use meeboter_actors::pool::{PlatformSettings, PoolSettings};
@@ -51,12 +51,12 @@ const SHUTDOWN_TIMEOUT_S: u64 = 5;
 /// Time between two looks at the database and the lead.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The system's clock.
+/// The system's clock, as finely as the database keeps times: what is answered now is what is read later.
 struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        Utc::now().trunc_subsecs(6)
     }
 }
 
@@ -334,7 +334,7 @@ async fn log_errors(
             warn!(state.log, "request failed"; "error_id" => %id, "status" => status, "code" => code,
                 "cause" => cause, "method" => %method, "path" => path);
         } else {
-            slog::debug!(state.log, "request refused"; "error_id" => %id, "status" => status, "code" => code,
+            info!(state.log, "request refused"; "error_id" => %id, "status" => status, "code" => code,
                 "cause" => cause, "method" => %method, "path" => path);
         }
     }

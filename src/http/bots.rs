@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 /// How long a link to a recording is good for, as documented.
 const RECORDING_LINK: Duration = Duration::from_secs(3600);
+const PAGE_MAX: u32 = 1_000_000;
 const PAGE_SIZE_MAX: u32 = 100;
 
 /// A bot that was asked for, and its place where it has to wait.
@@ -160,21 +161,23 @@ fn offered<'a>(request: &'a HttpRequest, state: &'a AppState) -> Offered<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PageQuery {
-    page: Option<u32>,
-    page_size: Option<u32>,
+    page: Option<String>,
+    page_size: Option<String>,
 }
 
 impl PageQuery {
     fn checked(&self) -> Result<Page, ApiError> {
-        let (number, size) = (self.page.unwrap_or(1), self.page_size.unwrap_or(10));
-        if number == 0 || number > 1_000_000 {
-            return Err(ApiError::field("page", "page: it takes 1 to 1000000."));
-        }
-        if size == 0 || size > PAGE_SIZE_MAX {
-            return Err(ApiError::field("pageSize", "pageSize: it takes 1 to 100."));
-        }
+        let number = bounded("page", self.page.as_deref(), 1, PAGE_MAX)?;
+        let size = bounded("pageSize", self.page_size.as_deref(), 10, PAGE_SIZE_MAX)?;
         Ok(Page { number, size })
     }
+}
+
+/// A number of a query, from 1 to `max`.
+fn bounded(name: &str, text: Option<&str>, default: u32, max: u32) -> Result<u32, ApiError> {
+    let number = text.map_or(Some(default), |text| text.parse().ok());
+    let number = number.filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| ApiError::field(name, format!("{name}: it takes 1 to {max}.")))
 }
 
 /// GET /api/bots

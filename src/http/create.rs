@@ -2,6 +2,7 @@
 //! one is wrong.
 
 use super::error::ApiError;
+use super::json::Object;
 use super::meeting::{self, Offered};
 use crate::config::{Bots, Settings};
 use actix_web::http::StatusCode;
@@ -26,14 +27,14 @@ const DEFAULT_NAME: &str = "Meeboter";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateBotRequest {
     #[serde(alias = "meeting")]
-    meeting_info: MeetingInfo,
+    meeting_info: Object<MeetingInfo>,
     #[serde(alias = "displayName")]
     bot_display_name: Option<String>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
     recording_enabled: Option<bool>,
     queue_timeout_ms: Option<u32>,
-    automatic_leave: Option<AutomaticLeaveRequest>,
+    automatic_leave: Option<Object<AutomaticLeaveRequest>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,8 +64,10 @@ impl CreateBotRequest {
         offered: &Offered<'_>,
         now: DateTime<Utc>,
     ) -> Result<BotSpec, ApiError> {
-        let platform = meeting::platform(&self.meeting_info.platform, offered)?;
-        let meeting_url = meeting::meeting_url(&platform, &self.meeting_info.meeting_url, offered)?;
+        let Object(meeting) = self.meeting_info;
+        let Object(leave) = self.automatic_leave.unwrap_or_default();
+        let platform = meeting::platform(&meeting.platform, offered)?;
+        let meeting_url = meeting::meeting_url(&platform, &meeting.meeting_url, offered)?;
         if self.start_time.is_some() {
             let message = "startTime: bots cannot be scheduled yet; leave it out to send one now.";
             let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_yet", message);
@@ -80,11 +83,11 @@ impl CreateBotRequest {
         Ok(BotSpec {
             platform,
             meeting_url,
-            meeting_id: short("meetingInfo.meetingId", self.meeting_info.meeting_id)?,
-            passcode: short("meetingInfo.password", self.meeting_info.password)?,
+            meeting_id: short("meetingInfo.meetingId", meeting.meeting_id)?,
+            passcode: short("meetingInfo.password", meeting.password)?,
             display_name: display_name(self.bot_display_name)?,
             recording_enabled: self.recording_enabled.unwrap_or(true),
-            automatic_leave: automatic_leave(self.automatic_leave.unwrap_or_default(), &settings.bots)?,
+            automatic_leave: automatic_leave(leave, &settings.bots)?,
             end_at: self.end_time,
             queue_timeout_ms,
         })

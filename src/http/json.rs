@@ -5,8 +5,12 @@ use super::error::ApiError;
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::web::Payload;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use std::fmt;
+use std::marker::PhantomData;
 
 /// Reads a body: 413 where it is too large, 400 where it is no JSON, 422 where a field is unknown or of a wrong type.
 pub async fn body<T: DeserializeOwned>(
@@ -33,14 +37,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body is not JSON: {error}."))
     })?;
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    let object: Result<Object<T>, _> = serde_path_to_error::deserialize(value);
+    object.map(|Object(body)| body).map_err(|error| {
         let path = error.path().to_string();
         let words = error.into_inner().to_string();
         let unknown = words.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
         let missing = words.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        let field = match (path.as_str(), unknown.or(missing)) {
+        let twice = words.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next());
+        let field = match (path.as_str(), unknown.or(missing).or(twice)) {
+            (".", None) => "body".to_owned(),
             (".", Some(name)) => name.to_owned(),
-            // The path of an unknown field ends with it; that of a missing one with what misses it.
+            // The path of an unknown field ends with it; that of another one with what misses it or has it twice.
             (path, Some(name)) if path.ends_with(name) && unknown.is_some() => path.to_owned(),
             (path, Some(name)) => format!("{path}.{name}"),
             (path, None) => path.to_owned(),
@@ -49,16 +56,39 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })
 }
 
+/// What is written as an object, and never as a list of its fields, which serde takes for a struct too.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)]
     struct Outer {
-        inner: Inner,
+        inner: Object<Inner>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -79,6 +109,8 @@ mod tests {
         assert_eq!(field(r#"{"inner":{"count":1},"other":2}"#), "other");
         assert_eq!(field(r#"{"inner":{}}"#), "inner.count");
         assert_eq!(field(r"{}"), "inner");
+        assert_eq!(field(r#"{"inner":[1]}"#), "inner");
+        assert_eq!(field(r#"[{"count":1}]"#), "body");
         assert_eq!(field("{"), "The body is not JSON");
     }
 }

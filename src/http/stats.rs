@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::error::ApiError;
+use super::meeting::REHEARSAL;
 use super::state::AppState;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
@@ -41,7 +42,11 @@ pub struct PoolStats {
 pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
     let snapshot = observe(&state.tree.pool, pool::message::Observe).await?;
     let mut stats = PoolStats::default();
+    let rehearsal = state.settings.rehearsal.enabled;
     for (key, platform) in &state.settings.pool.platforms {
+        if key == REHEARSAL && !rehearsal {
+            continue;
+        }
         let counts = SlotCounts { max_size: platform.max_size, ..SlotCounts::default() };
         stats.platforms.insert(Platform(key.clone()), counts);
     }

@@ -1,25 +1,26 @@
-//! The dashboard's websocket: a snapshot, then numbered changes, only what the user may see. What a slow client has
-//! not read yet is not kept for it: it gets the latest state when it is ready for more.
+//! The dashboard's websocket: a snapshot, then numbered changes, only what the user may see. Each message is followed
+//! by a ping, and the next one waits for its pong: a client that does not read for a while has one message waiting for
+//! it and then gets the latest state, not every step.
 
 use super::caller::{Caller, same_origin};
 use super::error::ApiError;
 use super::state::AppState;
 use super::views;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{Message, MessageStream, Session};
+use actix_ws::{Closed, Message, MessageStream, Session};
 use futures_util::StreamExt;
 use meeboter_actors::ids::UserId;
 use meeboter_actors::live::{Changes, Entry, Topic};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 /// Time between two signs of life where nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 /// Changes are gathered for this long, so that a burst is one message.
 const GATHER: Duration = Duration::from_millis(50);
 /// A client that does not take a message for this long is gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Clients send nothing but pongs; a larger frame ends the connection.
 const FRAME_BYTES_MAX: usize = 4_096;
 
@@ -47,20 +48,26 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
     let changes = live.changes_after(0);
     let mut number = changes.number;
     let mut next = Some(snapshot(&state, user, &changes));
+    // Until when the client may take what was sent; `None`: it has taken everything.
+    let mut taken_by = None;
     loop {
         if let Some(message) = next.take() {
-            let sent = timeout(SEND_TIMEOUT, session.text(message.to_string())).await;
+            let deadline = Instant::now() + TAKE_TIMEOUT;
+            let sent = timeout_at(deadline, send(&mut session, &message)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 return;
             }
+            taken_by = Some(deadline);
         }
         tokio::select! {
             message = messages.next() => match message {
                 Some(Ok(Message::Ping(bytes))) => drop(session.pong(&bytes).await),
+                Some(Ok(Message::Pong(_))) => taken_by = None,
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
             },
-            changed = latest.changed() => {
+            () = sleep_until(taken_by.unwrap_or_else(Instant::now)), if taken_by.is_some() => return,
+            changed = latest.changed(), if taken_by.is_none() => {
                 if changed.is_err() {
                     return;
                 }
@@ -70,11 +77,17 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
                 number = changes.number;
                 next = Some(message(&state, "changes", user, &changes));
             }
-            _ = tick.tick() => {
+            _ = tick.tick(), if taken_by.is_none() => {
                 next = Some(json!({ "type": "tick", "number": number, "now": state.clock.now() }));
             }
         }
     }
+}
+
+/// A message, and the question whether it was taken.
+async fn send(session: &mut Session, message: &Value) -> Result<(), Closed> {
+    session.text(message.to_string()).await?;
+    session.ping(b"").await
 }
 
 fn snapshot(state: &AppState, user: UserId, changes: &Changes) -> Value {
@@ -93,12 +106,16 @@ fn message(state: &AppState, kind: &str, user: UserId, changes: &Changes) -> Val
             (_, Entry::Slot(slot)) => slots.extend(views::slot(slot, user)),
             (_, Entry::Bot(bot)) if bot.user_id == user => {
                 let uuid = state.tree.directory.bot(bot.id).map(|handle| handle.id().to_string());
-                bots.push(views::bot(bot, None, uuid));
+                let recording = state.tree.live.recording_of(bot.id);
+                bots.push(views::bot(bot, recording.as_deref(), uuid));
             }
             (Topic::Queue(platform), Entry::Queue(line)) => {
-                let waiting: Vec<i64> = line.iter().map(|bot| bot.0).collect();
-                let mine: Vec<i64> = line.iter().filter(|bot| own(**bot)).map(|bot| bot.0).collect();
-                queues.push(json!({ "platform": platform, "bots": mine, "length": waiting.len() }));
+                let places = line.iter().zip(1..).filter(|(bot, _)| own(**bot));
+                let (mine, places): (Vec<i64>, Vec<usize>) =
+                    places.map(|(bot, place)| (bot.0, place)).unzip();
+                queues.push(json!({
+                    "platform": platform, "bots": mine, "places": places, "length": line.len(),
+                }));
             }
             (Topic::Recording(bot), Entry::Recording(recording)) if own(*bot) => recordings.push(json!({
                 "botId": bot.0,

@@ -133,6 +133,14 @@ impl Answer {
     }
 }
 
+/// No script runs in what is answered, whatever it is; a player may still fetch it.
+fn is_contained(answer: &Answer) -> bool {
+    let policy = answer.header(header::CONTENT_SECURITY_POLICY).unwrap_or_default();
+    let parts: Vec<&str> = policy.split(';').map(str::trim).collect();
+    let has = |wanted| parts.contains(&wanted);
+    has("sandbox allow-same-origin") && has("default-src 'none'") && has("media-src 'self'")
+}
+
 async fn send(method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
     let mut request = awc::Client::new().request(method, url).timeout(SOON);
     for header in headers {
@@ -188,7 +196,7 @@ async fn an_object_goes_in_and_out_by_signed_urls_of_this_servers_own_address() 
     let got = bench.get("recordings/7/2/001/000001.m4s").await;
     assert_eq!((got.status, got.body == bytes), (StatusCode::OK, true));
     assert_eq!(got.header(header::CONTENT_TYPE), Some(VIDEO));
-    assert_eq!(got.header(header::CONTENT_SECURITY_POLICY), Some("sandbox"));
+    assert!(is_contained(&got), "{:?}", got.header(header::CONTENT_SECURITY_POLICY));
     assert_eq!(got.header(header::X_CONTENT_TYPE_OPTIONS), Some("nosniff"));
     let name = "a meeting.mp4";
     let url = bench.artifacts.presign_get("recordings/7/2/001/000001.m4s", SOON, &bench.base, Some(name));
@@ -232,7 +240,7 @@ async fn only_what_was_signed_is_answered() {
         let answer = send(method.clone(), &url, &[header], Bytes::from_static(b"x")).await;
         assert!(answer.status.is_client_error(), "{method} {url}: {}", answer.status);
         assert!(!answer.body.windows(6).any(|six| six == b"secret"));
-        assert_eq!(answer.header(header::CONTENT_SECURITY_POLICY), Some("sandbox"));
+        assert!(is_contained(&answer), "{:?}", answer.header(header::CONTENT_SECURITY_POLICY));
     }
     let large = Bytes::from(vec![0; 9 << 20]);
     let (unsigned, signature) = put.split_once("X-Amz-Signature=").unwrap();

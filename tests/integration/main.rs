@@ -3,7 +3,10 @@
 
 mod artifacts;
 mod bad_days;
+mod dashboard;
+mod door;
 mod driver;
 mod life;
 mod store;
 mod support;
+mod websocket;

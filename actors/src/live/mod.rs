@@ -120,6 +120,14 @@ impl Live {
         }
     }
 
+    /// A bot's recording, if it is on the board.
+    pub fn recording_of(&self, bot: BotId) -> Option<Arc<Recording>> {
+        match self.lock().entries.get(&Topic::Recording(bot)) {
+            Some((_, Entry::Recording(recording))) => Some(Arc::clone(recording)),
+            _ => None,
+        }
+    }
+
     /// Tells when there is something new: holds the latest number.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()

@@ -232,6 +232,11 @@ impl Actor for RecordingActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for (recording, bot) in std::mem::take(&mut self.stored) {
+            // Nobody else publishes a bot that ended before this start.
+            if bot.state.is_final() {
+                self.live.bot(&bot);
+                self.live.recording(&recording);
+            }
             self.track(Some(recording), &bot, ctx);
         }
     }

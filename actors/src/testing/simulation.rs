@@ -195,6 +195,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
             Happening::Panic(name) => {
+                shared.lock().note(format!("{name}: its actor panics"));
                 tree.directory
                     .all()
                     .iter()

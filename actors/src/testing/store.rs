@@ -8,7 +8,7 @@ use crate::journal::{Change, Decision, IdempotencyKey};
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
-use crate::slot::{Slot, SlotState};
+use crate::slot::{DeployStep, Slot, SlotState};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,7 +140,9 @@ impl World {
     fn panic_while_committing(&mut self, decisions: &[Decision]) {
         for change in decisions.iter().flatten() {
             let Change::WriteSlot(slot) = change else { continue };
-            let per_mille = self.faults.panic_committing;
+            // A hand-over is under way then: the moment at which a death is hardest to get right.
+            let assigned = matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling, .. });
+            let per_mille = self.faults.panic_committing * if assigned { 5 } else { 1 };
             if self.chance("slot panics while committing", per_mille) {
                 self.plan(TimeDelta::zero(), Happening::Panic(slot.name.clone()));
             }

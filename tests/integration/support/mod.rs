@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod browser;
 pub(crate) mod frozen;
 pub(crate) mod history;
 pub(crate) mod media;

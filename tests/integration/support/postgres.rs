@@ -47,13 +47,15 @@ impl TestServer {
     }
 }
 
-/// Ends the PostgreSQL in a folder and removes the folder, once this process is gone, however it went.
+/// Ends the server and the PostgreSQL in a folder and removes the folder, once this process is gone, however it went.
 pub(crate) struct Janitor(Mutex<Child>);
 
 impl Janitor {
     pub(crate) fn watch(folder: &Path) -> Self {
         let script = r#"
             read -r _
+            server=$(cat "$0/lock" 2>/dev/null)
+            [ -n "$server" ] && [ "$(cat "/proc/$server/comm" 2>/dev/null)" = meeboter ] && kill -KILL "$server"
             pid=$(head -n 1 "$0/postgres/data/postmaster.pid" 2>/dev/null)
             [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$0/postgres/data" ] && kill -QUIT "$pid"
             for _ in 1 2 3 4 5 6 7 8 9 10; do [ -n "$pid" ] && [ -d "/proc/$pid" ] && sleep 0.2; done

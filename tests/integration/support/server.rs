@@ -4,6 +4,12 @@
 use super::frozen::cluster_pids;
 use super::history::History;
 use super::media::Media;
+use super::postgres;
+use meeboter::auth::api_keys::new_key;
+use meeboter::store::database::Database;
+use meeboter::store::pool::Pool;
+use meeboter::store::queries::hash_of_key;
+use meeboter_actors::ids::UserId;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -48,10 +54,7 @@ impl Server {
             ("MEEBOTER_BOTS__HEARTBEAT_INTERVAL_MS".into(), "1000".into()),
         ];
         environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        // The error says that a provider is there already, which is all that is wanted.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        let mut server = Self { folder, port, environment, child: None, client };
+        let mut server = Self { folder, port, environment, child: None, client: client() };
         server.spawn();
         server.wait_ready().await;
         server
@@ -137,6 +140,20 @@ impl Server {
     /// The first API key.
     pub(crate) fn key(&self) -> String {
         fs::read_to_string(self.folder.path().join("api-key")).unwrap().trim().to_owned()
+    }
+
+    /// The private database, to read and to add users.
+    pub(crate) async fn pool(&self) -> Pool {
+        let socket = self.folder.path().join("postgres/run").display().to_string().replace('/', "%2F");
+        let place = Database::parse(&format!("postgres://meeboter@{socket}/meeboter"), postgres::runtime());
+        Pool::connect(&place.unwrap()).await.unwrap()
+    }
+
+    /// Another user of this server.
+    pub(crate) async fn visitor(&self, pool: &Pool, name: &str) -> Visitor {
+        let (user, key) = (pool.user_named(name).await.unwrap().id, new_key());
+        pool.insert_api_key(user, "test", &key[..8], &hash_of_key(&key)).await.unwrap();
+        Visitor { base: self.url(""), user, key, client: client() }
     }
 
     /// A request without a key.
@@ -372,6 +389,87 @@ impl Drop for Server {
             eprintln!("--- the server's log ---\n{}", self.log());
         }
     }
+}
+
+/// A user with a key and a client of its own.
+pub(crate) struct Visitor {
+    pub(crate) base: String,
+    pub(crate) user: UserId,
+    pub(crate) key: String,
+    pub(crate) client: Client,
+}
+
+impl Visitor {
+    /// A request without a key.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// A request with this user's key.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).header("x-api-key", &self.key)
+    }
+
+    /// GET; the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    /// POST; the status and the body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// What to POST for a bot in a rehearsal.
+    pub(crate) fn bot_request(&self, name: &str) -> Value {
+        let meeting_url = format!("{}/rehearsal/{name}", self.base);
+        json!({ "meetingInfo": { "platform": "rehearsal", "meetingUrl": meeting_url }, "botDisplayName": name })
+    }
+
+    /// Sends a bot to a rehearsal and returns its number.
+    pub(crate) async fn send_bot(&self, name: &str) -> i64 {
+        let (status, bot) = self.post("/api/bots", &self.bot_request(name)).await;
+        assert_eq!(status, StatusCode::CREATED, "{bot}");
+        bot["id"].as_i64().unwrap()
+    }
+
+    /// How many bots this user has.
+    pub(crate) async fn total(&self) -> u64 {
+        let (status, page) = self.get("/api/bots").await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        page["total"].as_u64().unwrap()
+    }
+
+    /// Signs in as a browser does; the cookie as it is sent back.
+    pub(crate) async fn cookie(&self) -> String {
+        let answer = self.sign_in().await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        cookie.split(';').next().unwrap().to_owned()
+    }
+
+    /// The answer to a sign-in from the server's own page.
+    pub(crate) async fn sign_in(&self) -> reqwest::Response {
+        let sign_in = self.bare(Method::POST, "/api/session").header("origin", &self.base);
+        sign_in.json(&json!({ "apiKey": self.key })).send().await.unwrap()
+    }
+}
+
+fn client() -> Client {
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().timeout(Duration::from_secs(20)).build().unwrap()
+}
+
+/// A program that takes a bot's place and never says a word; it ends when the server's folder is gone.
+pub(crate) fn silent_bot(folder: &Path) -> String {
+    let program = folder.join("silent-bot");
+    let text = folder.join("silent-bot.text");
+    fs::write(&text, "#!/bin/sh\nwhile [ -d \"$MEEBOTER_WORK_DIR\" ]; do sleep 1; done\n").unwrap();
+    // Not written by this process: a child forked meanwhile would hold the file open, and "text file busy" follow.
+    let installed = Command::new("install").args(["-m", "755"]).arg(&text).arg(&program).status();
+    assert!(installed.unwrap().success());
+    program.display().to_string()
 }
 
 /// Sends a signal to a process that may be gone.

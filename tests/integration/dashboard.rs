@@ -1,0 +1,133 @@
+//! The dashboard in a real browser, against the real server, with real bots.
+
+use crate::support::browser::Browser;
+use crate::support::server::Server;
+use serde_json::json;
+
+const SLOT: &str = "slot-pool-rehearsal-001";
+/// Notes every state that the tiles and the bots show.
+const WATCH: &str = "(() => {
+    window.seen = [];
+    const note = () => {
+        for (const part of document.querySelectorAll('.tile, #bot-rows .row')) {
+            const state = `${part.dataset.testid} ${part.dataset.status ?? part.dataset.state}`;
+            if (!seen.includes(state)) seen.push(state);
+        }
+    };
+    note();
+    new MutationObserver(note).observe(document.body, { subtree: true, childList: true, attributes: true });
+})()";
+
+/// Sees that these were shown, in this order.
+async fn saw(browser: &Browser, states: &[String]) {
+    let seen: Vec<String> = browser.look("window.seen").await.unwrap();
+    let places: Vec<_> = states.iter().map(|state| seen.iter().position(|shown| shown == state)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{states:?} in {seen:?}");
+}
+
+async fn sign_in(browser: &Browser, server: &Server) {
+    browser.open(&server.url("/")).await;
+    browser.wait_text("sign-in", "Sign in to Meeboter").await;
+    browser.pictures("door").await;
+    browser.type_into("api-key", "mb_wrong").await;
+    browser.press("sign-in-submit").await;
+    browser.wait_text("sign-in-error", "not known").await;
+    // What was wrong is selected: what is typed takes its place.
+    browser.wait("document.activeElement.id === 'api-key'").await;
+    browser.insert(&server.key()).await;
+    browser.press("sign-in-submit").await;
+    browser.wait_attribute("connection", "data-state", "live").await;
+    browser.wait_text("connection", "Live").await;
+    browser.wait_text("user-name", "admin").await;
+}
+
+/// Waits until a row shows a state.
+async fn wait_row(browser: &Browser, bot: i64, state: &str) {
+    browser.wait_attribute(&format!("bot-{bot}"), "data-state", state).await;
+}
+
+#[tokio::test]
+async fn the_dashboard_follows_bots_and_comes_back_after_a_crash() {
+    let mut server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "2")]).await;
+    let browser = Browser::start("dashboard").await;
+    sign_in(&browser, &server).await;
+    browser.pictures("empty").await;
+    browser.look::<()>(WATCH).await;
+
+    // A first bot by the rehearsal that the dialog offers, a second one by an address.
+    browser.press("send-bot").await;
+    browser.press("rehearsal-preset").await;
+    browser.pictures("send").await;
+    browser.press("send-submit").await;
+    browser.wait("!document.querySelector('#send').open").await;
+    browser.wait_attribute(SLOT, "data-status", "busy").await;
+    browser.press("send-bot").await;
+    browser
+        .type_into("send-url", &server.meeting("second", "admitAfterMs=500&guests=2&lengthMs=600000"))
+        .await;
+    browser.press("send-submit").await;
+    wait_row(&browser, 1, "RECORDING").await;
+    wait_row(&browser, 2, "RECORDING").await;
+    for state in ["deploying", "busy"].map(|status| format!("{SLOT} {status}")).windows(2) {
+        saw(&browser, state).await;
+    }
+    let life = ["DEPLOYING", "JOINING_CALL", "IN_WAITING_ROOM", "IN_CALL", "RECORDING"];
+    saw(&browser, &life.map(|state| format!("bot-1 {state}"))).await;
+
+    // A third one waits behind somebody else's, until it is called back.
+    let other = server.visitor(&server.pool().await, "somebody").await;
+    let others_bot = other.send_bot("not-yours").await;
+    let third = server.send_bot("third", "").await;
+    browser.wait_text("queue-length", "2").await;
+    browser.wait_text("queue-others-rehearsal", "and one more, somebody else’s").await;
+    browser.wait_text(&format!("queued-{third}"), "2").await;
+    browser.wait(&format!("!document.body.innerText.includes('not-yours') && {others_bot} > 0")).await;
+    browser.pictures("busy").await;
+    browser.resize(390, 844).await;
+    browser.pictures("narrow").await;
+    browser.resize(1280, 900).await;
+    browser.press(&format!("queue-cancel-{third}")).await;
+    browser.wait_text(&format!("bot-{third}"), "Cancelled").await;
+    let (status, _) = other.post(&format!("/api/bots/{others_bot}/cancel"), &json!({})).await;
+    assert!(status.is_success());
+    browser.wait_text("queue-length", "0").await;
+
+    // The first leaves when asked to, and its recording can be played.
+    browser.press("leave-1").await;
+    wait_row(&browser, 1, "DONE").await;
+    browser.wait_attribute("bot-1", "data-recording-state", "ready").await;
+    browser.wait_text("bot-1", "Left when asked to").await;
+    browser.press("recording-1").await;
+    let plays = "document.querySelector('video')?.duration > 1";
+    browser.wait_tab("/meeboter-recordings/bots/1/recordings/", plays).await;
+    browser.press("detail-1").await;
+    browser.wait("document.querySelector('[data-event=\"RECORDING\"]') !== null").await;
+    browser.pictures("detail").await;
+    browser.look::<()>("document.querySelector('#detail').close()").await;
+
+    // The server crashes. The page says so, and comes back by itself with everything that was there.
+    server.kill();
+    browser.wait_attribute("board", "data-fresh", "no").await;
+    browser.wait_text("connection", "Reconnecting").await;
+    browser.wait_text("connection", "last news").await;
+    browser.pictures("reconnecting").await;
+    server.spawn();
+    server.wait_ready().await;
+    browser.wait_attribute("board", "data-fresh", "yes").await;
+    browser.wait_text("connection", "Live").await;
+    browser.wait_attribute("bot-1", "data-recording-state", "ready").await;
+    wait_row(&browser, 2, "RECORDING").await;
+    browser.press("leave-2").await;
+    wait_row(&browser, 2, "DONE").await;
+    browser.wait_attribute("bot-2", "data-recording-state", "ready").await;
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+
+    // Who comes now for the first time sees the same.
+    browser.open(&server.url("/")).await;
+    browser.wait_text("connection", "Live").await;
+    for bot in [1, 2] {
+        browser.wait_attribute(&format!("bot-{bot}"), "data-recording-state", "ready").await;
+    }
+    browser.pictures("ended").await;
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+}
