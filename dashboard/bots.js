@@ -171,7 +171,8 @@ function paintActions(row, bot) {
 }
 
 function recordingNote(bot, phase) {
-  if (bot.recordingState === 'failed') return 'Recording failed';
+  // A bot that was never in the meeting has nothing to record: no failure of the recording.
+  if (bot.recordingState === 'failed') return bot.joinedAt ? 'Recording failed' : '';
   if (phase !== 'ended') return '';
   if (bot.recordingState === 'open' || bot.recordingState === 'joining') return 'Preparing the recording…';
   return '';

@@ -97,6 +97,6 @@ function link(address) {
 function recording(bot) {
   if (!bot.recordingEnabled) return 'Off';
   const length = bot.recordingDurationMs ? `, ${duration(bot.recordingDurationMs)}` : '';
-  const words = { open: 'Under way', joining: 'Being prepared', ready: `Ready${length}`, failed: 'Failed' };
+  const words = { open: 'Under way', joining: 'Being prepared', ready: `Ready${length}`, failed: bot.joinedAt ? 'Failed' : 'None' };
   return words[bot.recordingState] ?? 'On';
 }

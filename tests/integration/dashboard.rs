@@ -88,6 +88,9 @@ async fn the_dashboard_follows_bots_and_comes_back_after_a_crash() {
     browser.resize(1280, 900).await;
     browser.press(&format!("queue-cancel-{third}")).await;
     browser.wait_text(&format!("bot-{third}"), "Cancelled").await;
+    // It was never in the meeting: what it did not record is no failure.
+    browser.wait_attribute(&format!("bot-{third}"), "data-recording-state", "failed").await;
+    browser.wait("!document.body.innerText.includes('Recording failed')").await;
     let (status, _) = other.post(&format!("/api/bots/{others_bot}/cancel"), &json!({})).await;
     assert!(status.is_success());
     browser.wait_text("queue-length", "0").await;
