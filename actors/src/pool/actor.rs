@@ -10,6 +10,8 @@ use super::message::{
 use super::policy::{Candidate, Placement, place};
 use crate::bot::Bot;
 use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::journal::CommitError;
+use crate::journal::actor::Journal;
 use crate::ports::SlotIds;
 use crate::queue::actor::{OfferNext, Withdraw, WithdrawError, forward};
 use crate::recording::actor::BotEnded;
@@ -189,6 +191,9 @@ impl PoolSupervisor {
 
     fn ended(&mut self, bot: Bot) {
         self.owners.remove(&bot.id);
+        if let Some(links) = &self.links {
+            links.live.bot(&bot);
+        }
         if let Some(partners) = &self.partners {
             tell(&partners.recordings, BotEnded { bot });
         }
@@ -207,22 +212,29 @@ impl PoolSupervisor {
         let wait = if often { REBUILD_WINDOW } else { Duration::ZERO };
         slog::error!(links.log, "slot actor died; rebuilding it";
             "slot" => %name, "wait_s" => wait.as_secs(), "deaths_in_window" => member.rebuilt_at.len());
-        let journal = links.journal.clone();
-        let read = async move {
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
+        let here = Owner::Slot(name.clone());
+        let held = self.owners.iter().filter(|(_, owner)| **owner == here).map(|(bot, _)| *bot).collect();
+        let found = Found::read(links.journal.clone(), name, held, wait);
+        ctx.spawn(found.into_actor(self).map(|found, act, _| {
+            if let Ok(found) = found {
+                act.rebuild(found);
             }
-            (journal.read_slot(name.clone()).await, name)
-        };
-        ctx.spawn(read.into_actor(self).map(|(row, name), act, _| match row {
-            Ok(Some(slot)) => act.build(slot),
-            Ok(None) => {
-                if let Some(member) = act.members.remove(&name) {
-                    act.pump(&member.platform);
+        }));
+    }
+
+    fn rebuild(&mut self, found: Found) {
+        // What the dead actor committed and could not say any more.
+        for bot in found.ended {
+            self.ended(bot);
+        }
+        match found.slot {
+            Some(slot) => self.build(slot),
+            None => {
+                if let Some(member) = self.members.remove(&found.name) {
+                    self.pump(&member.platform);
                 }
             }
-            Err(_) => {}
-        }));
+        }
     }
 
     // --- the queue ---------------------------------------------------------------------------------------------
@@ -280,6 +292,35 @@ impl PoolSupervisor {
 
     pub(super) fn now(&self) -> DateTime<Utc> {
         self.links.as_ref().map_or(DateTime::UNIX_EPOCH, |links| links.clock.now())
+    }
+}
+
+/// What the store says of a slot whose actor died.
+struct Found {
+    name: SlotName,
+    /// `None`: it was never stored, or is gone.
+    slot: Option<Slot>,
+    /// Bots that the supervisor took to be in the slot and that have ended.
+    ended: Vec<Bot>,
+}
+
+impl Found {
+    /// Reads it, behind everything that the dead actor had submitted.
+    async fn read(
+        journal: Journal,
+        name: SlotName,
+        held: Vec<BotId>,
+        wait: Duration,
+    ) -> Result<Self, CommitError> {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let slot = journal.read_slot(name.clone()).await?;
+        let mut ended = Vec::new();
+        for id in held {
+            ended.extend(journal.read_bot(id).await?.filter(|bot| bot.state.is_final()));
+        }
+        Ok(Self { name, slot, ended })
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Reconciler {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     log: slog::Logger,
-    /// The strays of the listing before.
+    /// What no slot wanted at the listing before.
     suspects: BTreeSet<ListedContainer>,
     listing: bool,
     _guard: DeathGuard,
@@ -76,15 +76,14 @@ impl Reconciler {
     ) {
         let handles = self.directory.all();
         let slots: Vec<_> = handles.iter().map(|handle| handle.snapshot()).collect();
-        let findings = compare(slots.iter().map(AsRef::as_ref), listed);
+        let findings = compare(slots.iter().map(AsRef::as_ref), listed, &self.suspects);
         for (name, key, presence) in findings.observed {
             if let Some(handle) = handles.iter().find(|handle| *handle.name() == name) {
                 drop(handle.send(SlotEvent::Observed { generation: key.generation, presence, began_at }));
             }
         }
-        let strays: Vec<_> = findings.strays.intersection(&self.suspects).cloned().collect();
-        self.suspects = findings.strays;
-        for stray in strays {
+        self.suspects = findings.suspects;
+        for stray in findings.strays {
             self.remove(stray, ctx);
         }
     }

@@ -10,12 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Findings {
     /// What each slot that holds a container should hear of it.
     pub observed: Vec<(SlotName, ContainerKey, Presence)>,
-    /// Containers that no slot wants; removed when they are found twice in a row.
+    /// Containers that no slot wants, for the first time: the next comparison's suspects.
+    pub suspects: BTreeSet<ListedContainer>,
+    /// Containers that no slot wanted twice in a row: to be removed.
     pub strays: BTreeSet<ListedContainer>,
 }
 
-/// Compares the slots, as they were before the listing began, with the listing.
-pub fn compare<'a>(wanted: impl Iterator<Item = &'a Slot>, listed: &[ListedContainer]) -> Findings {
+/// Compares the slots with a listing. `suspects` are those of the comparison before.
+pub fn compare<'a>(
+    wanted: impl Iterator<Item = &'a Slot>,
+    listed: &[ListedContainer],
+    suspects: &BTreeSet<ListedContainer>,
+) -> Findings {
     let running: BTreeSet<ContainerKey> = listed.iter().map(|container| container.key).collect();
     let mut holders: BTreeMap<ContainerKey, &Slot> = BTreeMap::new();
     for slot in wanted {
@@ -30,8 +36,9 @@ pub fn compare<'a>(wanted: impl Iterator<Item = &'a Slot>, listed: &[ListedConta
             (slot.name.clone(), *key, presence)
         })
         .collect();
-    let strays = listed.iter().filter(|container| !holders.contains_key(&container.key)).cloned().collect();
-    Findings { observed, strays }
+    let unwanted = listed.iter().filter(|container| !holders.contains_key(&container.key)).cloned();
+    let (strays, suspects) = unwanted.partition(|container| suspects.contains(container));
+    Findings { observed, suspects, strays }
 }
 
 #[cfg(test)]
@@ -46,25 +53,28 @@ mod tests {
     }
 
     #[test]
-    fn an_older_generation_of_a_live_slot_is_a_stray() {
+    fn an_older_generation_of_a_live_slot_is_a_stray_the_second_time() {
         let slot = sample::busy_slot(1);
         let (old, present) = (listed(&slot, slot.generation.0 - 1), listed(&slot, slot.generation.0));
-        let findings = compare([&slot].into_iter(), &[old.clone(), present]);
-        assert_eq!(findings.strays, BTreeSet::from([old]));
-        assert_eq!(findings.observed, [(slot.name.clone(), slot.container_key(), Presence::Running)]);
+        let listing = [old.clone(), present];
+        let first = compare([&slot].into_iter(), &listing, &BTreeSet::new());
+        assert_eq!((first.suspects.len(), first.strays.len()), (1, 0));
+        assert_eq!(first.observed, [(slot.name.clone(), slot.container_key(), Presence::Running)]);
+        let second = compare([&slot].into_iter(), &listing, &first.suspects);
+        assert_eq!((second.suspects.len(), second.strays), (0, BTreeSet::from([old])));
     }
 
     #[test]
     fn what_is_not_listed_is_gone() {
         let slot = sample::busy_slot(1);
-        let findings = compare([&slot].into_iter(), &[]);
+        let findings = compare([&slot].into_iter(), &[], &BTreeSet::new());
         assert_eq!(findings.observed[0].2, Presence::Gone);
     }
 
     #[test]
     fn an_idle_slot_wants_nothing() {
         let slot = sample::idle_slot(1);
-        let findings = compare([&slot].into_iter(), &[listed(&slot, 0)]);
-        assert_eq!((findings.observed.len(), findings.strays.len()), (0, 1));
+        let findings = compare([&slot].into_iter(), &[listed(&slot, 0)], &BTreeSet::new());
+        assert_eq!((findings.observed.len(), findings.suspects.len()), (0, 1));
     }
 }

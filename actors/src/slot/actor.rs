@@ -318,25 +318,22 @@ impl SlotActor {
         )
     }
 
-    /// After a conflict the row is the truth: read it behind everything submitted, and go on from there.
+    /// After a conflict the row is the truth: read it behind everything submitted. Where it is not what this actor
+    /// holds, the actor ends, and the supervisor builds one from the row.
     fn reload(&mut self, ctx: &mut Context<Self>) {
         let read = self.links.journal.read_slot(self.slot.name.clone());
-        ctx.spawn(read.into_actor(self).map(|row, act, ctx| match row {
-            Ok(Some(row)) => {
-                let same = row == act.slot;
-                if !same {
-                    act.commit_known(row, vec![], "Reloaded", ctx);
-                } else {
-                    act.publish(vec![]);
-                }
-                act.resume(ctx);
-            }
-            Ok(None) if act.slot.version == 0 => {
+        ctx.spawn(read.into_actor(self).map(|row, act, ctx| {
+            let same = match row {
+                Ok(Some(row)) => row == act.slot,
+                Ok(None) => act.slot.version == 0,
+                Err(_) => false,
+            };
+            if same {
                 act.publish(vec![]);
                 act.resume(ctx);
+            } else {
+                ctx.stop();
             }
-            // Gone from the store: the supervisor decides what becomes of the place.
-            Ok(None) | Err(_) => ctx.stop(),
         }));
     }
 
@@ -432,5 +429,21 @@ impl Handler<Discard> for SlotActor {
             self.guard.disarm();
             ctx.stop();
         }
+    }
+}
+
+/// Panics in the actor's handler, as a bug would.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
+#[cfg(any(test, feature = "testing"))]
+impl Handler<Panic> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        // Without the hook: an injected panic is no news.
+        std::panic::resume_unwind(Box::new("injected panic"));
     }
 }

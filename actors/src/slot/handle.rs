@@ -88,6 +88,14 @@ impl SlotHandle {
         answer
     }
 
+    /// Makes the slot's actor panic, as a bug would.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn panic(&self) {
+        if let Some(addr) = self.addr.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            tell(addr, super::actor::Panic);
+        }
+    }
+
     pub(super) fn heard_at(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.heard_at_ms.load(Ordering::Relaxed))
             .filter(|at| at.timestamp() > 0)

@@ -5,6 +5,8 @@ use super::world::World;
 use crate::bot::BotState;
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
+use crate::pool::message::PoolSnapshot;
+use crate::queue::actor::QueueSnapshot;
 use crate::slot::{BusyStep, SlotState, SlotStatus};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -169,6 +171,16 @@ pub fn claimed(world: &mut World, key: ContainerKey, nonce: Uuid) {
     let stored = world.tables.bots.get(&bot).and_then(|bot| bot.nonce);
     if stored.is_some_and(|stored| stored != nonce) {
         world.violated(format!("bot {bot} was claimed twice"));
+    }
+}
+
+/// Checked at the end: the mailboxes remember no bot that the rows do not know as live.
+pub fn nothing_remembered(world: &mut World, pool: &PoolSnapshot, queue: &QueueSnapshot) {
+    if !pool.owners.is_empty() {
+        world.violated(format!("the pool still remembers {:?}", pool.owners));
+    }
+    if !queue.entries.is_empty() {
+        world.violated(format!("the queue still remembers {:?}", queue.entries));
     }
 }
 

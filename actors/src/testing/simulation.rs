@@ -8,8 +8,9 @@ use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
 use super::{invariants, sample};
 use crate::ids::{Platform, SlotId};
-use crate::pool::{PlatformSettings, PoolSettings};
-use crate::ports::{SlotIds, Store};
+use crate::pool::{self, PlatformSettings, PoolSettings};
+use crate::ports::{Clock, SlotIds, Store};
+use crate::queue;
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
 use actix::System;
@@ -122,6 +123,7 @@ fn downtime(world: &mut World, length: TimeDelta) {
         match happening {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
+            Happening::Panic(_) => {}
             Happening::Program(_) | Happening::Client(_) => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
@@ -167,15 +169,22 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             () = calendar_bell.notified() => continue,
             () = tokio::time::sleep_until(shared.instant(next.min(end))) => {}
         }
+        if shared.now() >= end {
+            let left =
+                (tree.pool.send(pool::message::Observe).await, tree.queue.send(queue::actor::Observe).await);
+            let mut world = shared.lock();
+            match left {
+                (Ok(pool), Ok(queue)) => invariants::nothing_remembered(&mut world, &pool, &queue),
+                _ => world.violated("the pool or the queue does not answer"),
+            }
+            // From here on nothing counts: the actors die with their System.
+            world.crashed = true;
+            return Exit::Ended;
+        }
         let happening = {
             let mut world = shared.lock();
             let now = world.now;
             world.calm = now >= calm_at;
-            if now >= end {
-                // From here on nothing counts: the actors die with their System.
-                world.crashed = true;
-                return Exit::Ended;
-            }
             match world.calendar.first_entry() {
                 Some(entry) if entry.key().0 <= now => entry.remove(),
                 _ => continue,
@@ -185,6 +194,13 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Engine(deed) => shared.lock().carry_out(deed),
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
+            Happening::Panic(name) => {
+                tree.directory
+                    .all()
+                    .iter()
+                    .filter(|handle| *handle.name() == name)
+                    .for_each(|handle| handle.panic());
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A store in memory that keeps the real one's promises, and loses answers, commits and patience as a real one does.
 
 use super::invariants;
-use super::world::{Shared, World};
+use super::world::{Happening, Shared, World};
 use crate::bot::Bot;
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
@@ -10,7 +10,7 @@ use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
 use crate::slot::{Slot, SlotState};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -136,6 +136,17 @@ impl World {
         Ok(())
     }
 
+    /// Now and then the actor of a slot dies while its commit is on its way.
+    fn panic_while_committing(&mut self, decisions: &[Decision]) {
+        for change in decisions.iter().flatten() {
+            let Change::WriteSlot(slot) = change else { continue };
+            let per_mille = self.faults.panic_committing;
+            if self.chance("slot panics while committing", per_mille) {
+                self.plan(TimeDelta::zero(), Happening::Panic(slot.name.clone()));
+            }
+        }
+    }
+
     /// What a crash does to a batch on its way: it arrived, or not.
     pub fn settle_in_flight(&mut self) {
         let Some((batch, decisions)) = self.tables.in_flight.take() else { return };
@@ -174,7 +185,11 @@ impl FakeStore {
 impl Store for FakeStore {
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
         self.0.boundary("before commit").await;
-        self.0.lock().tables.in_flight = Some((batch, decisions.to_vec()));
+        {
+            let mut world = self.0.lock();
+            world.tables.in_flight = Some((batch, decisions.to_vec()));
+            world.panic_while_committing(decisions);
+        }
         self.0.boundary("commit on its way").await;
         self.0.delay(0, 8).await;
         let outcome = self.answers().and_then(|()| {

@@ -6,7 +6,7 @@ use super::engine::Containers;
 use super::program::Program;
 use super::store::Tables;
 use crate::bot::BotState;
-use crate::ids::{BotId, ContainerKey, Platform};
+use crate::ids::{BotId, ContainerKey, Platform, SlotName};
 use crate::ports::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,8 @@ pub struct Faults {
     pub hang: u32,
     /// A call panics inside the slot's actor.
     pub panic: u32,
+    /// A slot's actor panics while its commit is on its way.
+    pub panic_committing: u32,
     /// A look or a listing fails.
     pub blind: u32,
     /// A bot's program crashes.
@@ -51,6 +53,7 @@ impl Faults {
             torn: 60,
             hang: 15,
             panic: 15,
+            panic_committing: 30,
             blind: 100,
             bot_crash: 80,
             bot_silent: 30,
@@ -68,6 +71,8 @@ pub enum Happening {
     Program(ContainerKey),
     /// A client does its next step.
     Client(usize),
+    /// A slot's actor panics, if a server is up.
+    Panic(SlotName),
 }
 
 /// See the module.

@@ -1,0 +1,65 @@
+//! What an idle server keeps in memory. Beside it: its private PostgreSQL.
+
+mod support;
+
+use anyhow::{Context, Result};
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+use support::server::Server;
+use support::{progress, verdict};
+
+const IDLE: Duration = Duration::from_secs(10);
+const TARGET_MIB: f64 = 60.0;
+
+#[actix_web::main]
+async fn main() -> Result<()> {
+    progress("starting the server");
+    let server = Server::start(&[]).await?;
+    progress("leaving it idle for 10 s");
+    tokio::time::sleep(IDLE).await;
+    let pid = server.pid()?;
+    let own = Memory::of(pid)?;
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
+    let mut postgres_pss = 0.0;
+    let postgres = server.postgres()?.pids();
+    for pid in &postgres {
+        postgres_pss += Memory::of(*pid)?.get("Pss")?;
+    }
+    let (rss, pss) = (own.get("Rss")?, own.get("Pss")?);
+    println!("memory: idle for {} s", IDLE.as_secs());
+    println!("  server             RSS {rss:6.1} MiB   PSS {pss:6.1} MiB   ({threads} threads)");
+    println!(
+        "    of its PSS       {:.1} MiB of its own (heap, stacks), {:.1} MiB of files (program, libraries)",
+        own.get("Pss_Anon")?,
+        own.get("Pss_File")?,
+    );
+    println!(
+        "  PostgreSQL                          PSS {postgres_pss:6.1} MiB   ({} processes)",
+        postgres.len()
+    );
+    println!("  ratio              {:.2} × (PSS)", pss / postgres_pss);
+    let sentence = format!("RSS is {rss:.1} MiB; the target is {TARGET_MIB} MiB");
+    verdict(rss <= TARGET_MIB, &sentence);
+    Ok(())
+}
+
+/// What the kernel says of a process's memory, in MiB.
+struct Memory(HashMap<String, f64>);
+
+impl Memory {
+    fn of(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&path).with_context(|| format!("{path} could not be read"))?;
+        let lines = text.lines().filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let kib: f64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some((name.to_owned(), kib / 1024.0))
+        });
+        Ok(Self(lines.collect()))
+    }
+
+    fn get(&self, name: &str) -> Result<f64> {
+        self.0.get(name).copied().with_context(|| format!("the kernel does not tell {name}"))
+    }
+}
