@@ -1,7 +1,7 @@
 //! Parts of a bot that die under it.
 
 use super::{LENGTH_TOLERANCE_S, MINUTE, check_tidy, meeting, server};
-use crate::support::server::{Server, pids, signal};
+use crate::support::server::{Server, signal};
 use rustix::process::Signal;
 use std::fs;
 
@@ -49,15 +49,9 @@ async fn a_browser_that_dies_ends_its_bot_and_the_recording_is_kept() {
     check_tidy(&server, 1).await;
 }
 
-/// The processes in the sessions of the bots whose program's name begins like this. (A browser hides its environment.)
+/// The processes of the bots whose program's name begins like this.
 fn parts(server: &Server, name: &str) -> Vec<i32> {
-    let bots = server.bot_program_pids();
-    let is_part = |pid: &i32| {
-        // pid (name) state parent group session …
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((start, rest)) = stat.rsplit_once(')') else { return false };
-        let session = rest.split_whitespace().nth(3).and_then(|session| session.parse().ok());
-        session.is_some_and(|session| bots.contains(&session)) && start.contains(&format!("({name}"))
-    };
-    pids().filter(is_part).collect()
+    let is_part =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name));
+    server.bot_pids().into_iter().filter(is_part).collect()
 }

@@ -1,10 +1,12 @@
 //! Pools and lines that are full.
 
-use super::{MINUTE, SECOND, check_tidy};
+use super::{MINUTE, SECOND, check_tidy, server};
 use crate::support::server::{Answer, Server};
 use chrono::{DateTime, Utc};
-use reqwest::Method;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn who_finds_no_slot_waits_as_long_as_it_wants_and_no_longer() {
@@ -39,6 +41,23 @@ async fn who_finds_no_slot_waits_as_long_as_it_wants_and_no_longer() {
     let bot = server.wait_state(first, MINUTE, &["DONE", "FATAL"]).await;
     assert_eq!(bot["endReason"], "left_by_request", "{bot}");
     check_tidy(&server, 1).await;
+}
+
+#[tokio::test]
+async fn a_burst_of_requests_right_after_the_start_is_taken_whole() {
+    // More than the bot ids that are fetched at a time.
+    const BOTS: usize = 400;
+    let server = server("1").await;
+    let request = server.bot_request("one of many", "host=silent");
+    let requests = (0..BOTS).map(|_| Answer::to(server.request(Method::POST, "/api/bots").json(&request)));
+    let answers = join_all(requests).await;
+    let refused = answers.iter().find(|answer| answer.status != StatusCode::CREATED);
+    assert!(refused.is_none(), "{refused:?}");
+    let ids: BTreeSet<i64> = answers.iter().filter_map(|answer| answer.body["id"].as_i64()).collect();
+    let places: BTreeSet<u64> =
+        answers.iter().filter_map(|answer| answer.body["queuePosition"].as_u64()).collect();
+    assert_eq!((ids.len(), places), (BOTS, (1..BOTS as u64).collect()));
+    assert_eq!(server.bot_count().await, BOTS as u64);
 }
 
 fn time(value: &Value) -> DateTime<Utc> {

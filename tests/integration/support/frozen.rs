@@ -38,7 +38,7 @@ impl Drop for Frozen {
 
 /// PostgreSQL's processes that stand in a cluster's folder.
 pub(crate) fn cluster_pids(folder: &Path) -> Vec<i32> {
-    let folder = folder.canonicalize().unwrap();
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let stands_there =
         |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place == folder);
     pids().filter(stands_there).collect()

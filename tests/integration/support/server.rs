@@ -24,6 +24,8 @@ use tempfile::TempDir;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a recording may take to be joined.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long what is left of a test may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -291,16 +293,25 @@ impl Server {
         }
     }
 
-    /// The pids of the processes that work in this server's folder: bots and what they started.
+    /// The pids of the processes that work in this server's folder: bots and what they started. A browser hides its
+    /// environment but stays where it was started, its crash handler goes elsewhere but shows its environment.
     pub(crate) fn bot_pids(&self) -> Vec<i32> {
+        let folder = self.folder.path().join("bots");
         let mark = format!("MEEBOTER_WORK_DIR={}/", self.folder.path().display());
-        pids().filter(|pid| environment(*pid).iter().any(|variable| variable.starts_with(&mark))).collect()
+        let is_there =
+            |pid: i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        let is_marked = |pid: i32| environment(pid).iter().any(|variable| variable.starts_with(&mark));
+        pids().filter(|pid| is_there(*pid) || is_marked(*pid)).collect()
     }
 
-    /// The pids of the bots' programs themselves.
+    /// The pids of the bots' programs themselves: each leads a session, which what it has just forked does not.
     pub(crate) fn bot_program_pids(&self) -> Vec<i32> {
         let is_bot = |pid: &i32| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "meeboter-bot")
+            // pid (name) state parent group session …
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let Some((start, rest)) = stat.rsplit_once(')') else { return false };
+            let session = rest.split_whitespace().nth(3).and_then(|session| session.parse().ok());
+            start.ends_with("(meeboter-bot") && session == Some(*pid)
         };
         self.bot_pids().into_iter().filter(is_bot).collect()
     }
@@ -381,9 +392,12 @@ impl Drop for Server {
             signal(i32::try_from(child.id()).unwrap_or_default(), Signal::TERM);
             let _ = child.wait();
         }
-        // Bots outlive the server, and a killed one leaves its database behind.
-        for pid in self.bot_pids().into_iter().chain(self.postgres_pid()) {
-            signal(pid, if Some(pid) == self.postgres_pid() { Signal::QUIT } else { Signal::KILL });
+        // Bots outlive the server, and a killed one leaves its database behind. They write until they are gone.
+        let deadline = Instant::now() + END_DEADLINE;
+        while Instant::now() < deadline && !self.remains().is_empty() {
+            self.bot_pids().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+            self.postgres_pid().into_iter().for_each(|pid| signal(pid, Signal::QUIT));
+            std::thread::park_timeout(LOOK);
         }
         if std::thread::panicking() {
             eprintln!("--- the server's log ---\n{}", self.log());
