@@ -1,5 +1,5 @@
 //! What the domain needs of the world: a store, an engine that runs containers, a place for recordings, a clock.
-//! Traits and their data only; the implementations are the server's, the lying ones are in [`crate::testing`].
+//! Traits and their data only; the implementations are the server's, the lying ones are in `testing`.
 
 use crate::bot::Bot;
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, Operation, SlotId, SlotName};

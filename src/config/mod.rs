@@ -1,5 +1,5 @@
 //! Settings: `config/default.toml` (embedded) < a file < the environment, checked at start. How the layers are read is
-//! in [`layers`]; what the values mean is here. A mistake names the key, what was read and what is allowed.
+//! in `layers`; what the values mean is here. A mistake names the key, what was read and what is allowed.
 
 mod layers;
 
