@@ -2,6 +2,8 @@
 //! folder), so that a pid that now belongs to somebody else is never mistaken for ours.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The cluster's processes.
@@ -56,9 +58,42 @@ fn all_pids() -> impl Iterator<Item = i32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// A process that has ended but was not reaped has no working folder, and does not count.
+/// A process that has ended but was not reaped has no working folder, and does not count. Where we may not see another
+/// user's working folder (root in a container has no `CAP_SYS_PTRACE`), the postmaster is told by its command line; its
+/// children cannot be told then, and a new postmaster refuses to start beside them.
 fn is_in(cluster: &Path, pid: i32) -> bool {
-    let is_there = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster);
+    let is_there = match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(folder) => folder == cluster,
+        Err(error) => error.kind() == ErrorKind::PermissionDenied && is_started_on(cluster, pid),
+    };
     is_there
         && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "postgres")
+}
+
+/// Whether the command line says `-D <cluster>`.
+fn is_started_on(cluster: &Path, pid: i32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    arguments.windows(2).any(|pair| pair == [b"-D", cluster.as_os_str().as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_postmaster_is_told_by_its_command_line_where_its_folder_cannot_be_seen() {
+        let mut child = Command::new("sh")
+            .args(["-c", "read -r _", "sh", "-D", "/srv/cluster"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let (ours, another) = (Path::new("/srv/cluster"), Path::new("/srv/clus"));
+        let told = (is_started_on(ours, pid), is_started_on(another, pid));
+        drop(child.stdin.take());
+        child.wait().expect("sh ends");
+        assert_eq!(told, (true, false));
+    }
 }
