@@ -24,7 +24,10 @@ async fn main() -> Result<()> {
     let mut postgres_pss = 0.0;
     let postgres = server.postgres()?.pids();
     for pid in &postgres {
-        postgres_pss += Memory::of(*pid)?.get("Pss")?;
+        // A worker that has ended since it was listed has no memory.
+        if let Ok(memory) = Memory::of(*pid) {
+            postgres_pss += memory.get("Pss")?;
+        }
     }
     let (rss, pss) = (own.get("Rss")?, own.get("Pss")?);
     println!("memory: idle for {} s", IDLE.as_secs());
