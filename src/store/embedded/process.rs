@@ -80,15 +80,20 @@ fn is_started_on(cluster: &Path, pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::process::{Command, Stdio};
 
     #[test]
     fn a_postmaster_is_told_by_its_command_line_where_its_folder_cannot_be_seen() {
         let mut child = Command::new("sh")
-            .args(["-c", "read -r _", "sh", "-D", "/srv/cluster"])
+            .args(["-c", "echo; read -r _", "sh", "-D", "/srv/cluster"])
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .expect("sh runs");
+        // Its command line is there only when it runs, a moment after it was spawned.
+        let said = child.stdout.as_mut().expect("a pipe").read(&mut [0]).expect("sh speaks");
+        assert_eq!(said, 1);
         let pid = i32::try_from(child.id()).expect("a pid");
         let (ours, another) = (Path::new("/srv/cluster"), Path::new("/srv/clus"));
         let told = (is_started_on(ours, pid), is_started_on(another, pid));
