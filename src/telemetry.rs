@@ -2,6 +2,7 @@
 
 use crate::config::{Log, LogFormat, LogLevel};
 use slog::{Drain, Level, Logger, o};
+use std::error::Error;
 
 /// A logger to standard error. Lines past a bound of waiting ones are dropped and counted rather than waited for.
 pub fn logger(settings: &Log) -> Logger {
@@ -29,4 +30,16 @@ where
 {
     let drain = slog_async::Async::new(drain.filter_level(level).fuse()).chan_size(4096).build();
     Logger::root(drain.fuse(), o!())
+}
+
+/// An error with its causes, outermost first, as one line; a cause that only repeats its error is said once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push(error.to_string());
+        cause = error.source();
+    }
+    said.dedup();
+    said.join(": ")
 }

@@ -7,6 +7,7 @@ use crate::store::database::Database as Place;
 use crate::store::embedded::{Durability, Embedded, EmbeddedError};
 use crate::store::journal::JournalConnection;
 use crate::store::pool::Pool;
+use crate::telemetry::chain;
 use slog::Logger;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Database {
     /// Starts a private database again that has died, and sees that this server still leads.
     pub(super) async fn look_after(&self) -> Result<(), String> {
         if let Some(embedded) = &self.embedded {
-            embedded.ensure_running().await.map_err(|error| crate::http::error::chain(&error))?;
+            embedded.ensure_running().await.map_err(|error| chain(&error))?;
         }
         self.journal.confirm_lead().await.map_err(|error| error.to_string())
     }

@@ -1,5 +1,6 @@
 //! What can fail with segments and recordings.
 
+use crate::telemetry::chain;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStreamError;
 use meeboter_actors::ports::ArtifactsError;
@@ -168,16 +169,4 @@ impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
     fn status(&self) -> u16 {
         self.status().as_u16()
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut said = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said.push(error.to_string());
-        cause = error.source();
-    }
-    said.dedup();
-    said.join(": ")
 }

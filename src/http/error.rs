@@ -1,6 +1,7 @@
 //! What clients are told when something is not done: `{error: {id, code, message, details?}}`, the id also in the log.
 
 use crate::store::pool::QueryError;
+use crate::telemetry::chain;
 use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, ResponseError};
@@ -159,16 +160,4 @@ impl From<Refused> for ApiError {
             Refused::Commit(_) => Self::unknown_outcome(),
         }
     }
-}
-
-/// An error with its causes, outermost first.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    line
 }

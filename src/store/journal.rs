@@ -7,8 +7,9 @@
 
 use super::database::{Connection, Database, application_name};
 use super::lead::{self, Backend, LeadError};
-use super::link::{Failure, Link, sentence};
+use super::link::{Failure, Link};
 use super::migrate::migrate;
+use crate::telemetry::chain;
 use async_trait::async_trait;
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{BotId, SlotName};
@@ -146,7 +147,7 @@ impl Lead {
     }
 
     fn failed(&mut self, failure: Failure) -> StoreError {
-        let cause = sentence(&failure);
+        let cause = chain(&failure);
         let error = StoreError::from(failure);
         match &error {
             StoreError::Refused(_) => {}

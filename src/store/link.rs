@@ -8,6 +8,7 @@ use super::rows::{
     recording_from,
 };
 use super::slot_row::{assigned_bot_id, slot_columns, slot_from};
+use crate::telemetry::chain;
 use futures_util::future::{try_join, try_join_all, try_join4};
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{BotId, SlotName};
@@ -54,9 +55,9 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Postgres(error) => from_postgres(&error),
-            Failure::Connect(error) => Self::Unavailable(sentence(&error)),
-            Failure::Decode(error) => Self::Refused(sentence(&error)),
-            Failure::Unsendable(error) => Self::Refused(sentence(&error)),
+            Failure::Connect(error) => Self::Unavailable(chain(&error)),
+            Failure::Decode(error) => Self::Refused(chain(&error)),
+            Failure::Unsendable(error) => Self::Refused(chain(&error)),
             Failure::Malformed(error) => Self::Refused(error.to_string()),
             Failure::TimedOut(_) => Self::Unavailable(failure.to_string()),
             Failure::Deposed => Self::Deposed,
@@ -68,24 +69,12 @@ fn from_postgres(error: &Error) -> StoreError {
     match error.code().map(SqlState::code) {
         Some("MB002") => StoreError::Deposed,
         Some(code) if code == "MB001" || code.starts_with("22") || code.starts_with("23") => {
-            StoreError::Refused(sentence(error))
+            StoreError::Refused(chain(error))
         }
-        Some(_) => StoreError::Unavailable(sentence(error)),
+        Some(_) => StoreError::Unavailable(chain(error)),
         // Not the database's word: the connection is gone or in disorder.
-        None => StoreError::Unavailable(sentence(error)),
+        None => StoreError::Unavailable(chain(error)),
     }
-}
-
-/// The error and what lies behind it, as one sentence.
-pub(super) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// A connection that holds the lead.

@@ -1,7 +1,7 @@
 //! Connections for everything that the Journal does not write: what HTTP reads, users, API keys.
 
 use super::database::{Database, DatabaseError};
-use super::link::sentence;
+use crate::telemetry::chain;
 use deadpool_postgres::{
     Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
@@ -145,12 +145,12 @@ impl Pool {
 }
 
 fn away(query: &'static str, error: &PoolError) -> QueryError {
-    QueryError::Unavailable { query, cause: sentence(error) }
+    QueryError::Unavailable { query, cause: chain(error) }
 }
 
 fn classify(query: &'static str, error: tokio_postgres::Error) -> QueryError {
     let Some(code) = error.code().map(SqlState::code) else {
-        return QueryError::Unavailable { query, cause: sentence(&error) };
+        return QueryError::Unavailable { query, cause: chain(&error) };
     };
     match &code[..2] {
         "22" | "23" => {
@@ -158,7 +158,7 @@ fn classify(query: &'static str, error: tokio_postgres::Error) -> QueryError {
             QueryError::Refused { query, constraint, source: error }
         }
         // Connections, resources, locks and cancellations, operators, the system: not the query's fault.
-        "08" | "40" | "53" | "55" | "57" | "58" => QueryError::Unavailable { query, cause: sentence(&error) },
+        "08" | "40" | "53" | "55" | "57" | "58" => QueryError::Unavailable { query, cause: chain(&error) },
         _ => QueryError::Failed { query, source: error },
     }
 }

@@ -101,16 +101,6 @@ impl Line {
         let (platform, place) = self.places.get(&bot)?;
         Some(self.entries.get(platform)?.range(..place).count() + 1)
     }
-
-    /// Waiting on all platforms.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// True where nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
 }
 
 fn turns_key(entry: &QueueEntry) -> (Platform, i16, UserId) {

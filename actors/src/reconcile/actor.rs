@@ -19,11 +19,6 @@ const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a stray may take to end by itself.
 const STRAY_GRACE: Duration = Duration::from_secs(10);
 
-/// Lists now.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Reconcile;
-
 /// See the module.
 pub struct Reconciler {
     driver: Arc<dyn Driver>,
@@ -114,13 +109,5 @@ impl Actor for Reconciler {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.list(ctx);
         ctx.run_interval(INTERVAL, Self::list);
-    }
-}
-
-impl Handler<Reconcile> for Reconciler {
-    type Result = ();
-
-    fn handle(&mut self, _: Reconcile, ctx: &mut Self::Context) {
-        self.list(ctx);
     }
 }
