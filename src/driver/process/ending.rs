@@ -7,7 +7,7 @@ use super::procfs::{self, Identity};
 use super::{Host, blocking, failed, lock};
 use meeboter_actors::ids::{ContainerId, ContainerKey};
 use meeboter_actors::ports::{DriverError, StopRequest};
-use rustix::process::{Signal, getsid};
+use rustix::process::Signal;
 use slog::{debug, info, warn};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ impl Host {
     ) -> Result<Vec<Identity>, DriverError> {
         let (folders, marker, log) = (self.folders.clone(), self.marker(key), self.log.clone());
         blocking("list the bot's processes", move || {
-            let own_session = getsid(None)?.as_raw_nonzero().get();
+            let own_session = procfs::own_session()?;
             let recorded = folders.recorded(key)?;
             let all = procfs::scan()?;
             // An id that was handed over may be of an earlier boot: it counts where the marker confirms it.

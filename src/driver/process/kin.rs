@@ -23,20 +23,20 @@ pub(super) fn bot_of(marker: Marker, recorded: Option<Identity>, all: &[Process]
     }
 }
 
-/// The bot and everything that came of it. `bot` is its identity in this boot, alive or not; `own_session` is never
-/// touched. A session is the bot's when it is the recorded one, or when a member carries the marker and its leader
-/// does too or has ended: a marker in a terminal's session must not end the terminal.
+/// The bot and everything that came of it. `bot` is its identity in this boot, alive or not; `own_session` is spared.
+/// A session is the bot's when it is the recorded one, or when a member carries the marker and its leader does too or
+/// has ended: a marker in a terminal's session must not end the terminal.
 pub(super) fn kin_of(
     marker: Marker,
     bot: Option<Identity>,
-    own_session: i32,
+    own_session: Option<i32>,
     all: &[Process],
 ) -> Vec<Identity> {
     let leader = |session: i32| all.iter().find(|process| process.identity.pid == session);
     let mut sessions: BTreeSet<i32> = all
         .iter()
         .filter(|process| process.marker == Some(marker))
-        .map(|process| process.session)
+        .filter_map(|process| process.session)
         .filter(|session| leader(*session).is_none_or(|leader| leader.marker == Some(marker)))
         .collect();
     if let Some(bot) = bot
@@ -44,9 +44,12 @@ pub(super) fn kin_of(
     {
         sessions.insert(bot.pid);
     }
-    sessions.remove(&own_session);
+    if let Some(own_session) = own_session {
+        sessions.remove(&own_session);
+    }
     let is_kin = |process: &&Process| {
-        let by_session = sessions.contains(&process.session) && bot.is_none_or(|bot| bot <= process.identity);
+        let by_session = process.session.is_some_and(|session| sessions.contains(&session))
+            && bot.is_none_or(|bot| bot <= process.identity);
         process.marker == Some(marker) || by_session
     };
     let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
@@ -59,7 +62,7 @@ mod tests {
     use meeboter_actors::ids::{ContainerKey, Generation, SlotId};
     use uuid::Uuid;
 
-    const OWN_SESSION: i32 = 2;
+    const OWN_SESSION: Option<i32> = Some(2);
 
     fn marker(generation: i64) -> Marker {
         let key = ContainerKey { slot: SlotId(Uuid::from_u128(1)), generation: Generation(generation) };
@@ -71,7 +74,7 @@ mod tests {
     }
 
     fn process(pid: i32, session: i32, marker: Option<Marker>) -> Process {
-        Process { identity: identity(pid), session, marker }
+        Process { identity: identity(pid), session: Some(session), marker }
     }
 
     #[test]
@@ -111,7 +114,15 @@ mod tests {
 
     #[test]
     fn the_servers_own_session_is_spared() {
-        let all = [process(OWN_SESSION, OWN_SESSION, Some(marker(1))), process(3, OWN_SESSION, None)];
-        assert_eq!(kin_of(marker(1), None, OWN_SESSION, &all), [identity(OWN_SESSION)]);
+        let all = [process(2, 2, Some(marker(1))), process(3, 2, None)];
+        assert_eq!(kin_of(marker(1), None, OWN_SESSION, &all), [identity(2)]);
+    }
+
+    #[test]
+    fn processes_without_a_session_are_nobodys_company() {
+        let without = |pid, marker| Process { identity: identity(pid), session: None, marker };
+        let all = [without(2, None), without(5, Some(marker(1))), process(10, 10, Some(marker(1)))];
+        assert_eq!(kin_of(marker(1), None, None, &all), [identity(5), identity(10)]);
+        assert_eq!(bot_of(marker(1), None, &all), Some(identity(10)));
     }
 }

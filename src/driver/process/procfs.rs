@@ -72,13 +72,15 @@ impl FromStr for Marker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) identity: Identity,
-    pub(super) session: i32,
+    /// `None` where it cannot be told apart from others: a kernel thread's, and one whose leader is outside of this
+    /// PID namespace (`docker run --init`, `unshare --pid`) both read as 0.
+    pub(super) session: Option<i32>,
     pub(super) marker: Option<Marker>,
 }
 
 impl Process {
     pub(super) fn leads_session(&self) -> bool {
-        self.session == self.identity.pid
+        self.session == Some(self.identity.pid)
     }
 }
 
@@ -105,6 +107,12 @@ pub(super) fn look(pid: i32) -> io::Result<Option<Process>> {
     Ok(Some(Process { identity: stat.identity, session: stat.session, marker: marker(pid)? }))
 }
 
+/// The session of this process itself.
+pub(super) fn own_session() -> io::Result<Option<i32>> {
+    let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+    Ok(stat(own)?.and_then(|stat| stat.session))
+}
+
 /// Whether this very process, and not a later one of its number, still runs.
 pub(super) fn is_running(identity: Identity) -> io::Result<bool> {
     Ok(stat(identity.pid)?.is_some_and(|stat| !stat.is_gone && stat.identity == identity))
@@ -122,7 +130,7 @@ pub(super) fn boot_id() -> io::Result<String> {
 
 struct Stat {
     identity: Identity,
-    session: i32,
+    session: Option<i32>,
     is_gone: bool,
 }
 
@@ -144,7 +152,7 @@ fn parse_stat(pid: i32, text: &str) -> Option<Stat> {
     let (_, fields) = text.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let state = *fields.first()?;
-    let session = fields.get(STAT_SESSION)?.parse().ok()?;
+    let session = Some(fields.get(STAT_SESSION)?.parse().ok()?).filter(|session| *session != 0);
     let start_time = fields.get(STAT_START_TIME)?.parse().ok()?;
     Some(Stat { identity: Identity { start_time, pid }, session, is_gone: matches!(state, "Z" | "X" | "x") })
 }
@@ -182,8 +190,14 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let text = "17 (a) b (c)) S 1 17 16 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
         let stat = parse_stat(17, text).expect("well-formed");
-        assert_eq!((stat.identity.start_time, stat.session, stat.is_gone), (4711, 16, false));
+        assert_eq!((stat.identity.start_time, stat.session, stat.is_gone), (4711, Some(16), false));
         assert!(parse_stat(17, "17 (x) Z 1").is_none());
+    }
+
+    #[test]
+    fn a_session_led_from_outside_of_the_namespace_is_none() {
+        let text = "1 (server) S 0 0 0 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(parse_stat(1, text).expect("well-formed").session, None);
     }
 
     #[test]
