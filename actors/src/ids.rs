@@ -36,6 +36,18 @@ impl SlotName {
 #[serde(transparent)]
 pub struct Platform(pub String);
 
+/// A host that runs containers, as the configuration names it. A slot stays on its host for life.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostName(pub String);
+
+impl HostName {
+    /// The one host of an engine that has no others.
+    pub fn local() -> Self {
+        Self("local".to_owned())
+    }
+}
+
 /// Counts the assignments of a slot: grows by one at each, and only then. What belongs to an older one is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -85,4 +97,4 @@ macro_rules! display {
         }
     )*};
 }
-display!(BotId, UserId, SlotId, SlotName, Platform, Generation, Operation, ContainerId);
+display!(BotId, UserId, SlotId, SlotName, Platform, HostName, Generation, Operation, ContainerId);

@@ -2,7 +2,7 @@
 //! Traits and their data only; the implementations are the server's, the lying ones are in `testing`.
 
 use crate::bot::Bot;
-use crate::ids::{BotId, ContainerId, ContainerKey, Generation, Operation, SlotId, SlotName};
+use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName};
 use crate::journal::Decision;
 use crate::queue::QueueEntry;
 use crate::recording::{Joined, Recording};
@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use std::ops::Range;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The time. Virtual in tests.
 pub trait Clock: Send + Sync + 'static {
@@ -79,9 +80,20 @@ pub struct DriverError {
     pub retryable: bool,
 }
 
+/// How far a pull is. Units are the engine's: bytes where it counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Done so far.
+    pub done: u64,
+    /// In all, as far as is known yet; 0: not known.
+    pub total: u64,
+}
+
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRequest {
+    /// Where.
+    pub host: HostName,
     /// Which container.
     pub key: ContainerKey,
     /// The slot's name, for people who look at the engine.
@@ -97,6 +109,8 @@ pub struct StartRequest {
 /// What to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopRequest {
+    /// Where.
+    pub host: HostName,
     /// Which container.
     pub key: ContainerKey,
     /// Its id, where it was learnt.
@@ -129,18 +143,24 @@ pub struct ListedContainer {
 /// generation was acknowledged, no `start` of that generation runs anything any more.
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
-    /// Makes the image present on the host.
-    async fn pull(&self, image: &str) -> Result<(), DriverError>;
+    /// Makes the image present on the host, and says how far it is. Takes as long as there is progress: it has no
+    /// deadline of its own but for silence.
+    async fn pull(
+        &self,
+        host: &HostName,
+        image: &str,
+        progress: watch::Sender<PullProgress>,
+    ) -> Result<(), DriverError>;
     /// Starts the container of a generation; where it already runs, answers with it.
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError>;
     /// Comes back when the container is gone, with what is known of why.
-    async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError>;
+    async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError>;
     /// Stops the container and removes what is left of it; `Ok` means known gone.
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError>;
     /// Looks at one container.
-    async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError>;
-    /// Lists this installation's containers, all or an error.
-    async fn list(&self) -> Result<Vec<ListedContainer>, DriverError>;
+    async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError>;
+    /// Lists this installation's containers on a host, all or an error.
+    async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError>;
 }
 
 /// Why a recording could not be joined.

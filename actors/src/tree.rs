@@ -70,6 +70,7 @@ impl Tree {
         let pulls =
             ImagePullActor::new(Arc::clone(&ports.driver), guard(ports, "the ImagePullActor died")).start();
         let queue_max = settings.queue_max;
+        let hosts: Vec<_> = settings.hosts.keys().cloned().collect();
         let make_links = {
             let (ports, journal, live, directory) =
                 (ports.clone(), Journal::new(journal.clone()), live.clone(), Arc::clone(&directory));
@@ -118,6 +119,7 @@ impl Tree {
         .start();
         tell(&pool, Connect { queue: queue.clone(), recordings: recordings.clone() });
         let reconciler = Reconciler::new(
+            hosts,
             Arc::clone(&ports.driver),
             Arc::clone(&directory),
             Arc::clone(&ports.clock),

@@ -24,13 +24,14 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpServer, web};
 use chrono::{DateTime, SubsecRound, Utc};
 use database::Database;
-use meeboter_actors::ids::{Platform, SlotId};
-use meeboter_actors::pool::{PlatformSettings, PoolSettings};
+use meeboter_actors::ids::{HostName, Platform, SlotId};
+use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::{Clock, Driver, Rows, SlotIds, Store};
 use meeboter_actors::slot::SlotTiming;
 use meeboter_actors::tree::{Ports, Tree};
 use objects::Objects;
 use slog::{Logger, crit, info, warn};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,8 +41,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
-/// Bots that the process driver runs at a time, whatever the pools say: they share this machine.
-const PROCESS_BOTS_MAX: usize = 200;
 /// Work folders of past bots that are kept for people who look for a cause.
 const WORK_FOLDERS_KEPT: usize = 50;
 /// HTTP threads: decisions are made elsewhere, these only parse and wait.
@@ -202,7 +201,7 @@ fn driver(
                 } else {
                     configured.to_owned()
                 },
-                bots_max: PROCESS_BOTS_MAX,
+                bots_max: hosts(settings).values().map(|host| host.capacity as usize).sum(),
                 folders_kept: WORK_FOLDERS_KEPT,
             };
             let source = Arc::new(move |slot, generation| tokens.slot(slot, generation));
@@ -269,12 +268,29 @@ fn pool_settings(settings: &Settings) -> PoolSettings {
             "" => format!("ghcr.io/{}/meeboter-{key}-bot:{}", images.ghcr_org, images.tag),
             image => image.to_owned(),
         };
-        (Platform(key.clone()), PlatformSettings { max_size: platform.max_size, image })
+        let settings = PlatformSettings {
+            max_size: platform.max_size,
+            image,
+            enabled: platform.enabled,
+            prewarm: platform.prewarm,
+            ephemeral: platform.ephemeral,
+        };
+        (Platform(key.clone()), settings)
     });
     PoolSettings {
         platforms: platforms.collect(),
+        hosts: hosts(settings),
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
+    }
+}
+
+/// The hosts of the engine. Processes run on this one, whatever else is configured.
+fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
+    let limits = |host: &crate::config::Host| HostSettings { capacity: host.capacity };
+    let hosts = settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), limits(host)));
+    match settings.driver.kind {
+        DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
     }
 }
 

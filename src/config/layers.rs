@@ -34,7 +34,7 @@ const NOT_SETTINGS: [&str; 1] = ["MEEBOTER_CONFIG"];
 /// Keys whose values are never shown.
 const SECRET_KEYS: [&str; 3] = ["database.url", "s3.secret_key", "auth.secret"];
 /// Tables whose members' names users choose.
-const OPEN_TABLES: [&str; 1] = ["pool.platforms"];
+const OPEN_TABLES: [&str; 2] = ["pool.platforms", "hosts"];
 
 /// The merged values so far.
 pub(super) struct Layers {

@@ -35,6 +35,7 @@ pub struct Settings {
     pub database: Database,
     pub s3: S3,
     pub pool: Pool,
+    pub hosts: BTreeMap<String, Host>,
     pub images: Images,
     pub queue: Queue,
     pub bots: Bots,
@@ -93,7 +94,9 @@ sections! {
     /// `[pool]`
     Pool { max_size: u32, platforms: BTreeMap<String, PlatformPool> }
     /// `[pool.platforms.<key>]`
-    PlatformPool { max_size: u32, image: String }
+    PlatformPool { max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool }
+    /// `[hosts.<name>]`
+    Host { capacity: u32 }
     /// `[images]`
     Images { ghcr_org: String, tag: String }
     /// `[queue]`
@@ -193,6 +196,9 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     number("server.session_hours", u64::from(settings.server.session_hours), 1, 24 * 365)?;
     number("database.pool_max", settings.database.pool_max as u64, 2, 500)?;
     number("pool.max_size", u64::from(settings.pool.max_size), 1, 100_000)?;
+    for (name, host) in &settings.hosts {
+        number(&format!("hosts.{name}.capacity"), u64::from(host.capacity), 0, 100_000)?;
+    }
     number("queue.max", u64::from(settings.queue.max), 0, 1_000_000)?;
     number("queue.default_timeout_ms", u64::from(settings.queue.default_timeout_ms), 0, 600_000)?;
     let bots = &settings.bots;

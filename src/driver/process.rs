@@ -20,8 +20,10 @@ mod procfs;
 use async_trait::async_trait;
 use folders::Folders;
 use kin::bot_of;
-use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, SlotId};
-use meeboter_actors::ports::{Driver, DriverError, ListedContainer, Presence, StartRequest, StopRequest};
+use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, HostName, SlotId};
+use meeboter_actors::ports::{
+    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+};
 use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR};
 use pidfd::Held;
 use procfs::{Identity, MARKER_VARIABLE, Marker, Process};
@@ -111,7 +113,12 @@ impl ProcessDriver {
 #[async_trait]
 impl Driver for ProcessDriver {
     /// There is nothing to pull: the program must be there.
-    async fn pull(&self, _image: &str) -> Result<(), DriverError> {
+    async fn pull(
+        &self,
+        _host: &HostName,
+        _image: &str,
+        _progress: watch::Sender<PullProgress>,
+    ) -> Result<(), DriverError> {
         self.detached(async |host| host.program().await.map(|_| ())).await
     }
 
@@ -119,7 +126,7 @@ impl Driver for ProcessDriver {
         self.detached(|host| async move { host.start(request).await }).await
     }
 
-    async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
+    async fn wait_exit(&self, _host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
         let host = Arc::clone(&self.host);
         // A wait changes nothing: it ends with its caller.
         let wait = AbortOnDrop(self.runtime.spawn(async move { host.wait_exit(key).await }));
@@ -130,12 +137,12 @@ impl Driver for ProcessDriver {
         self.detached(|host| async move { host.stop(request).await }).await
     }
 
-    async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
+    async fn inspect(&self, _host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
         let bot = self.detached(|host| async move { host.find(key).await }).await?;
         Ok(if bot.is_some() { Presence::Running } else { Presence::Gone })
     }
 
-    async fn list(&self) -> Result<Vec<ListedContainer>, DriverError> {
+    async fn list(&self, _host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.detached(|host| async move { host.list().await }).await
     }
 }

@@ -3,7 +3,7 @@
 use super::rows::{Column, DecodeError, column, get, get_count, storable, unknown};
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::Bot;
-use meeboter_actors::ids::{ContainerId, Generation, Operation, Platform, SlotId, SlotName};
+use meeboter_actors::ids::{ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use tokio_postgres::Row;
 
@@ -90,6 +90,7 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         column(rows, "name", "text", |row| row.slot.name.0.as_str()),
         column(rows, "id", "uuid", |row| row.slot.id.0),
         column(rows, "platform", "text", |row| row.slot.platform.0.as_str()),
+        column(rows, "host", "text", |row| row.slot.host.0.as_str()),
         column(rows, "image", "text", |row| row.slot.image.as_str()),
         column(rows, "status", "text", |row| row.status),
         column(rows, "step", "text", |row| row.step),
@@ -128,6 +129,7 @@ pub(super) fn slot_from(row: &Row, bot: Option<Bot>) -> Result<Slot, DecodeError
         name,
         id: SlotId(get(row, "id")?),
         platform: Platform(get(row, "platform")?),
+        host: HostName(get(row, "host")?),
         image: get(row, "image")?,
         generation: Generation(get(row, "generation")?),
         operation: Operation(get(row, "operation")?),

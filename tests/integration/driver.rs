@@ -1,7 +1,7 @@
 //! The process driver, with shell scripts as bots.
 
 use meeboter::driver::process::{ProcessDriver, ProcessSettings};
-use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, Operation, SlotId, SlotName};
+use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName};
 use meeboter_actors::ports::{Driver, DriverError, Presence, StartRequest, StopRequest};
 use std::fs;
 use std::path::PathBuf;
@@ -9,12 +9,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Nothing here takes this long, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How soon an exit must be noticed.
 const NOTICED: Duration = Duration::from_secs(3);
+
+/// The only host that a process driver has.
+fn here() -> HostName {
+    HostName::local()
+}
 
 /// A host with one slot and a script for a bot. What a test leaves running is ended with it.
 struct Bench {
@@ -64,6 +70,7 @@ impl Bench {
 
     fn start(&self, generation: i64) -> StartRequest {
         StartRequest {
+            host: here(),
             key: self.key(generation),
             slot_name: SlotName("pool-rehearsal-001".to_owned()),
             image: "none".to_owned(),
@@ -73,7 +80,13 @@ impl Bench {
     }
 
     fn stop(&self, generation: i64, grace: Duration) -> StopRequest {
-        StopRequest { key: self.key(generation), container: None, operation: Operation(2), grace }
+        StopRequest {
+            host: here(),
+            key: self.key(generation),
+            container: None,
+            operation: Operation(2),
+            grace,
+        }
     }
 
     fn folder(&self, generation: i64) -> PathBuf {
@@ -177,13 +190,13 @@ async fn starting_again_finds_the_running_one_also_from_another_server_and_witho
     // The crash came between the spawn and its record.
     fs::remove_file(bench.folder(1).join("process")).unwrap();
     assert_eq!(within(second.start(bench.start(1))).await.unwrap(), container);
-    assert_eq!(within(second.inspect(bench.key(1))).await.unwrap(), Presence::Running);
-    let listed = within(second.list()).await.unwrap();
+    assert_eq!(within(second.inspect(&here(), bench.key(1))).await.unwrap(), Presence::Running);
+    let listed = within(second.list(&here())).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].key, &listed[0].container), (bench.key(1), &container));
     within(second.stop(bench.stop(1, LIMIT))).await.unwrap();
-    assert_eq!(within(second.inspect(bench.key(1))).await.unwrap(), Presence::Gone);
-    assert_eq!(within(second.list()).await.unwrap(), []);
+    assert_eq!(within(second.inspect(&here(), bench.key(1))).await.unwrap(), Presence::Gone);
+    assert_eq!(within(second.list(&here())).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -198,7 +211,7 @@ async fn a_killed_bot_is_noticed_at_once_adopted_or_not() {
         }
         let waiting = tokio::spawn({
             let (driver, key) = (Arc::clone(&driver), bench.key(1));
-            async move { driver.wait_exit(key).await }
+            async move { driver.wait_exit(&here(), key).await }
         });
         // Gives the wait its chance to be wrong.
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -216,12 +229,12 @@ async fn an_exit_note_tells_why() {
     let bench = Bench::new(&format!("echo '{note}' > exit.json; exit 3"));
     let driver = bench.driver();
     within(driver.start(bench.start(1))).await.unwrap();
-    let note = within(driver.wait_exit(bench.key(1))).await.unwrap();
+    let note = within(driver.wait_exit(&here(), bench.key(1))).await.unwrap();
     assert_eq!(note, "The page fell over (code 3)");
     let without = Bench::new("exit 7");
     let driver = without.driver();
     within(driver.start(without.start(1))).await.unwrap();
-    let note = within(driver.wait_exit(without.key(1))).await.unwrap();
+    let note = within(driver.wait_exit(&here(), without.key(1))).await.unwrap();
     assert_eq!(note, "exit status: 7, no exit note");
 }
 
@@ -258,7 +271,7 @@ async fn helpers_in_other_sessions_or_without_the_marker_go_too() {
     within(driver.stop(bench.stop(1, Duration::from_millis(200)))).await.unwrap();
     assert!(!runs(pid_of(&container)), "it ignores TERM, not KILL");
     assert!(helpers.iter().all(|helper| !runs(*helper)));
-    assert_eq!(within(driver.list()).await.unwrap(), []);
+    assert_eq!(within(driver.list(&here())).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -272,12 +285,12 @@ async fn what_a_dead_bot_left_is_listed_and_ended_by_another_server() {
     let hidden: i32 = bench.written(1, "hidden").await.trim().parse().unwrap();
     kill(pid_of(&container), "KILL");
     let driver = bench.driver();
-    within(driver.wait_exit(bench.key(1))).await.unwrap();
-    assert_eq!(within(driver.inspect(bench.key(1))).await.unwrap(), Presence::Gone);
-    assert_eq!(within(driver.list()).await.unwrap().len(), 1, "someone has to stop it");
+    within(driver.wait_exit(&here(), bench.key(1))).await.unwrap();
+    assert_eq!(within(driver.inspect(&here(), bench.key(1))).await.unwrap(), Presence::Gone);
+    assert_eq!(within(driver.list(&here())).await.unwrap().len(), 1, "someone has to stop it");
     within(driver.stop(bench.stop(1, LIMIT))).await.unwrap();
     assert!(!runs(hidden));
-    assert_eq!(within(driver.list()).await.unwrap(), []);
+    assert_eq!(within(driver.list(&here())).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -308,7 +321,7 @@ async fn stops_and_starts_at_once_end_with_nothing() {
     );
     first.unwrap();
     second.unwrap();
-    assert_eq!(within(driver.list()).await.unwrap(), []);
+    assert_eq!(within(driver.list(&here())).await.unwrap(), []);
     assert!(started.is_err() || !runs(pid_of(&started.unwrap())));
 }
 
@@ -320,7 +333,7 @@ async fn a_start_whose_caller_died_is_carried_out() {
     assert!(futures_util::poll!(&mut start).is_pending());
     drop(start);
     let container = within(driver.start(bench.start(1))).await.unwrap();
-    let listed = within(driver.list()).await.unwrap();
+    let listed = within(driver.list(&here())).await.unwrap();
     assert_eq!(listed.iter().map(|listed| &listed.container).collect::<Vec<_>>(), [&container]);
     within(driver.stop(bench.stop(1, Duration::ZERO))).await.unwrap();
 }
@@ -331,7 +344,7 @@ async fn another_installations_bots_are_not_seen() {
     let driver = bench.driver();
     let container = within(driver.start(bench.start(1))).await.unwrap();
     let stranger = bench.driver_of(Uuid::new_v4());
-    assert_eq!(within(stranger.list()).await.unwrap(), []);
+    assert_eq!(within(stranger.list(&here())).await.unwrap(), []);
     assert!(runs(pid_of(&container)));
     within(driver.stop(bench.stop(1, Duration::ZERO))).await.unwrap();
 }
@@ -351,7 +364,7 @@ async fn a_full_host_and_a_missing_program_say_so() {
     let full = within(driver.start(other_slot(4))).await.unwrap_err();
     assert!(full.retryable, "{full}");
     fs::remove_file(bench.program()).unwrap();
-    let missing = within(driver.pull("none")).await.unwrap_err();
+    let missing = within(driver.pull(&here(), "none", watch::Sender::default())).await.unwrap_err();
     assert!(!missing.retryable && missing.message.contains("cargo build"), "{missing}");
     for number in 1..=3 {
         let key = other_slot(number).key;
@@ -365,7 +378,7 @@ async fn ended_bots_leave_no_zombies() {
     let bench = Bench::new("exit 0");
     let driver = bench.driver();
     let container = within(driver.start(bench.start(1))).await.unwrap();
-    within(driver.wait_exit(bench.key(1))).await.unwrap();
+    within(driver.wait_exit(&here(), bench.key(1))).await.unwrap();
     let path = PathBuf::from(format!("/proc/{}", pid_of(&container)));
     eventually("the process is collected", || !path.exists()).await;
 }

@@ -9,7 +9,7 @@ use super::message::{
 };
 use super::policy::{Candidate, Placement, place};
 use crate::bot::Bot;
-use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::SlotIds;
@@ -34,6 +34,7 @@ struct Member {
     handle: Arc<SlotHandle>,
     addr: Addr<SlotActor>,
     platform: Platform,
+    host: HostName,
     image: String,
     /// `None`: being rebuilt.
     status: Option<SlotStatus>,
@@ -100,6 +101,7 @@ impl PoolSupervisor {
         let candidates = self.members.iter().map(|(name, member)| Candidate {
             name,
             platform: &member.platform,
+            host: &member.host,
             image: &member.image,
             status: member.status,
             reserved: member.reserved,
@@ -107,11 +109,10 @@ impl PoolSupervisor {
         });
         let name = match place(platform, &self.settings, candidates) {
             Placement::Slot(name) => name,
-            Placement::Grow(name) => {
+            Placement::Grow { name, host } => {
                 let image = self.settings.platforms.get(platform)?.image.clone();
-                let slot =
-                    Slot::vacant(name.clone(), self.slot_ids.next(), platform.clone(), image, self.now());
-                self.build(slot);
+                let (id, now) = (self.slot_ids.next(), self.now());
+                self.build(Slot::vacant(name.clone(), id, platform.clone(), host, image, now));
                 name
             }
             Placement::Full => return None,
@@ -152,6 +153,7 @@ impl PoolSupervisor {
         links.directory.insert(Arc::clone(&handle));
         let member = Member {
             platform: slot.platform.clone(),
+            host: slot.host.clone(),
             image: slot.image.clone(),
             status: slot.status(),
             last_used_at: last_used(&slot),

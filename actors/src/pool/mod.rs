@@ -5,7 +5,7 @@ mod creation;
 pub mod message;
 pub mod policy;
 
-use crate::ids::Platform;
+use crate::ids::{HostName, Platform};
 use std::collections::BTreeMap;
 
 /// What the pool may hold.
@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 pub struct PoolSettings {
     /// The platforms that are served.
     pub platforms: BTreeMap<Platform, PlatformSettings>,
+    /// The hosts that slots are on.
+    pub hosts: BTreeMap<HostName, HostSettings>,
     /// Slots over all platforms.
     pub max_size: u32,
     /// Waiting bots over all platforms.
@@ -26,4 +28,17 @@ pub struct PlatformSettings {
     pub max_size: u32,
     /// The image of its containers.
     pub image: String,
+    /// Whether new bots are taken; those that wait or run are served to their end.
+    pub enabled: bool,
+    /// Slots made ahead, with the image cached on their host.
+    pub prewarm: u32,
+    /// Whether a slot is deleted with its bot.
+    pub ephemeral: bool,
+}
+
+/// What a host may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSettings {
+    /// Slots on it, over all platforms.
+    pub capacity: u32,
 }

@@ -1,10 +1,10 @@
 //! Which slot gets a bot. Pure: the pool's members are an argument.
 
 use super::PoolSettings;
-use crate::ids::{Platform, SlotName};
+use crate::ids::{HostName, Platform, SlotName};
 use crate::slot::SlotStatus;
 use chrono::{DateTime, Utc};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the choice looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Candidate<'a> {
     pub name: &'a SlotName,
     /// Its platform.
     pub platform: &'a Platform,
+    /// Its host.
+    pub host: &'a HostName,
     /// Its image.
     pub image: &'a str,
     /// Its state; `None`: being rebuilt.
@@ -28,14 +30,19 @@ pub struct Candidate<'a> {
 pub enum Placement {
     /// Into this idle slot.
     Slot(SlotName),
-    /// Into a new slot of this name.
-    Grow(SlotName),
+    /// Into a new slot.
+    Grow {
+        /// Its name.
+        name: SlotName,
+        /// Where it will be.
+        host: HostName,
+    },
     /// There is no room.
     Full,
 }
 
 /// An idle slot of the platform with the wanted image first, then the least recently used; else a new one, where
-/// both caps allow it. Never another platform's.
+/// both caps allow it and a host has room: the one with the most. Never another platform's.
 pub fn place<'a>(
     platform: &Platform,
     settings: &PoolSettings,
@@ -53,32 +60,54 @@ pub fn place<'a>(
     }
     let taken: BTreeSet<&SlotName> =
         members.clone().filter(|member| member.platform == platform).map(|member| member.name).collect();
-    let total = members.count();
+    let mut slots_on: BTreeMap<&HostName, usize> = BTreeMap::new();
+    let mut total = 0;
+    for member in members {
+        *slots_on.entry(member.host).or_default() += 1;
+        total += 1;
+    }
     if taken.len() >= wanted.max_size as usize || total >= settings.max_size as usize {
         return Placement::Full;
     }
-    let free = (1..=wanted.max_size)
+    let room = settings.hosts.iter().filter_map(|(host, limits)| {
+        let free = (limits.capacity as usize).checked_sub(slots_on.get(host).copied().unwrap_or(0))?;
+        (free > 0).then_some((std::cmp::Reverse(free), host))
+    });
+    let name = (1..=wanted.max_size)
         .map(|number| SlotName::new(platform, number))
         .find(|name| !taken.contains(name));
-    free.map_or(Placement::Full, Placement::Grow)
+    match (name, room.min()) {
+        (Some(name), Some((_, host))) => Placement::Grow { name, host: host.clone() },
+        _ => Placement::Full,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::PlatformSettings;
+    use crate::pool::{HostSettings, PlatformSettings};
     use chrono::TimeDelta;
 
     struct Member(SlotName, Platform, &'static str, SlotStatus, bool, Option<i64>);
 
     fn choose(platform: &str, max_size: u32, members: &[Member]) -> Placement {
-        let platforms = ["zoom", "google-meet"]
-            .map(|key| (Platform(key.into()), PlatformSettings { max_size: 3, image: "v2".into() }));
-        let settings = PoolSettings { platforms: platforms.into(), max_size, queue_max: 10 };
+        let platform_of = PlatformSettings {
+            max_size: 3,
+            image: "v2".into(),
+            enabled: true,
+            prewarm: 0,
+            ephemeral: false,
+        };
+        let platforms = ["zoom", "google-meet"].map(|key| (Platform(key.into()), platform_of.clone()));
+        let hosts = [("a", 2), ("b", 3)].map(|(host, capacity)| (HostName(host.into()), HostSettings { capacity }));
+        let settings =
+            PoolSettings { platforms: platforms.into(), hosts: hosts.into(), max_size, queue_max: 10 };
+        let on = HostName("a".into());
         let candidates =
             members.iter().map(|Member(name, platform, image, status, reserved, used)| Candidate {
                 name,
                 platform,
+                host: &on,
                 image,
                 status: Some(*status),
                 reserved: *reserved,
@@ -96,6 +125,11 @@ mod tests {
         SlotName(name.into())
     }
 
+    /// On the host with the most room.
+    fn grow(slot: &str) -> Placement {
+        Placement::Grow { name: name(slot), host: HostName("b".into()) }
+    }
+
     #[test]
     fn the_wanted_image_comes_before_the_least_recently_used() {
         use SlotStatus::Idle;
@@ -110,7 +144,7 @@ mod tests {
     #[test]
     fn never_across_platforms() {
         let members = [member("google-meet", 1, "v2", SlotStatus::Idle, 1)];
-        assert_eq!(choose("zoom", 10, &members), Placement::Grow(name("pool-zoom-001")));
+        assert_eq!(choose("zoom", 10, &members), grow("pool-zoom-001"));
         assert_eq!(choose("zoom", 1, &members), Placement::Full);
         assert_eq!(choose("webex", 10, &members), Placement::Full);
     }
@@ -119,13 +153,13 @@ mod tests {
     fn a_new_slot_gets_the_first_free_number() {
         use SlotStatus::{Busy, Error};
         let members = [member("zoom", 1, "v2", Busy, 1), member("zoom", 3, "v2", Error, 1)];
-        assert_eq!(choose("zoom", 10, &members), Placement::Grow(name("pool-zoom-002")));
+        assert_eq!(choose("zoom", 10, &members), grow("pool-zoom-002"));
     }
 
     #[test]
     fn a_reserved_slot_is_not_idle() {
         let mut reserved = member("zoom", 1, "v2", SlotStatus::Idle, 1);
         reserved.4 = true;
-        assert_eq!(choose("zoom", 10, &[reserved]), Placement::Grow(name("pool-zoom-002")));
+        assert_eq!(choose("zoom", 10, &[reserved]), grow("pool-zoom-002"));
     }
 }

@@ -1,6 +1,6 @@
 //! What a listing means. Pure: wanted and observed are arguments, and a listing that failed never gets here.
 
-use crate::ids::{ContainerKey, SlotName};
+use crate::ids::{ContainerKey, HostName, SlotName};
 use crate::ports::{ListedContainer, Presence};
 use crate::slot::{Slot, SlotState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,15 +16,16 @@ pub struct Findings {
     pub strays: BTreeSet<ListedContainer>,
 }
 
-/// Compares the slots with a listing. `suspects` are those of the comparison before.
+/// Compares the slots with a listing of a host. `suspects` are those of the comparison of that host before.
 pub fn compare<'a>(
+    host: &HostName,
     wanted: impl Iterator<Item = &'a Slot>,
     listed: &[ListedContainer],
     suspects: &BTreeSet<ListedContainer>,
 ) -> Findings {
     let running: BTreeSet<ContainerKey> = listed.iter().map(|container| container.key).collect();
     let mut holders: BTreeMap<ContainerKey, &Slot> = BTreeMap::new();
-    for slot in wanted {
+    for slot in wanted.filter(|slot| slot.host == *host) {
         if !matches!(slot.state, SlotState::Idle { .. } | SlotState::Retired) {
             holders.insert(slot.container_key(), slot);
         }
@@ -57,24 +58,31 @@ mod tests {
         let slot = sample::busy_slot(1);
         let (old, present) = (listed(&slot, slot.generation.0 - 1), listed(&slot, slot.generation.0));
         let listing = [old.clone(), present];
-        let first = compare([&slot].into_iter(), &listing, &BTreeSet::new());
+        let first = compare(&slot.host, [&slot].into_iter(), &listing, &BTreeSet::new());
         assert_eq!((first.suspects.len(), first.strays.len()), (1, 0));
         assert_eq!(first.observed, [(slot.name.clone(), slot.container_key(), Presence::Running)]);
-        let second = compare([&slot].into_iter(), &listing, &first.suspects);
+        let second = compare(&slot.host, [&slot].into_iter(), &listing, &first.suspects);
         assert_eq!((second.suspects.len(), second.strays), (0, BTreeSet::from([old])));
     }
 
     #[test]
     fn what_is_not_listed_is_gone() {
         let slot = sample::busy_slot(1);
-        let findings = compare([&slot].into_iter(), &[], &BTreeSet::new());
+        let findings = compare(&slot.host, [&slot].into_iter(), &[], &BTreeSet::new());
         assert_eq!(findings.observed[0].2, Presence::Gone);
+    }
+
+    #[test]
+    fn a_listing_says_nothing_of_other_hosts() {
+        let slot = sample::busy_slot(1);
+        let findings = compare(&HostName("other".into()), [&slot].into_iter(), &[], &BTreeSet::new());
+        assert_eq!(findings, Findings::default());
     }
 
     #[test]
     fn an_idle_slot_wants_nothing() {
         let slot = sample::idle_slot(1);
-        let findings = compare([&slot].into_iter(), &[listed(&slot, 0)], &BTreeSet::new());
+        let findings = compare(&slot.host, [&slot].into_iter(), &[listed(&slot, 0)], &BTreeSet::new());
         assert_eq!((findings.observed.len(), findings.suspects.len()), (0, 1));
     }
 }

@@ -246,7 +246,7 @@ impl SlotActor {
 
     fn pull_image(&self, image: String, operation: Operation, ctx: &mut Context<Self>) {
         let (reply, pulled) = oneshot::channel();
-        tell(&self.links.pulls, EnsureImage { image, reply });
+        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, reply });
         self.effect(ctx, async move {
             match pulled.await {
                 Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
@@ -259,6 +259,7 @@ impl SlotActor {
     fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {
         let key = self.slot.container_key();
         let request = StartRequest {
+            host: self.slot.host.clone(),
             key,
             slot_name: self.slot.name.clone(),
             image: self.slot.image.clone(),
@@ -283,8 +284,8 @@ impl SlotActor {
         let key = self.slot.container_key();
         let grace = self.links.timing.stop_grace;
         let driver = Arc::clone(&self.links.driver);
+        let request = StopRequest { host: self.slot.host.clone(), key, container, operation, grace };
         self.effect(ctx, async move {
-            let request = StopRequest { key, container, operation, grace };
             match within(grace + STOP_DEADLINE, "stop", driver.stop(request)).await {
                 Ok(()) => SlotEvent::Stopped { generation: key.generation, operation },
                 Err(DriverError { message, answered, .. }) => {
@@ -295,11 +296,11 @@ impl SlotActor {
     }
 
     fn watch(&mut self, generation: Generation, ctx: &mut Context<Self>) {
-        let key = self.slot.container_key();
+        let (host, key) = (self.slot.host.clone(), self.slot.container_key());
         let driver = Arc::clone(&self.links.driver);
         let watched = async move {
             loop {
-                match driver.wait_exit(key).await {
+                match driver.wait_exit(&host, key).await {
                     Ok(note) => return SlotEvent::Exited { generation, note },
                     Err(_) => tokio::time::sleep(WATCH_RETRY).await,
                 }
@@ -357,8 +358,9 @@ impl SlotActor {
             self.take(Happened { event, reply: None }, ctx);
         } else if silent >= self.links.timing.heartbeat_suspect && !self.inspecting {
             self.inspecting = true;
-            let (key, driver) = (self.slot.container_key(), Arc::clone(&self.links.driver));
-            let inspect = async move { within(STOP_DEADLINE, "inspect", driver.inspect(key)).await };
+            let (host, key) = (self.slot.host.clone(), self.slot.container_key());
+            let driver = Arc::clone(&self.links.driver);
+            let inspect = async move { within(STOP_DEADLINE, "inspect", driver.inspect(&host, key)).await };
             ctx.spawn(inspect.into_actor(self).map(move |seen, act, ctx| {
                 act.inspecting = false;
                 if let Ok(presence) = seen {

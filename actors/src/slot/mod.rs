@@ -10,7 +10,7 @@ pub mod machine;
 mod table;
 
 use crate::bot::Bot;
-use crate::ids::{ContainerId, ContainerKey, Generation, Operation, Platform, SlotId, SlotName};
+use crate::ids::{ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Slot {
     pub id: SlotId,
     /// The platform it serves.
     pub platform: Platform,
+    /// Where its containers run.
+    pub host: HostName,
     /// The image of its containers.
     pub image: String,
     /// Counts assignments.
@@ -154,11 +156,19 @@ impl SlotStatus {
 
 impl Slot {
     /// A slot that is not stored yet; its first assignment stores it.
-    pub fn vacant(name: SlotName, id: SlotId, platform: Platform, image: String, now: DateTime<Utc>) -> Self {
+    pub fn vacant(
+        name: SlotName,
+        id: SlotId,
+        platform: Platform,
+        host: HostName,
+        image: String,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
             name,
             id,
             platform,
+            host,
             image,
             generation: Generation(0),
             operation: Operation(0),

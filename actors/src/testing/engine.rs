@@ -4,16 +4,17 @@
 
 use super::program::Program;
 use super::world::{Happening, Shared, World};
-use crate::ids::Generation;
-use crate::ids::{BotId, ContainerId, ContainerKey};
+use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, StartRequest, StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest,
+    StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What runs, and what never will again.
 #[derive(Debug, Default)]
@@ -139,7 +140,12 @@ impl FakeEngine {
 
 #[async_trait]
 impl Driver for FakeEngine {
-    async fn pull(&self, _image: &str) -> Result<(), DriverError> {
+    async fn pull(
+        &self,
+        _: &HostName,
+        _: &str,
+        _: watch::Sender<PullProgress>,
+    ) -> Result<(), DriverError> {
         self.0.delay(1, 1_000).await;
         Ok(())
     }
@@ -157,7 +163,7 @@ impl Driver for FakeEngine {
         }
     }
 
-    async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
+    async fn wait_exit(&self, _: &HostName, key: ContainerKey) -> Result<String, DriverError> {
         self.look().await?;
         loop {
             {
@@ -175,13 +181,13 @@ impl Driver for FakeEngine {
         self.call("stop", Deed::Stop(request.key)).await
     }
 
-    async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
+    async fn inspect(&self, _: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
         self.look().await?;
         let running = self.0.lock().containers.running.contains_key(&key);
         Ok(if running { Presence::Running } else { Presence::Gone })
     }
 
-    async fn list(&self) -> Result<Vec<ListedContainer>, DriverError> {
+    async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.look().await?;
         let world = self.0.lock();
         let listed = world.containers.running.iter();

@@ -1,7 +1,7 @@
 //! Values to begin a test with.
 
 use crate::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
-use crate::ids::{BotId, ContainerId, Generation, Operation, Platform, SlotId, SlotName, UserId};
+use crate::ids::{BotId, ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
 use crate::queue::QueueEntry;
 use crate::slot::{BusyStep, Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -73,6 +73,7 @@ pub fn idle_slot(number: u32) -> Slot {
         name: SlotName::new(&platform, number),
         id: SlotId(Uuid::from_u128(u128::from(number))),
         platform,
+        host: HostName::local(),
         image: "image:1".into(),
         generation: Generation(4),
         operation: Operation(9),

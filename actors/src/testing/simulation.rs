@@ -7,8 +7,8 @@ use super::program;
 use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
 use super::{invariants, sample};
-use crate::ids::{Platform, SlotId};
-use crate::pool::{self, PlatformSettings, PoolSettings};
+use crate::ids::{HostName, Platform, SlotId};
+use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
 use crate::ports::{Clock, SlotIds, Store};
 use crate::queue;
 use crate::slot::SlotTiming;
@@ -209,9 +209,19 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
 fn settings(platforms: &BTreeMap<Platform, u32>) -> PoolSettings {
     let platforms = platforms
         .iter()
-        .map(|(key, max)| (key.clone(), PlatformSettings { max_size: *max, image: format!("{key}:1") }))
+        .map(|(key, max)| {
+            let settings = PlatformSettings {
+                max_size: *max,
+                image: format!("{key}:1"),
+                enabled: true,
+                prewarm: 0,
+                ephemeral: false,
+            };
+            (key.clone(), settings)
+        })
         .collect();
-    PoolSettings { platforms, max_size: 100, queue_max: 20 }
+    let hosts = [(HostName::local(), HostSettings { capacity: 100 })].into();
+    PoolSettings { platforms, hosts, max_size: 100, queue_max: 20 }
 }
 
 fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {

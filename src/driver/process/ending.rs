@@ -21,7 +21,7 @@ const EMPTY_LISTINGS: u32 = 2;
 
 impl Host {
     pub(super) async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
-        let StopRequest { key, container, operation: _, grace } = request;
+        let StopRequest { host: _, key, container, operation: _, grace } = request;
         let _turn = self.turn(key.slot).await?;
         let folders = self.folders.clone();
         blocking("fence the generation", move || folders.raise_fence(key)).await?;
