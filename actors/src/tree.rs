@@ -1,6 +1,7 @@
 //! Builds the actors from the stored rows and connects them. All of them share the arbiter that this runs on.
 
 use crate::image_pull::actor::ImagePullActor;
+use crate::image_pull::machine::PullSettings;
 use crate::journal::actor::{Journal, JournalActor};
 use crate::live::Live;
 use crate::pool::PoolSettings;
@@ -44,6 +45,8 @@ pub struct Tree {
     pub pool: Addr<PoolSupervisor>,
     /// Waiting bots.
     pub queue: Addr<QueueActor>,
+    /// Images.
+    pub pulls: Addr<ImagePullActor>,
     /// Recordings.
     pub recordings: Addr<RecordingActor>,
     /// Listings.
@@ -67,13 +70,19 @@ impl Tree {
         };
         let journal =
             JournalActor::new(Arc::clone(&ports.store), deposed, guard(ports, "the Journal died")).start();
-        let pulls =
-            ImagePullActor::new(Arc::clone(&ports.driver), guard(ports, "the ImagePullActor died")).start();
+        let pulls = ImagePullActor::new(
+            Arc::clone(&ports.driver),
+            Arc::clone(&ports.clock),
+            PullSettings::default(),
+            ports.log.clone(),
+            guard(ports, "the ImagePullActor died"),
+        )
+        .start();
         let queue_max = settings.queue_max;
         let hosts: Vec<_> = settings.hosts.keys().cloned().collect();
         let make_links = {
-            let (ports, journal, live, directory) =
-                (ports.clone(), Journal::new(journal.clone()), live.clone(), Arc::clone(&directory));
+            let (ports, journal, pulls) = (ports.clone(), Journal::new(journal.clone()), pulls.clone());
+            let (live, directory) = (live.clone(), Arc::clone(&directory));
             Box::new(move |pool| SlotLinks {
                 journal,
                 driver: ports.driver,
@@ -127,7 +136,7 @@ impl Tree {
             guard(ports, "the Reconciler died"),
         )
         .start();
-        Self { pool, queue, recordings, reconciler, journal, directory, live }
+        Self { pool, queue, pulls, recordings, reconciler, journal, directory, live }
     }
 }
 

@@ -1,12 +1,20 @@
-//! Serialises pulls by host and image: one pulls, the others wait for its outcome; other keys go in parallel.
+//! The pulls' shell: asks the engine, watches how it gets on, tells those who wait.
 
+use super::PullKey;
+use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId};
 use crate::ids::HostName;
-use crate::ports::{Driver, DriverError, PullProgress};
+use crate::ports::{Clock, Driver, DriverError, PullProgress};
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+
+/// Time between two looks at how the engine's pulls get on.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Images known to be present, over all hosts; past that the engine is asked again.
+const KEYS_MAX: usize = 4096;
 
 /// Makes an image present; answers when it is, or cannot be.
 #[derive(Message)]
@@ -21,44 +29,311 @@ pub struct EnsureImage {
 }
 
 /// Where the outcome of a pull goes.
-pub type PullReply = oneshot::Sender<Result<(), DriverError>>;
+pub type PullReply = oneshot::Sender<Result<(), PullFailure>>;
+
+/// The image may be gone from the host, or its tag have moved: the next who wants it asks the engine.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ForgetImage {
+    /// Where.
+    pub host: HostName,
+    /// The image's reference.
+    pub image: String,
+}
+
+/// One image on one host, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullLine {
+    /// Which.
+    pub key: PullKey,
+    /// How far.
+    pub state: PullState,
+    /// How far the engine's pull is, where one is under way.
+    pub progress: Option<PullProgress>,
+    /// Who wait.
+    pub waiting: usize,
+    /// Tries in a row that failed.
+    pub failures: u32,
+}
+
+/// The pulls as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PullSnapshot {
+    /// By host and image.
+    pub pulls: Vec<PullLine>,
+    /// Tries begun so far.
+    pub begun: u64,
+}
+
+/// Asks for a [`PullSnapshot`].
+#[derive(Message)]
+#[rtype(result = "PullSnapshot")]
+pub struct Observe;
+
+#[derive(Default)]
+struct Entry {
+    pull: Pull,
+    replies: BTreeMap<WaiterId, PullReply>,
+    attempt: Option<Attempt>,
+    timer: Option<SpawnHandle>,
+}
+
+/// The engine's pull under way.
+struct Attempt {
+    call: SpawnHandle,
+    progress: watch::Receiver<PullProgress>,
+}
 
 /// See the module.
 pub struct ImagePullActor {
     driver: Arc<dyn Driver>,
-    waiting: BTreeMap<(HostName, String), Vec<PullReply>>,
+    clock: Arc<dyn Clock>,
+    settings: PullSettings,
+    entries: BTreeMap<PullKey, Entry>,
+    waiters: u64,
+    begun: u64,
+    log: slog::Logger,
     _guard: DeathGuard,
 }
 
 impl ImagePullActor {
     /// Pulls through `driver`.
-    pub fn new(driver: Arc<dyn Driver>, guard: DeathGuard) -> Self {
-        Self { driver, waiting: BTreeMap::new(), _guard: guard }
+    pub fn new(
+        driver: Arc<dyn Driver>,
+        clock: Arc<dyn Clock>,
+        settings: PullSettings,
+        log: slog::Logger,
+        guard: DeathGuard,
+    ) -> Self {
+        Self { driver, clock, settings, entries: BTreeMap::new(), waiters: 0, begun: 0, log, _guard: guard }
+    }
+
+    fn take(&mut self, key: &PullKey, event: PullEvent, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let commands = entry.pull.take(key, event, &self.settings, now);
+        if let Some(timer) = entry.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(at) = entry.pull.wake_at(&self.settings) {
+            let (key, wait) = (key.clone(), (at - now).to_std().unwrap_or(Duration::ZERO));
+            entry.timer = Some(ctx.run_later(wait, move |act, ctx| {
+                if let Some(entry) = act.entries.get_mut(&key) {
+                    entry.timer = None;
+                }
+                act.take(&key, PullEvent::Woke, ctx);
+            }));
+        }
+        for command in commands {
+            self.carry_out(key, command, ctx);
+        }
+    }
+
+    fn carry_out(&mut self, key: &PullKey, command: PullCommand, ctx: &mut Context<Self>) {
+        match command {
+            PullCommand::Start => self.start(key, ctx),
+            PullCommand::Abandon => {
+                if let Some(attempt) = self.entries.get_mut(key).and_then(|entry| entry.attempt.take()) {
+                    ctx.cancel_future(attempt.call);
+                }
+            }
+            PullCommand::Answer(waiter, outcome) => {
+                if let Some(reply) = self.entries.get_mut(key).and_then(|entry| entry.replies.remove(&waiter))
+                {
+                    // Whoever asked may have moved on.
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, key: &PullKey, ctx: &mut Context<Self>) {
+        self.begun += 1;
+        slog::info!(self.log, "pulling an image"; "host" => %key.host, "image" => &key.image);
+        let (sender, progress) = watch::channel(PullProgress::default());
+        let (driver, pulled) = (Arc::clone(&self.driver), key.clone());
+        let pull = async move { driver.pull(&pulled.host, &pulled.image, sender).await };
+        let of = key.clone();
+        let call = ctx.spawn(pull.into_actor(self).map(move |outcome, act, ctx| {
+            if let Some(entry) = act.entries.get_mut(&of) {
+                entry.attempt = None;
+            }
+            let event = match outcome {
+                Ok(()) => PullEvent::Succeeded,
+                Err(DriverError { message, retryable, .. }) => {
+                    slog::warn!(act.log, "an image was not pulled";
+                        "host" => %of.host, "image" => &of.image, "error" => &message);
+                    PullEvent::Failed { reason: message, retryable }
+                }
+            };
+            act.take(&of, event, ctx);
+        }));
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.attempt = Some(Attempt { call, progress });
+        }
+    }
+
+    fn look_at_progress(&mut self, ctx: &mut Context<Self>) {
+        let moved: Vec<PullKey> = self
+            .entries
+            .iter_mut()
+            .filter_map(|(key, entry)| {
+                let progress = &mut entry.attempt.as_mut()?.progress;
+                let moved = progress.has_changed().unwrap_or(false);
+                progress.mark_unchanged();
+                moved.then(|| key.clone())
+            })
+            .collect();
+        for key in moved {
+            self.take(&key, PullEvent::Progressed, ctx);
+        }
+    }
+
+    /// Forgets what is known of images that nobody waits for, where too much is.
+    fn make_room(&mut self) {
+        if self.entries.len() >= KEYS_MAX {
+            self.entries.retain(|_, entry| {
+                !matches!(entry.pull.state, PullState::Present | PullState::Unknown)
+                    || !entry.pull.line.is_empty()
+            });
+        }
     }
 }
 
 impl Actor for ImagePullActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(PROGRESS_INTERVAL, Self::look_at_progress);
+    }
 }
 
 impl Handler<EnsureImage> for ImagePullActor {
     type Result = ();
 
     fn handle(&mut self, EnsureImage { host, image, reply }: EnsureImage, ctx: &mut Self::Context) {
-        let waiting = self.waiting.entry((host.clone(), image.clone())).or_default();
-        waiting.push(reply);
-        if waiting.len() > 1 {
-            return;
-        }
-        let driver = Arc::clone(&self.driver);
-        let pull = async move {
-            let outcome = driver.pull(&host, &image, watch::Sender::new(PullProgress::default())).await;
-            ((host, image), outcome)
-        };
-        ctx.spawn(pull.into_actor(self).map(|(key, outcome), act, _| {
-            for reply in act.waiting.remove(&key).unwrap_or_default() {
-                let _ = reply.send(outcome.clone());
+        let key = PullKey { host, image };
+        self.make_room();
+        self.waiters += 1;
+        let waiter = WaiterId(self.waiters);
+        let entry = self.entries.entry(key.clone()).or_default();
+        let gone: Vec<WaiterId> =
+            entry.replies.iter().filter(|(_, reply)| reply.is_closed()).map(|(waiter, _)| *waiter).collect();
+        entry.replies.insert(waiter, reply);
+        for waiter in gone {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.replies.remove(&waiter);
             }
-        }));
+            self.take(&key, PullEvent::GivenUp(waiter), ctx);
+        }
+        self.take(&key, PullEvent::Wanted(waiter), ctx);
+    }
+}
+
+impl Handler<ForgetImage> for ImagePullActor {
+    type Result = ();
+
+    fn handle(&mut self, ForgetImage { host, image }: ForgetImage, ctx: &mut Self::Context) {
+        self.take(&PullKey { host, image }, PullEvent::Forgotten, ctx);
+    }
+}
+
+impl Handler<Observe> for ImagePullActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let pulls = self.entries.iter().map(|(key, entry)| PullLine {
+            key: key.clone(),
+            state: entry.pull.state,
+            progress: entry.attempt.as_ref().map(|attempt| *attempt.progress.borrow()),
+            waiting: entry.pull.line.len(),
+            failures: entry.pull.failures,
+        });
+        MessageResult(PullSnapshot { pulls: pulls.collect(), begun: self.begun })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ContainerId, ContainerKey};
+    use crate::ports::{ListedContainer, Presence, StartRequest, StopRequest};
+    use crate::supervision::tell;
+    use crate::testing::sample;
+    use async_trait::async_trait;
+    use chrono::{DateTime, Utc};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Pulls only, each in a virtual second.
+    #[derive(Default)]
+    struct Registry {
+        pulls: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Driver for Registry {
+        async fn pull(
+            &self,
+            _: &HostName,
+            _: &str,
+            _: watch::Sender<PullProgress>,
+        ) -> Result<(), DriverError> {
+            self.pulls.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+
+        async fn start(&self, _: StartRequest) -> Result<ContainerId, DriverError> {
+            unreachable!("nothing is started")
+        }
+
+        async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
+            unreachable!("nothing is watched")
+        }
+
+        async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
+            unreachable!("nothing is stopped")
+        }
+
+        async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
+            unreachable!("nothing is looked at")
+        }
+
+        async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+            unreachable!("nothing is listed")
+        }
+    }
+
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> DateTime<Utc> {
+            sample::now()
+        }
+    }
+
+    #[test]
+    fn five_hundred_requests_over_sixty_keys_are_sixty_pulls() {
+        let registry = Arc::new(Registry::default());
+        let driver = Arc::clone(&registry);
+        System::new().block_on(async move {
+            let log = slog::Logger::root(slog::Discard, slog::o!());
+            let guard = DeathGuard::new(|| {});
+            let actor =
+                ImagePullActor::new(driver, Arc::new(Noon), PullSettings::default(), log, guard).start();
+            let mut answers = Vec::new();
+            for request in 0..500 {
+                let (reply, answer) = oneshot::channel();
+                let host = HostName(format!("host-{}", request % 20));
+                tell(&actor, EnsureImage { host, image: format!("image:{}", request % 3), reply });
+                answers.push(answer);
+            }
+            for answer in answers {
+                assert_eq!(answer.await.expect("answered"), Ok(()));
+            }
+            let snapshot = actor.send(Observe).await.expect("answers");
+            assert_eq!((snapshot.begun, snapshot.pulls.len()), (60, 60));
+        });
+        assert_eq!(registry.pulls.load(Ordering::Relaxed), 60);
     }
 }

@@ -1,3 +1,15 @@
-//! Pulls of images, one at a time for each image.
+//! Images on hosts: pulled once, waited for by all who want them. The rules are in [`machine`].
 
 pub mod actor;
+pub mod machine;
+
+use crate::ids::HostName;
+
+/// What pulls are serialised by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PullKey {
+    /// The host.
+    pub host: HostName,
+    /// The image's reference.
+    pub image: String,
+}

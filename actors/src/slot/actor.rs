@@ -7,7 +7,7 @@ use super::handle::{Directory, SlotHandle};
 use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
-use crate::image_pull::actor::{EnsureImage, ImagePullActor};
+use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
@@ -250,7 +250,7 @@ impl SlotActor {
         self.effect(ctx, async move {
             match pulled.await {
                 Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
-                Ok(Err(error)) => SlotEvent::PullFailed { operation, reason: error.message },
+                Ok(Err(failure)) => SlotEvent::PullFailed { operation, reason: failure.reason },
                 Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
             }
         });
@@ -267,15 +267,21 @@ impl SlotActor {
             bot_id,
         };
         let (driver, limit) = (Arc::clone(&self.links.driver), self.links.timing.deploy);
+        let pulls = self.links.pulls.clone();
+        let forget = ForgetImage { host: request.host.clone(), image: request.image.clone() };
         self.effect(ctx, async move {
             match within(limit, "start", driver.start(request)).await {
                 Ok(container) => SlotEvent::Started { generation: key.generation, operation, container },
-                Err(DriverError { message, retryable, .. }) => SlotEvent::StartFailed {
-                    generation: key.generation,
-                    operation,
-                    reason: message,
-                    retryable,
-                },
+                Err(DriverError { message, retryable, .. }) => {
+                    // The image may have been removed behind our back.
+                    tell(&pulls, forget);
+                    SlotEvent::StartFailed {
+                        generation: key.generation,
+                        operation,
+                        reason: message,
+                        retryable,
+                    }
+                }
             }
         });
     }

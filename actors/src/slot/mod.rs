@@ -208,7 +208,7 @@ impl Slot {
 pub struct SlotTiming {
     /// From the end of the pull to the first evidence that the container runs.
     pub deploy: Duration,
-    /// The longest pull.
+    /// The longest wait for the image, a safeguard: pulls end by their own rule, silence.
     pub pull: Duration,
     /// Wait before another start after one that failed.
     pub start_retry: Duration,
@@ -234,7 +234,7 @@ impl Default for SlotTiming {
     fn default() -> Self {
         Self {
             deploy: Duration::from_secs(600),
-            pull: Duration::from_secs(1200),
+            pull: Duration::from_secs(2 * 3600),
             start_retry: Duration::from_secs(2),
             start_attempts: 3,
             leave_grace: Duration::from_secs(120),

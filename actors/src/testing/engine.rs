@@ -142,11 +142,32 @@ impl FakeEngine {
 impl Driver for FakeEngine {
     async fn pull(
         &self,
-        _: &HostName,
-        _: &str,
-        _: watch::Sender<PullProgress>,
+        host: &HostName,
+        image: &str,
+        progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
-        self.0.delay(1, 1_000).await;
+        let (fails, hangs, steps) = {
+            let mut world = self.0.lock();
+            let faults = world.faults;
+            world.count("pull");
+            world.note(format!("engine: pulls {image} to {host}"));
+            (
+                world.chance("pull fails", faults.refuse),
+                world.chance("pull hangs", faults.hang),
+                world.rng.u64(1..4),
+            )
+        };
+        for done in 1..=steps {
+            self.0.delay(1, 1_000).await;
+            progress.send_replace(PullProgress { done, total: steps });
+        }
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if fails {
+            let retryable = self.0.lock().rng.u8(0..4) > 0;
+            return Err(DriverError { message: "registry away".to_owned(), answered: true, retryable });
+        }
         Ok(())
     }
 

@@ -1,0 +1,398 @@
+//! One image on one host: who waits for it, whether it is being pulled, when the next try begins. Decides, never acts:
+//! no I/O, no clock, no randomness.
+//!
+//! One pulls, the others wait and start from the cache. A try that failed hands over to the next in line after a
+//! back-off, so that a registry in trouble sees one probe at a time, however many wait.
+
+use super::PullKey;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The durations and bounds that pulls go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullSettings {
+    /// A pull without progress for so long has failed.
+    pub silence: Duration,
+    /// Wait before the second try; doubles with each that fails.
+    pub backoff_first: Duration,
+    /// The longest wait between two tries.
+    pub backoff_last: Duration,
+    /// Failed tries that one who waits sits through; with the last one it is told.
+    pub tries: u32,
+}
+
+impl Default for PullSettings {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(20 * 60),
+            backoff_first: Duration::from_secs(2),
+            backoff_last: Duration::from_secs(120),
+            tries: 3,
+        }
+    }
+}
+
+/// Tells those who wait apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
+/// The pull of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// Those who wait, the one that pulls first.
+    pub line: VecDeque<Waiter>,
+    /// How far.
+    pub state: PullState,
+    /// Tries in a row that failed.
+    pub failures: u32,
+}
+
+/// Somebody who waits for the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiter {
+    /// Who.
+    pub id: WaiterId,
+    /// Failed tries it has sat through.
+    pub failures: u32,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullState {
+    /// Nobody asked yet, or what was known is no longer trusted.
+    Unknown,
+    /// The engine is pulling.
+    Pulling {
+        /// When it last got on.
+        moved_at: DateTime<Utc>,
+    },
+    /// A try failed; the next begins then, if anybody waits.
+    BackingOff {
+        /// When.
+        until: DateTime<Utc>,
+    },
+    /// The image is on the host.
+    Present,
+}
+
+/// What may happen to a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullEvent {
+    /// Somebody wants the image.
+    Wanted(WaiterId),
+    /// Somebody wants it no more.
+    GivenUp(WaiterId),
+    /// The engine got on with it.
+    Progressed,
+    /// The image is there.
+    Succeeded,
+    /// The engine's pull failed.
+    Failed {
+        /// The engine's words.
+        reason: String,
+        /// Whether another try may help.
+        retryable: bool,
+    },
+    /// A time that the state waits for may have come.
+    Woke,
+    /// The image may be gone from the host, or its tag have moved.
+    Forgotten,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullCommand {
+    /// Have the engine pull.
+    Start,
+    /// The engine's pull no longer counts.
+    Abandon,
+    /// Tell one who waited.
+    Answer(WaiterId, Result<(), PullFailure>),
+}
+
+/// Why an image could not be made present.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct PullFailure {
+    /// The engine's words.
+    pub reason: String,
+    /// Whether another try may help.
+    pub retryable: bool,
+}
+
+impl Default for Pull {
+    fn default() -> Self {
+        Self { line: VecDeque::new(), state: PullState::Unknown, failures: 0 }
+    }
+}
+
+impl Pull {
+    /// Takes an event, and says what is to be done.
+    pub fn take(
+        &mut self,
+        key: &PullKey,
+        event: PullEvent,
+        settings: &PullSettings,
+        now: DateTime<Utc>,
+    ) -> Vec<PullCommand> {
+        match event {
+            PullEvent::Wanted(id) => self.want(id, now),
+            PullEvent::GivenUp(id) => {
+                // The pull itself goes on: the next bot will want the image.
+                self.line.retain(|waiter| waiter.id != id);
+                vec![]
+            }
+            PullEvent::Progressed => {
+                if let PullState::Pulling { moved_at } = &mut self.state {
+                    *moved_at = now;
+                }
+                vec![]
+            }
+            PullEvent::Succeeded => self.succeed(),
+            PullEvent::Failed { reason, retryable } => {
+                self.fail(key, PullFailure { reason, retryable }, settings, now)
+            }
+            PullEvent::Woke => self.wake(key, settings, now),
+            PullEvent::Forgotten => {
+                if self.state == PullState::Present {
+                    self.state = PullState::Unknown;
+                }
+                vec![]
+            }
+        }
+    }
+
+    /// When it must be woken; `None`: never.
+    pub fn wake_at(&self, settings: &PullSettings) -> Option<DateTime<Utc>> {
+        match self.state {
+            PullState::Pulling { moved_at } => Some(moved_at + delta(settings.silence)),
+            PullState::BackingOff { until } => Some(until),
+            PullState::Unknown | PullState::Present => None,
+        }
+    }
+
+    fn want(&mut self, id: WaiterId, now: DateTime<Utc>) -> Vec<PullCommand> {
+        if self.state == PullState::Present {
+            return vec![PullCommand::Answer(id, Ok(()))];
+        }
+        self.line.push_back(Waiter { id, failures: 0 });
+        match self.state {
+            PullState::Unknown => self.start(now),
+            PullState::Pulling { .. } | PullState::BackingOff { .. } | PullState::Present => vec![],
+        }
+    }
+
+    fn start(&mut self, now: DateTime<Utc>) -> Vec<PullCommand> {
+        self.state = PullState::Pulling { moved_at: now };
+        vec![PullCommand::Start]
+    }
+
+    fn succeed(&mut self) -> Vec<PullCommand> {
+        if !matches!(self.state, PullState::Pulling { .. }) {
+            return vec![];
+        }
+        self.state = PullState::Present;
+        self.failures = 0;
+        self.line.drain(..).map(|waiter| PullCommand::Answer(waiter.id, Ok(()))).collect()
+    }
+
+    fn fail(
+        &mut self,
+        key: &PullKey,
+        failure: PullFailure,
+        settings: &PullSettings,
+        now: DateTime<Utc>,
+    ) -> Vec<PullCommand> {
+        if !matches!(self.state, PullState::Pulling { .. }) {
+            return vec![];
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.state = PullState::BackingOff { until: now + backoff(key, self.failures, settings) };
+        let told = |waiter: &Waiter| !failure.retryable || waiter.failures >= settings.tries;
+        for waiter in &mut self.line {
+            waiter.failures += 1;
+        }
+        // The next in line has its turn.
+        if !self.line.is_empty() {
+            self.line.rotate_left(1);
+        }
+        let (gone, left) = std::mem::take(&mut self.line).into_iter().partition(told);
+        self.line = left;
+        let gone: VecDeque<Waiter> = gone;
+        gone.into_iter().map(|waiter| PullCommand::Answer(waiter.id, Err(failure.clone()))).collect()
+    }
+
+    fn wake(&mut self, key: &PullKey, settings: &PullSettings, now: DateTime<Utc>) -> Vec<PullCommand> {
+        match self.state {
+            PullState::Pulling { moved_at } if now >= moved_at + delta(settings.silence) => {
+                let minutes = settings.silence.as_secs() / 60;
+                let reason = format!("no progress for {minutes} min");
+                let mut commands = vec![PullCommand::Abandon];
+                commands.extend(self.fail(key, PullFailure { reason, retryable: true }, settings, now));
+                commands
+            }
+            PullState::BackingOff { until } if now >= until => {
+                if self.line.is_empty() {
+                    self.state = PullState::Unknown;
+                    vec![]
+                } else {
+                    self.start(now)
+                }
+            }
+            _ => vec![],
+        }
+    }
+}
+
+/// Doubles with every failure, up to the last, less up to a quarter that differs from key to key: hosts that failed
+/// together do not come back together.
+fn backoff(key: &PullKey, failures: u32, settings: &PullSettings) -> TimeDelta {
+    let doublings = failures.saturating_sub(1).min(16);
+    let full = settings.backoff_first.saturating_mul(1 << doublings).min(settings.backoff_last);
+    // FNV-1a: small, and the same in every process.
+    let text = key.host.0.bytes().chain(key.image.bytes()).chain(failures.to_le_bytes());
+    let hash = text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let spread = u32::try_from(hash % 250).unwrap_or(0);
+    delta(full - full * spread / 1_000)
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::HostName;
+    use crate::testing::sample;
+
+    const SETTINGS: PullSettings = PullSettings {
+        silence: Duration::from_secs(1200),
+        backoff_first: Duration::from_secs(2),
+        backoff_last: Duration::from_secs(120),
+        tries: 3,
+    };
+
+    struct Bench {
+        key: PullKey,
+        pull: Pull,
+        now: DateTime<Utc>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let key = PullKey { host: HostName("a".into()), image: "image:1".into() };
+            Self { key, pull: Pull::default(), now: sample::now() }
+        }
+
+        fn take(&mut self, event: PullEvent) -> Vec<PullCommand> {
+            self.pull.take(&self.key, event, &SETTINGS, self.now)
+        }
+
+        fn wait(&mut self, seconds: i64) {
+            self.now += TimeDelta::seconds(seconds);
+        }
+
+        fn fail(&mut self) -> Vec<PullCommand> {
+            self.take(PullEvent::Failed { reason: "registry away".into(), retryable: true })
+        }
+    }
+
+    fn want(id: u64) -> PullEvent {
+        PullEvent::Wanted(WaiterId(id))
+    }
+
+    fn ok(id: u64) -> PullCommand {
+        PullCommand::Answer(WaiterId(id), Ok(()))
+    }
+
+    #[test]
+    fn one_pulls_and_the_others_start_from_the_cache() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.take(want(1)), [PullCommand::Start]);
+        assert_eq!(bench.take(want(2)), []);
+        assert_eq!(bench.take(PullEvent::Succeeded), [ok(1), ok(2)]);
+        assert_eq!(bench.take(want(3)), [ok(3)]);
+        assert_eq!(bench.take(PullEvent::Forgotten), []);
+        assert_eq!(bench.take(want(4)), [PullCommand::Start]);
+    }
+
+    #[test]
+    fn a_failed_try_hands_over_after_a_back_off_with_one_probe() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(want(2));
+        assert_eq!(bench.fail(), [], "both may sit through it");
+        assert_eq!(bench.pull.line[0].id, WaiterId(2));
+        assert_eq!(bench.take(PullEvent::Woke), [], "not yet");
+        assert_eq!(bench.take(want(3)), [], "nobody probes beside the probe");
+        bench.wait(2);
+        assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+        assert_eq!(bench.take(PullEvent::Succeeded).len(), 3);
+    }
+
+    #[test]
+    fn who_sat_through_its_tries_is_told_and_newcomers_go_on() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        for _ in 0..2 {
+            assert_eq!(bench.fail(), []);
+            bench.wait(120);
+            assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+        }
+        bench.take(want(2));
+        let told = bench.fail();
+        assert!(matches!(&told[..], [PullCommand::Answer(WaiterId(1), Err(_))]), "{told:?}");
+        assert_eq!(bench.pull.line.len(), 1);
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_fails_everybody_at_once() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(want(2));
+        let told = bench.take(PullEvent::Failed { reason: "no such image".into(), retryable: false });
+        assert_eq!(told.len(), 2);
+        // And the next one waits for the probe's time.
+        assert_eq!(bench.take(want(3)), []);
+        bench.wait(2);
+        assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+    }
+
+    #[test]
+    fn only_silence_ends_a_pull() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        for _ in 0..10 {
+            bench.wait(1_000);
+            assert_eq!(bench.take(PullEvent::Woke), []);
+            bench.take(PullEvent::Progressed);
+        }
+        bench.wait(1_200);
+        assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Abandon]);
+        assert_eq!(bench.take(PullEvent::Succeeded), [], "abandoned: its word comes too late");
+    }
+
+    #[test]
+    fn back_off_grows_and_differs_between_hosts() {
+        let key = |host: &str| PullKey { host: HostName(host.into()), image: "i".into() };
+        let waits: Vec<_> = (1..=9).map(|failures| backoff(&key("a"), failures, &SETTINGS)).collect();
+        assert!(waits.windows(2).take(5).all(|pair| pair[0] < pair[1]), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= TimeDelta::seconds(120)), "{waits:?}");
+        let other: std::collections::BTreeSet<_> =
+            (0..20).map(|host| backoff(&key(&host.to_string()), 5, &SETTINGS)).collect();
+        assert!(other.len() > 10, "{other:?}");
+    }
+
+    #[test]
+    fn who_gave_up_is_not_told_and_the_pull_goes_on() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        assert_eq!(bench.take(PullEvent::GivenUp(WaiterId(1))), []);
+        assert_eq!(bench.take(want(2)), []);
+        assert_eq!(bench.take(PullEvent::Succeeded), [ok(2)]);
+    }
+}
