@@ -1,8 +1,10 @@
 //! What the domain needs of the world: a store, an engine that runs containers, a place for recordings, a clock.
 //! Traits and their data only; the implementations are the server's, the lying ones are in `testing`.
 
-use crate::bot::Bot;
-use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName};
+use crate::bot::{Bot, Outcome};
+use crate::ids::{
+    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName,
+};
 use crate::journal::Decision;
 use crate::queue::QueueEntry;
 use crate::recording::{Joined, Recording};
@@ -17,6 +19,108 @@ use tokio::sync::watch;
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> DateTime<Utc>;
+}
+
+/// Whether this process may act on what it has decided: it leads, as far as anybody can know.
+#[async_trait]
+pub trait Lead: Send + Sync + 'static {
+    /// Whether it may act now.
+    fn holds(&self) -> bool;
+    /// Comes back when it may.
+    async fn proven(&self);
+}
+
+/// Something that happened and is worth counting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Measure<'a> {
+    /// A bot left the queue for a slot.
+    QueueWaited {
+        /// Its platform.
+        platform: &'a Platform,
+        /// Since it joined.
+        wait: Duration,
+    },
+    /// There is the first sign that a bot's container runs.
+    Deployed {
+        /// Its platform.
+        platform: &'a Platform,
+        /// Whether this was the slot's first bot.
+        slot_is_new: bool,
+        /// Since the slot got the bot.
+        took: Duration,
+    },
+    /// A bot ended.
+    BotEnded {
+        /// Its platform.
+        platform: &'a Platform,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A slot left its error.
+    SlotRecovered {
+        /// Its platform.
+        platform: &'a Platform,
+        /// Whether it was deleted rather than freed.
+        given_up: bool,
+    },
+    /// A slot's actor died and was built again.
+    SlotRebuilt,
+    /// An event belonged to the past of its slot.
+    StaleEvent {
+        /// Its name.
+        event: &'static str,
+    },
+    /// The outcome of a transaction of the Journal is known.
+    BatchCommitted {
+        /// Decisions in it.
+        decisions: usize,
+        /// How long that took.
+        took: Duration,
+    },
+    /// The engine was asked for something.
+    DriverCalled {
+        /// What.
+        call: &'static str,
+        /// What came of it.
+        outcome: CallOutcome,
+        /// How long that took.
+        took: Duration,
+    },
+    /// A message was handled.
+    MailboxWaited {
+        /// By whom.
+        actor: &'static str,
+        /// How long it had waited.
+        wait: Duration,
+    },
+}
+
+/// What came of a call to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// It did what was asked.
+    Done,
+    /// It answered that it did not.
+    Refused,
+    /// It did not answer.
+    Unanswered,
+}
+
+impl CallOutcome {
+    /// The name as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// Counts what happens, for those who watch. Waits for nobody, and decides nothing.
+pub trait Meter: Send + Sync + 'static {
+    /// Counts.
+    fn record(&self, measure: Measure<'_>);
 }
 
 /// Numbers the batches of one leadership, counted from 1.

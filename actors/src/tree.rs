@@ -7,7 +7,7 @@ use crate::live::Live;
 use crate::pool::PoolSettings;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::Connect;
-use crate::ports::{Artifacts, Clock, Driver, Rows, SlotIds, Store};
+use crate::ports::{Artifacts, Clock, Driver, Lead, Rows, SlotIds, Store};
 use crate::queue::actor::QueueActor;
 use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
@@ -29,6 +29,8 @@ pub struct Ports {
     pub artifacts: Arc<dyn Artifacts>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The lead.
+    pub lead: Arc<dyn Lead>,
     /// New slots' uuids.
     pub slot_ids: Arc<dyn SlotIds>,
     /// Called with a sentence when this process must stop deciding: leadership is lost, or an actor that nobody
@@ -91,6 +93,7 @@ impl Tree {
                 live,
                 directory,
                 clock: ports.clock,
+                lead: ports.lead,
                 timing,
                 log: ports.log,
             })

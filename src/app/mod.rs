@@ -1,10 +1,13 @@
 //! Wires everything together, in the order of a start: data folder → database → lead → object store → driver → rows
-//! → actors → HTTP. And takes it apart again; bots go on without the server.
+//! → actors → HTTP. And takes it apart again; bots go on without the server. Where another server leads, this one
+//! stands by: it serves reads, and does the rest when the lead is free ([`candidate`]).
 
 mod api_key_file;
+mod candidate;
 mod database;
 mod error;
 mod objects;
+mod settings;
 
 pub use error::StartError;
 
@@ -13,7 +16,6 @@ use crate::auth::api_keys::ApiKeys;
 use crate::config::{DriverKind, Settings};
 use crate::driver::process::{ProcessDriver, ProcessSettings};
 use crate::http::error::ApiError;
-use crate::http::meeting::REHEARSAL;
 use crate::http::routes;
 use crate::http::state::AppState;
 use crate::store::data_dir::DataDir;
@@ -22,23 +24,19 @@ use actix::Arbiter;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpServer, web};
+use candidate::Candidate;
 use chrono::{DateTime, SubsecRound, Utc};
 use database::Database;
-use meeboter_actors::ids::{HostName, Platform, SlotId};
-use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::ports::{Clock, Driver, Rows, SlotIds, Store};
-use meeboter_actors::slot::SlotTiming;
-use meeboter_actors::tree::{Ports, Tree};
+use meeboter_actors::ids::SlotId;
+use meeboter_actors::ports::{Clock, Driver, SlotIds};
 use objects::Objects;
-use slog::{Logger, crit, info, warn};
-use std::collections::BTreeMap;
+use slog::{Logger, crit, debug, info, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 /// Work folders of past bots that are kept for people who look for a cause.
@@ -47,8 +45,6 @@ const WORK_FOLDERS_KEPT: usize = 50;
 const HTTP_WORKERS: usize = 2;
 /// How long requests under way may take when the server stops.
 const SHUTDOWN_TIMEOUT_S: u64 = 5;
-/// Time between two looks at the database and the lead.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The system's clock, as finely as the database keeps times: what is answered now is what is read later.
 struct SystemClock;
@@ -82,26 +78,22 @@ pub struct Application {
 }
 
 impl Application {
-    /// Starts everything; comes back when requests are taken.
+    /// Starts everything; comes back when requests are taken, or when this server stands by for another that leads.
     pub async fn start(settings: Settings, log: Logger) -> Result<Self, StartError> {
         let listener = listen(&settings)?;
         let address = listener.local_addr().map_err(StartError::Listen)?;
         let data_dir = DataDir::hold(&settings.data_dir)?;
         let database = Arc::new(Database::start(&settings, &data_dir, &log).await?);
-        let installation = database.pool().installation().await?;
-        let key_file = api_key_file::ensure(database.pool(), data_dir.path()).await?;
+        // Whoever leads brings the schema up to date: reads come after.
+        let journal = candidate::claim(&database, &log).await?;
+        let pool = database.pool().await?;
+        let installation = pool.installation().await?;
         let objects = Objects::start(&settings, data_dir.path(), &log).await?;
         let tokens = tokens(&settings, &installation);
         let driver = driver(&settings, &data_dir, &installation, tokens.clone(), address, &log);
-        let rows = database.journal().load().await.map_err(StartError::Load)?;
-        report(&rows, &log);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (ports, fatal) = ports(&database, driver, &objects, Arc::clone(&stopping), &log);
-        let actors = Arbiter::new();
-        let tree = plant(&actors, ports, rows, &settings).await?;
         let state = web::Data::new(AppState {
-            tree,
-            pool: database.pool().clone(),
+            leading: OnceLock::new(),
+            pool,
             artifacts: objects.artifacts().clone(),
             tokens,
             api_keys: ApiKeys::default(),
@@ -109,11 +101,27 @@ impl Application {
             settings,
             clock: Arc::new(SystemClock),
             log: log.clone(),
-            ready: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
         });
+        let actors = Arbiter::new();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (broken, fatal) = mpsc::unbounded_channel();
+        let candidate = Candidate {
+            database: Arc::clone(&database),
+            state: state.clone(),
+            driver,
+            actors: actors.handle(),
+            data_dir: data_dir.path().to_owned(),
+            stopping: Arc::clone(&stopping),
+            broken,
+            log: log.clone(),
+        };
+        match journal {
+            Some(journal) => candidate.lead(journal).await?,
+            None => candidate.stand_by(),
+        }
         let server = serve(listener, &state, &objects)?;
-        watch(Arc::clone(&database), state.tree.clone(), log.clone());
-        info!(log, "meeboter takes requests"; "address" => %address, "api_key_file" => %key_file.display());
+        info!(log, "listening"; "address" => %address);
         Ok(Self {
             address,
             server,
@@ -155,7 +163,7 @@ impl Application {
 
     async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.state.ready.store(false, Ordering::Relaxed);
+        self.state.stopping.store(true, Ordering::Relaxed);
         self.server.stop(true).await;
         self.actors.stop();
         if let Err(error) = self.database.stop().await {
@@ -201,7 +209,7 @@ fn driver(
                 } else {
                     configured.to_owned()
                 },
-                bots_max: hosts(settings).values().map(|host| host.capacity as usize).sum(),
+                bots_max: settings::hosts(settings).values().map(|host| host.capacity as usize).sum(),
                 folders_kept: WORK_FOLDERS_KEPT,
             };
             let source = Arc::new(move |slot, generation| tokens.slot(slot, generation));
@@ -217,96 +225,6 @@ fn bot_program(settings: &Settings) -> PathBuf {
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("meeboter-bot")));
     beside.unwrap_or_else(|| PathBuf::from("meeboter-bot"))
-}
-
-fn report(rows: &Rows, log: &Logger) {
-    let running = rows.slots.iter().filter(|slot| slot.bot().is_some()).count();
-    info!(log, "rows loaded"; "slots" => rows.slots.len(), "with_bots" => running, "queued" => rows.queue.len(),
-        "recordings_to_join" => rows.recordings.len());
-}
-
-fn ports(
-    database: &Arc<Database>,
-    driver: Arc<dyn Driver>,
-    objects: &Objects,
-    stopping: Arc<AtomicBool>,
-    log: &Logger,
-) -> (Ports, mpsc::UnboundedReceiver<String>) {
-    let (broken, fatal) = mpsc::unbounded_channel();
-    let on_fatal = Arc::new(move |why: &str| {
-        if !stopping.load(Ordering::Relaxed) {
-            // Nobody listens only when the server is stopping anyway.
-            let _ = broken.send(why.to_owned());
-        }
-    });
-    let ports = Ports {
-        store: database.journal(),
-        driver,
-        artifacts: Arc::new(objects.artifacts().clone()),
-        clock: Arc::new(SystemClock),
-        slot_ids: Arc::new(RandomSlotIds),
-        on_fatal,
-        log: log.clone(),
-    };
-    (ports, fatal)
-}
-
-/// Builds the actors on a thread of their own.
-async fn plant(actors: &Arbiter, ports: Ports, rows: Rows, settings: &Settings) -> Result<Tree, StartError> {
-    let (pool, timing) = (pool_settings(settings), timing(settings));
-    let (planted, tree) = oneshot::channel();
-    actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, timing))));
-    tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
-}
-
-fn pool_settings(settings: &Settings) -> PoolSettings {
-    let images = &settings.images;
-    let platforms =
-        settings.pool.platforms.iter().filter(|(key, _)| settings.rehearsal.enabled || *key != REHEARSAL);
-    let platforms = platforms.map(|(key, platform)| {
-        let image = match platform.image.as_str() {
-            "" => format!("ghcr.io/{}/meeboter-{key}-bot:{}", images.ghcr_org, images.tag),
-            image => image.to_owned(),
-        };
-        let settings = PlatformSettings {
-            max_size: platform.max_size,
-            image,
-            enabled: platform.enabled,
-            prewarm: platform.prewarm,
-            ephemeral: platform.ephemeral,
-        };
-        (Platform(key.clone()), settings)
-    });
-    PoolSettings {
-        platforms: platforms.collect(),
-        hosts: hosts(settings),
-        max_size: settings.pool.max_size,
-        queue_max: settings.queue.max,
-    }
-}
-
-/// The hosts of the engine. Processes run on this one, whatever else is configured.
-fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
-    let limits = |host: &crate::config::Host| HostSettings { capacity: host.capacity };
-    let hosts = settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), limits(host)));
-    match settings.driver.kind {
-        DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
-    }
-}
-
-fn timing(settings: &Settings) -> SlotTiming {
-    let bots = &settings.bots;
-    let ms = Duration::from_millis;
-    SlotTiming {
-        deploy: ms(bots.deploy_timeout_ms),
-        leave_grace: ms(bots.leave_grace_ms),
-        stop_grace: ms(bots.stop_grace_ms),
-        max_duration: ms(bots.max_duration_ms),
-        recovery_delay: ms(bots.recovery_delay_ms),
-        heartbeat_suspect: ms(bots.heartbeat_suspect_ms),
-        heartbeat_lost: ms(bots.heartbeat_lost_ms),
-        ..SlotTiming::default()
-    }
 }
 
 fn serve(
@@ -346,7 +264,10 @@ async fn log_errors(
     if let (Some(state), Some(error)) = (state, error) {
         let (id, code, cause) = error.log_line();
         let status = response.status().as_u16();
-        if response.status().is_server_error() {
+        if path == "/readyz" {
+            // Whoever watches asks every few seconds; not to be ready is no mistake.
+            debug!(state.log, "not ready"; "error_id" => %id, "code" => code);
+        } else if response.status().is_server_error() {
             warn!(state.log, "request failed"; "error_id" => %id, "status" => status, "code" => code,
                 "cause" => cause, "method" => %method, "path" => path);
         } else {
@@ -355,21 +276,4 @@ async fn log_errors(
         }
     }
     Ok(response)
-}
-
-/// Looks after the embedded database and the lead; losing the lead shows at the next batch.
-fn watch(database: Arc<Database>, tree: Tree, log: Logger) {
-    actix_web::rt::spawn(async move {
-        let mut interval = tokio::time::interval(WATCH_INTERVAL);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            if let Err(why) = database.look_after().await {
-                warn!(log, "database"; "error" => why);
-            }
-            if !tree.pool.connected() {
-                return;
-            }
-        }
-    });
 }

@@ -1,3 +1,4 @@
 //! Engines that run bots.
 
+pub mod leading;
 pub mod process;

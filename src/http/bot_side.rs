@@ -46,7 +46,7 @@ pub async fn assignment(
         .map_err(|_| ApiError::unauthorized("The token does not belong to this slot."))?;
     let over =
         || ApiError::conflict("stale_generation", "This generation of the slot is over; join nothing.");
-    let handle = state.tree.directory.slot(slot_id).ok_or_else(over)?;
+    let handle = state.tree()?.directory.slot(slot_id).ok_or_else(over)?;
     let answer = handle.send(SlotEvent::Claimed { generation, nonce: claim.nonce });
     match state.decided(answer).await? {
         Ok(slot) => {
@@ -140,8 +140,13 @@ pub async fn heartbeat(
     let (heartbeat, _) = json::body::<HeartbeatRequest>(&request, payload).await?;
     let bot_id = BotId(*id);
     let generation = authorized(&request, &state, bot_id, heartbeat.generation)?;
-    let handle = holder(&state, bot_id, generation)?;
-    match handle.heartbeat(bot_id, generation, state.clock.now()) {
+    let pulse = holder(&state, bot_id, generation)
+        .map(|handle| handle.heartbeat(bot_id, generation, state.clock.now()));
+    // Whoever may not lead any more knows of no end.
+    if !state.leading()?.lead.holds() {
+        return Ok(web::Json(Commands::default()));
+    }
+    match pulse? {
         Pulse::CarryOn => Ok(web::Json(Commands::default())),
         Pulse::Leave => Ok(web::Json(Commands { should_leave: true, log_level: None })),
         Pulse::Stale => Err(over()),
@@ -187,7 +192,7 @@ async fn late(state: &AppState, bot_id: BotId, generation: Generation) -> Result
     if !seated || !recent {
         return Err(over());
     }
-    tell(&state.tree.recordings, LateSegment { bot });
+    tell(&state.tree()?.recordings, LateSegment { bot });
     Ok(())
 }
 
@@ -207,7 +212,7 @@ fn authorized(
 
 /// The slot that holds the bot in this generation.
 fn holder(state: &AppState, bot_id: BotId, generation: Generation) -> Result<Arc<SlotHandle>, ApiError> {
-    let handle = state.tree.directory.bot(bot_id).ok_or_else(over)?;
+    let handle = state.tree()?.directory.bot(bot_id).ok_or_else(over)?;
     if handle.snapshot().generation == generation { Ok(handle) } else { Err(over()) }
 }
 

@@ -80,7 +80,8 @@ async fn ask(
     idempotency: Option<(String, [u8; 32])>,
 ) -> Result<Created, CreateFailed> {
     let (reply, answer) = oneshot::channel();
-    tell(&state.tree.pool, CreateBot { spec, user_id, idempotency, reply });
+    let tree = state.tree().map_err(CreateFailed::Answer)?;
+    tell(&tree.pool, CreateBot { spec, user_id, idempotency, reply });
     let refused = match state.decided(answer).await.map_err(CreateFailed::Answer)? {
         Ok(created) => return Ok(created),
         Err(refused) => refused,
@@ -214,7 +215,7 @@ pub async fn leave(
     }
     let _admitted = state.admit()?;
     let (reply, answer) = oneshot::channel();
-    tell(&state.tree.pool, LeaveBot { bot_id, reason: EndReason::LeftByRequest, reply });
+    tell(&state.tree()?.pool, LeaveBot { bot_id, reason: EndReason::LeftByRequest, reply });
     match state.decided(answer).await? {
         Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
         Err(WithdrawError::NotLive) => {
@@ -273,6 +274,7 @@ async fn stored(state: &AppState, user: UserId, id: BotId) -> Result<StoredBot, 
 }
 
 fn view(state: &AppState, stored: &StoredBot) -> BotView {
-    let slot = state.tree.directory.bot(stored.bot.id).map(|handle| handle.id().to_string());
+    let tree = state.leading.get().map(|leading| &leading.tree);
+    let slot = tree.and_then(|tree| tree.directory.bot(stored.bot.id)).map(|handle| handle.id().to_string());
     views::bot(&stored.bot, stored.recording.as_ref(), slot)
 }

@@ -3,18 +3,16 @@
 use super::error::ApiError;
 use super::state::AppState;
 use actix_web::{HttpResponse, web};
-use std::sync::atomic::Ordering;
 
 /// GET /healthz: the process answers.
 pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "alive" }))
 }
 
-/// GET /readyz: it takes work, and the database answers.
+/// GET /readyz: it leads, it takes work, and the database answers.
 pub async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    if !state.ready.load(Ordering::Relaxed) {
-        return Err(ApiError::unavailable("shutting_down", "The server is shutting down.", 5));
-    }
+    state.check_running()?;
+    state.leading()?;
     state.pool.installation().await?;
     Ok(HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })))
 }

@@ -7,17 +7,17 @@ use crate::auth::api_keys::ApiKeys;
 use crate::config::Settings;
 use crate::store::pool::Pool;
 use actix_web::HttpRequest;
-use meeboter_actors::ports::Clock;
+use meeboter_actors::ports::{Clock, Lead};
 use meeboter_actors::tree::Tree;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 /// See the module.
 pub struct AppState {
-    /// The actors.
-    pub tree: Tree,
+    /// What a leader has; empty while this server stands by.
+    pub leading: OnceLock<Leading>,
     /// Reads.
     pub pool: Pool,
     /// Links to objects.
@@ -34,18 +34,43 @@ pub struct AppState {
     pub log: slog::Logger,
     /// Bounds the requests that wait for a decision.
     pub door: Semaphore,
-    /// False while shutting down.
-    pub ready: AtomicBool,
+    /// True while shutting down.
+    pub stopping: AtomicBool,
+}
+
+/// What only a leader has.
+pub struct Leading {
+    /// The actors.
+    pub tree: Tree,
+    /// Whether it may act now.
+    pub lead: Arc<dyn Lead>,
 }
 
 impl AppState {
+    /// The actors; on a standby, the answer to who asks for them.
+    pub fn tree(&self) -> Result<&Tree, ApiError> {
+        self.leading().map(|leading| &leading.tree)
+    }
+
+    /// What a leader has; on a standby, the answer to who asks for it.
+    pub fn leading(&self) -> Result<&Leading, ApiError> {
+        let message = "This server stands by while another leads; ask that one, or again soon.";
+        self.leading.get().ok_or_else(|| ApiError::unavailable("standby", message, 1))
+    }
+
     /// Lets a request in, or says when to come back.
     pub fn admit(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         let full = || ApiError::unavailable("overloaded", "Too many requests wait for a decision.", 1);
-        if !self.ready.load(Ordering::Relaxed) {
+        self.check_running()?;
+        self.door.try_acquire().map_err(|_| full())
+    }
+
+    /// Refuses while the server is shutting down.
+    pub fn check_running(&self) -> Result<(), ApiError> {
+        if self.stopping.load(Ordering::Relaxed) {
             return Err(ApiError::unavailable("shutting_down", "The server is shutting down.", 5));
         }
-        self.door.try_acquire().map_err(|_| full())
+        Ok(())
     }
 
     /// Waits for an actor's answer. One that comes too late, or whose actor died, leaves the outcome unknown.

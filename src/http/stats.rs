@@ -40,7 +40,7 @@ pub struct PoolStats {
 
 /// Slots in numbers.
 pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
-    let snapshot = observe(&state.tree.pool, pool::message::Observe).await?;
+    let snapshot = observe(&state.tree()?.pool, pool::message::Observe).await?;
     let mut stats = PoolStats::default();
     let rehearsal = state.settings.rehearsal.enabled;
     for (key, platform) in &state.settings.pool.platforms {
@@ -91,7 +91,7 @@ pub struct QueueStats {
 
 /// The queue in numbers.
 pub async fn queue(_: Caller, state: web::Data<AppState>) -> Result<web::Json<QueueStats>, ApiError> {
-    let snapshot = observe(&state.tree.queue, queue::actor::Observe).await?;
+    let snapshot = observe(&state.tree()?.queue, queue::actor::Observe).await?;
     let now = state.clock.now();
     let mut queued: BTreeMap<Platform, Vec<DateTime<Utc>>> = BTreeMap::new();
     for entry in snapshot.entries {

@@ -11,6 +11,7 @@ use actix_ws::{Closed, Message, MessageStream, Session};
 use futures_util::StreamExt;
 use meeboter_actors::ids::UserId;
 use meeboter_actors::live::{Changes, Entry, Topic};
+use meeboter_actors::tree::Tree;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
@@ -34,6 +35,7 @@ pub async fn open(
     if !same_origin(&request, &state.settings.server.public_url) {
         return Err(ApiError::forbidden("The websocket is for this server's own pages.").into());
     }
+    state.leading()?;
     let (response, session, messages) = actix_ws::handle(&request, body)?;
     let messages = messages.max_frame_size(FRAME_BYTES_MAX);
     actix_web::rt::spawn(feed(state, caller.0, session, messages));
@@ -41,13 +43,14 @@ pub async fn open(
 }
 
 async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mut messages: MessageStream) {
-    let live = &state.tree.live;
+    let Ok(tree) = state.tree() else { return };
+    let live = &tree.live;
     let mut latest = live.subscribe();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let changes = live.changes_after(0);
     let mut number = changes.number;
-    let mut next = Some(snapshot(&state, user, &changes));
+    let mut next = Some(snapshot(&state, tree, user, &changes));
     // Until when the client may take what was sent; `None`: it has taken everything.
     let mut taken_by = None;
     loop {
@@ -75,7 +78,7 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
                 latest.mark_unchanged();
                 let changes = live.changes_after(number);
                 number = changes.number;
-                next = Some(message(&state, "changes", user, &changes));
+                next = Some(message(&state, tree, "changes", user, &changes));
             }
             _ = tick.tick(), if taken_by.is_none() => {
                 next = Some(json!({ "type": "tick", "number": number, "now": state.clock.now() }));
@@ -90,23 +93,23 @@ async fn send(session: &mut Session, message: &Value) -> Result<(), Closed> {
     session.ping(b"").await
 }
 
-fn snapshot(state: &AppState, user: UserId, changes: &Changes) -> Value {
-    let mut snapshot = message(state, "snapshot", user, changes);
+fn snapshot(state: &AppState, tree: &Tree, user: UserId, changes: &Changes) -> Value {
+    let mut snapshot = message(state, tree, "snapshot", user, changes);
     snapshot["maxSize"] = json!(state.settings.pool.max_size);
     snapshot
 }
 
 /// What `user` may see of the changes.
-fn message(state: &AppState, kind: &str, user: UserId, changes: &Changes) -> Value {
+fn message(state: &AppState, tree: &Tree, kind: &str, user: UserId, changes: &Changes) -> Value {
     let (mut slots, mut bots, mut queues, mut recordings) = (vec![], vec![], vec![], vec![]);
     let mut removed = vec![];
-    let own = |bot| state.tree.live.owner_of(bot) == Some(user);
+    let own = |bot| tree.live.owner_of(bot) == Some(user);
     for (topic, entry) in &changes.entries {
         match (topic, entry) {
             (_, Entry::Slot(slot)) => slots.extend(views::slot(slot, user)),
             (_, Entry::Bot(bot)) if bot.user_id == user => {
-                let uuid = state.tree.directory.bot(bot.id).map(|handle| handle.id().to_string());
-                let recording = state.tree.live.recording_of(bot.id);
+                let uuid = tree.directory.bot(bot.id).map(|handle| handle.id().to_string());
+                let recording = tree.live.recording_of(bot.id);
                 bots.push(views::bot(bot, recording.as_deref(), uuid));
             }
             (Topic::Queue(platform), Entry::Queue(line)) => {

@@ -9,6 +9,7 @@ use super::database::{Connection, Database, application_name};
 use super::lead::{self, Backend, LeadError};
 use super::link::{Failure, Link};
 use super::migrate::migrate;
+use super::validity::{Moment, SILENCE_MAX, Validity};
 use crate::telemetry::chain;
 use async_trait::async_trait;
 use meeboter_actors::bot::Bot;
@@ -19,6 +20,7 @@ use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use slog::{Logger, info, o, warn};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -34,9 +36,19 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// Sessions of our own that may still hold the lock.
 const OWN_BACKENDS_MAX: usize = 16;
 
+/// How a process comes to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Waits so long for a leader that is just stopping.
+    Within(Duration),
+    /// Waits until the leader is gone, as a standby does; one that is silent for [`SILENCE_MAX`] is ended.
+    Succeed,
+}
+
 /// See the module.
 pub struct JournalConnection {
     epoch: i64,
+    validity: Arc<Validity>,
     lead: Mutex<Lead>,
 }
 
@@ -51,37 +63,65 @@ struct Lead {
 }
 
 impl JournalConnection {
-    /// Takes the lead for a new process: waits up to `patience` for whoever has it to go, brings the schema to this
-    /// version, and begins a new epoch.
-    pub async fn take_lead(database: &Database, patience: Duration, log: &Logger) -> Result<Self, LeadError> {
+    /// Takes the lead for a new process: waits for whoever has it to go, brings the schema to this version, and begins
+    /// a new epoch.
+    pub async fn take_lead(database: &Database, claim: Claim, log: &Logger) -> Result<Self, LeadError> {
         let database = database.clone().primary();
         let log = log.new(o!("part" => "journal"));
         let mut connection = database.connect().await?;
+        let backend = within_call(lead::backend(&connection.client)).await?;
+        wait_for_lock(&connection, claim, &log).await?;
+        let validity = Arc::new(Validity::default());
         let takeover = async {
-            let backend = lead::backend(&connection.client).await.map_err(LeadError::Lock)?;
-            wait_for_lock(&connection, patience).await?;
+            let sent = Moment::now();
             migrate(&mut connection.client, &log).await.map_err(|e| LeadError::Migrate(Box::new(e)))?;
             let name = application_name();
             let epoch = lead::begin_epoch(&connection.client, &name).await.map_err(LeadError::Epoch)?;
             let link = Link::prepare(connection, epoch).await.map_err(LeadError::Prepare)?;
-            Ok::<_, LeadError>((backend, epoch, link))
+            validity.prove(sent);
+            Ok::<_, LeadError>((epoch, link))
         };
-        let deadline = patience + TAKEOVER_DEADLINE;
-        let (backend, epoch, link) =
-            timeout(deadline, takeover).await.map_err(|_| LeadError::TimedOut(deadline))??;
+        let timed_out = |_| LeadError::TimedOut(TAKEOVER_DEADLINE);
+        let (epoch, link) = timeout(TAKEOVER_DEADLINE, takeover).await.map_err(timed_out)??;
         info!(log, "this server leads"; "epoch" => epoch, "database" => database.place());
         let lead = Lead { database, epoch, link: Some(link), own: vec![backend], deposed: false, log };
-        Ok(Self { epoch, lead: Mutex::new(lead) })
+        Ok(Self { epoch, validity, lead: Mutex::new(lead) })
     }
 
-    /// Sees that this process still leads, making a new connection if the old one is gone. To be called every few
-    /// seconds: without a batch to write nothing else would notice.
+    /// Sees that this process still leads, making a new connection if the old one is gone. To be called every second:
+    /// this is what a standby listens for, and what [`Validity`] lives by where there is no batch to write.
     pub async fn confirm_lead(&self) -> Result<(), StoreError> {
+        self.call(CALL_DEADLINE, |link| async move {
+            let outcome = link.confirm().await;
+            (link, outcome)
+        })
+        .await
+    }
+
+    /// Whether this process may act on what it has decided.
+    pub fn validity(&self) -> Arc<Validity> {
+        Arc::clone(&self.validity)
+    }
+
+    /// Does one thing on the connection, and keeps the connection unless it is in doubt. Where the caller is dropped in
+    /// the middle the connection is gone, and with it whatever was half said on it.
+    async fn call<T, W>(&self, limit: Duration, work: impl FnOnce(Link) -> W + Send) -> Result<T, StoreError>
+    where
+        W: Future<Output = (Link, Result<T, Failure>)> + Send,
+        T: Send,
+    {
         let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.confirm()).await;
-        lead.settle(link, outcome)
+        let link = lead.link(Instant::now() + CALL_DEADLINE).await?;
+        let sent = Moment::now();
+        match timeout(limit, work(link)).await {
+            Ok((link, outcome)) => {
+                if outcome.is_ok() {
+                    self.validity.prove(sent);
+                }
+                lead.settle(link, outcome)
+            }
+            Err(_) => Err(lead.failed(Failure::TimedOut(limit))),
+        }
     }
 
     /// The number of this process's leadership.
@@ -90,20 +130,36 @@ impl JournalConnection {
     }
 }
 
-async fn wait_for_lock(connection: &Connection, patience: Duration) -> Result<(), LeadError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if lead::try_lock(&connection.client).await.map_err(LeadError::Lock)? {
-            return Ok(());
-        }
-        let leader = lead::leader(&connection.client).await.map_err(LeadError::Lock)?;
-        match leader {
-            Some(leader) if Instant::now() >= deadline => return Err(LeadError::Led(leader)),
+async fn wait_for_lock(connection: &Connection, claim: Claim, log: &Logger) -> Result<(), LeadError> {
+    let began = Instant::now();
+    let client = &connection.client;
+    while !within_call(lead::try_lock(client)).await? {
+        let leader = within_call(lead::leader(client)).await?;
+        match (claim, leader) {
+            (Claim::Within(patience), Some(leader)) if began.elapsed() >= patience => {
+                return Err(LeadError::Led(leader));
+            }
             // Freed just now, or held by a session that this user may not see.
-            None if Instant::now() >= deadline + CALL_DEADLINE => return Err(LeadError::TimedOut(patience)),
-            Some(_) | None => sleep(LOCK_INTERVAL).await,
+            (Claim::Within(patience), None) if began.elapsed() >= patience + CALL_DEADLINE => {
+                return Err(LeadError::TimedOut(patience));
+            }
+            (Claim::Succeed, Some(leader)) if leader.silent >= SILENCE_MAX => {
+                warn!(log, "the leader is silent; ending its session";
+                    "leader" => %leader, "silent_ms" => leader.silent.as_millis());
+                within_call(lead::terminate(client, leader.backend)).await?;
+            }
+            _ => sleep(LOCK_INTERVAL).await,
         }
     }
+    Ok(())
+}
+
+/// A question asked while waiting for the lead: a database that does not answer is not waited for.
+async fn within_call<T>(
+    question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, LeadError> {
+    let timed_out = |_| LeadError::TimedOut(CALL_DEADLINE);
+    timeout(CALL_DEADLINE, question).await.map_err(timed_out)?.map_err(LeadError::Lock)
 }
 
 async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -191,57 +247,58 @@ impl Lead {
 #[async_trait]
 impl Store for JournalConnection {
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.commit(batch, decisions)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.commit(batch, decisions).await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.was_committed(batch)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.was_committed(batch).await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn load(&self) -> Result<Rows, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let link = lead.link(Instant::now() + CALL_DEADLINE).await?;
-        let outcome = within(Instant::now() + LOAD_DEADLINE, link.load()).await;
-        lead.settle(link, outcome)
+        self.call(LOAD_DEADLINE, |link| async move {
+            let outcome = link.load().await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.read_slot(name)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.read_slot(name).await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.read_bot(id)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.read_bot(id).await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.read_recording(id)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.read_recording(id).await;
+            (link, outcome)
+        })
+        .await
     }
 
     async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError> {
-        let mut lead = self.lead.lock().await;
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let link = lead.link(deadline).await?;
-        let outcome = within(deadline, link.reserve_bot_ids(count)).await;
-        lead.settle(link, outcome)
+        self.call(CALL_DEADLINE, move |link| async move {
+            let outcome = link.reserve_bot_ids(count).await;
+            (link, outcome)
+        })
+        .await
     }
 }

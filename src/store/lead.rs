@@ -7,6 +7,7 @@ use super::database::DatabaseError;
 use chrono::{DateTime, Utc};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio_postgres::{Client, Error};
 
 /// The advisory lock's two numbers: "meeb", and what of it is locked.
@@ -37,7 +38,7 @@ pub enum LeadError {
     Prepare(#[source] Error),
     /// PostgreSQL did not finish in time.
     #[error("PostgreSQL took longer than {0:?} to hand over the lead")]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
 }
 
 /// Who holds the lead.
@@ -47,6 +48,8 @@ pub struct Leader {
     pub application_name: String,
     /// Where it connects from; `None`: this host, by a socket.
     pub address: Option<IpAddr>,
+    /// How long it has asked the database for nothing, by the database's clock.
+    pub silent: Duration,
     /// Its session.
     pub(super) backend: Backend,
 }
@@ -82,7 +85,10 @@ pub(super) async fn try_lock(client: &Client) -> Result<bool, Error> {
 /// Who has the lock.
 pub(super) async fn leader(client: &Client) -> Result<Option<Leader>, Error> {
     // classid and objid are unsigned there; the numbers are small enough to be equal either way.
-    let text = "SELECT coalesce(s.application_name, ''), s.client_addr, s.pid, s.backend_start \
+    // A session that is working, however slowly, is not silent: its statements have deadlines of their own.
+    let text = "SELECT coalesce(s.application_name, ''), s.client_addr, s.pid, s.backend_start, \
+                CASE WHEN s.state = 'active' THEN 0 ELSE \
+                coalesce(extract(epoch FROM clock_timestamp() - s.state_change) * 1000, 0) END::bigint \
                 FROM pg_locks AS l JOIN pg_stat_activity AS s ON s.pid = l.pid \
                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
@@ -93,6 +99,7 @@ pub(super) async fn leader(client: &Client) -> Result<Option<Leader>, Error> {
             application_name: row.try_get(0)?,
             address: row.try_get(1)?,
             backend: Backend { pid: row.try_get(2)?, started_at: row.try_get(3)? },
+            silent: Duration::from_millis(u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0)),
         })
     })
     .transpose()

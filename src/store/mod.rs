@@ -17,3 +17,4 @@ pub mod pool;
 pub mod queries;
 pub mod rows;
 mod slot_row;
+pub mod validity;

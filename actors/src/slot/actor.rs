@@ -13,7 +13,7 @@ use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, DriverError, StartRequest, StopRequest};
+use crate::ports::{Clock, Driver, DriverError, Lead, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -75,6 +75,8 @@ pub struct SlotLinks {
     pub directory: Arc<Directory>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The lead.
+    pub lead: Arc<dyn Lead>,
     /// Durations.
     pub timing: SlotTiming,
     /// The log.
@@ -350,7 +352,8 @@ impl SlotActor {
         let slept =
             now - self.last_look > chrono::TimeDelta::from_std(LIVENESS_INTERVAL * 3).unwrap_or_default();
         self.last_look = now;
-        if slept {
+        // Whoever slept, or may lead no more, has not heard what there was to hear.
+        if slept || !self.links.lead.holds() {
             self.grace_from = now;
         }
         if !is_running(&self.slot) {

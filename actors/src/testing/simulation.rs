@@ -9,11 +9,12 @@ use super::world::{Faults, Happening, Shared, World};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
-use crate::ports::{Clock, SlotIds, Store};
+use crate::ports::{Clock, Lead, SlotIds, Store};
 use crate::queue;
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
 use actix::System;
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -231,6 +232,7 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         driver: Arc::new(FakeEngine(shared.clone())),
         artifacts: Arc::new(FakeArtifacts(shared.clone())),
         clock: Arc::new(shared.clone()),
+        lead: Arc::new(AlwaysLeads),
         slot_ids: Arc::new(CountedIds(shared.clone())),
         on_fatal: Arc::new(move |why| {
             let mut world = fatal.lock();
@@ -241,6 +243,17 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         }),
         log: slog::Logger::root(slog::Discard, slog::o!()),
     }
+}
+
+struct AlwaysLeads;
+
+#[async_trait]
+impl Lead for AlwaysLeads {
+    fn holds(&self) -> bool {
+        true
+    }
+
+    async fn proven(&self) {}
 }
 
 struct CountedIds(Shared);

@@ -257,8 +257,9 @@ async fn blocks_of_bot_ids_never_overlap() {
     let second = journal.reserve_bot_ids(10).await.expect("a block");
     assert_eq!((first, second.clone()), (1..257, 257..267));
     drop(journal);
-    let journal =
-        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let journal = JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(5)), &log())
+        .await
+        .expect("leads");
     assert_eq!(journal.reserve_bot_ids(5).await, Ok(267..272));
 }
 

@@ -6,7 +6,7 @@ use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::BotId;
 use meeboter_actors::journal::CommitError;
 use meeboter_actors::journal::settle::{BatchNumbers, settle};
-use meeboter_actors::ports::StoreError;
+use meeboter_actors::ports::{Lead, StoreError};
 
 use crate::support::postgres::runtime;
 use crate::support::proxy::Proxy;
@@ -28,7 +28,9 @@ async fn cut(client: &tokio_postgres::Client) {
 #[tokio::test]
 async fn a_second_server_hears_who_leads() {
     let (database, journal) = fresh().await;
-    let Err(error) = JournalConnection::take_lead(&database, Duration::from_millis(100), &log()).await else {
+    let Err(error) =
+        JournalConnection::take_lead(&database, Claim::Within(Duration::from_millis(100)), &log()).await
+    else {
         panic!("only one leads")
     };
     assert!(matches!(error, LeadError::Led(_)));
@@ -41,8 +43,32 @@ async fn a_second_server_hears_who_leads() {
     // It steps down: the next one leads at once, in a new epoch.
     let epoch = journal.epoch();
     drop(journal);
-    let next = JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let next = JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(5)), &log())
+        .await
+        .expect("leads");
     assert_eq!(next.epoch(), epoch + 1);
+}
+
+#[tokio::test]
+async fn whoever_waits_to_succeed_leads_when_the_leader_is_silent_and_not_before() {
+    let (database, journal) = fresh().await;
+    let log = log();
+    let succeed = JournalConnection::take_lead(&database, Claim::Succeed, &log);
+    tokio::pin!(succeed);
+    // Twice the silence that would end it.
+    let mut confirm = tokio::time::interval(Duration::from_secs(1));
+    for _ in 0..7 {
+        tokio::select! {
+            _ = confirm.tick() => journal.confirm_lead().await.expect("still leads"),
+            _ = &mut succeed => panic!("a leader that confirms its lead is not replaced"),
+        }
+    }
+    assert!(journal.validity().holds());
+    let next = succeed.await.expect("leads");
+    assert!(!journal.validity().holds(), "it must not act any more when the next one begins");
+    assert_eq!(next.epoch(), journal.epoch() + 1);
+    let outcome = journal.commit(BatchNo(1), &[vec![write_bot(&sample::bot(1))]]).await;
+    assert_eq!(outcome, Err(StoreError::Deposed));
 }
 
 #[tokio::test]
@@ -138,8 +164,9 @@ async fn a_leader_cut_off_finds_its_successor() {
     let client = psql(&database).await;
     commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
     cut(&client).await;
-    let successor =
-        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let successor = JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(5)), &log())
+        .await
+        .expect("leads");
     // The cut is noticed with the first call at the latest.
     let mut outcome = journal.confirm_lead().await;
     if matches!(outcome, Err(StoreError::Unavailable(_))) {
@@ -260,8 +287,9 @@ async fn a_rollback_to_an_older_program_starts() {
         )
         .await
         .expect("a later schema");
-    let journal =
-        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let journal = JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(5)), &log())
+        .await
+        .expect("leads");
     commit(&journal, 1, vec![write_bot(&sample::bot(1))]).await;
 }
 

@@ -8,7 +8,7 @@ mod timing;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use meeboter::store::database::Database;
-use meeboter::store::journal::JournalConnection;
+use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::bot::{Bot, BotState, End, EndReason, Seat};
 use meeboter_actors::ids::{ContainerId, Generation};
 use meeboter_actors::journal::{Change, Decision};
@@ -20,7 +20,9 @@ use std::time::Duration;
 use crate::support::postgres::{fresh_database, log};
 
 async fn lead(database: &Database) -> JournalConnection {
-    JournalConnection::take_lead(database, Duration::ZERO, &log()).await.expect("nobody else leads")
+    JournalConnection::take_lead(database, Claim::Within(Duration::ZERO), &log())
+        .await
+        .expect("nobody else leads")
 }
 
 async fn fresh() -> (Database, JournalConnection) {

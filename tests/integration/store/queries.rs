@@ -68,8 +68,9 @@ async fn the_installation_stays_who_it_is() {
     assert_eq!(first.secret.len(), 32);
     assert!(!format!("{first:?}").contains(&format!("{:?}", first.secret)));
     drop(journal);
-    let _journal =
-        JournalConnection::take_lead(&database, Duration::from_secs(5), &log()).await.expect("leads");
+    let _journal = JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(5)), &log())
+        .await
+        .expect("leads");
     assert_eq!(pool.installation().await.expect("reads"), first);
     let admin = pool.get_user(ADMIN).await.expect("reads").expect("is there");
     assert_eq!(pool.user_named("admin").await.expect("reads"), admin);

@@ -83,6 +83,17 @@ pub(crate) async fn server() -> &'static Embedded {
     &SERVER.get_or_init(|| TestServer::start(Durability::Throwaway)).await.embedded
 }
 
+/// How another process names a database.
+pub(crate) fn url_of(database: &Database) -> String {
+    let config = database.config();
+    let socket = match &config.get_hosts()[0] {
+        tokio_postgres::config::Host::Unix(folder) => folder.display().to_string().replace('/', "%2F"),
+        tokio_postgres::config::Host::Tcp(name) => name.clone(),
+    };
+    let (user, name) = (config.get_user().unwrap(), config.get_dbname().unwrap());
+    format!("postgres://{user}@{socket}/{name}")
+}
+
 /// An empty database of the shared server.
 pub(crate) async fn fresh_database() -> Database {
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -41,6 +41,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with rehearsals on; `settings` are more environment variables.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::spawned(settings);
+        server.wait_ready().await;
+        server
+    }
+
+    /// Starts the process of a server with rehearsals on; it may not be ready yet.
+    pub(crate) fn spawned(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("meeboter-test-").tempdir().unwrap();
         // PostgreSQL's own user has to get through.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -58,7 +65,6 @@ impl Server {
         environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let mut server = Self { folder, port, environment, child: None, client: client() };
         server.spawn();
-        server.wait_ready().await;
         server
     }
 
@@ -78,17 +84,26 @@ impl Server {
 
     /// Waits until the server takes requests.
     pub(crate) async fn wait_ready(&mut self) {
+        self.wait_ok("/readyz").await;
+    }
+
+    /// Waits until the server answers; it may stand by.
+    pub(crate) async fn wait_alive(&mut self) {
+        self.wait_ok("/healthz").await;
+    }
+
+    async fn wait_ok(&mut self, path: &str) {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
-            if let Ok(answer) = self.client.get(self.url("/readyz")).send().await
+            if let Ok(answer) = self.client.get(self.url(path)).send().await
                 && answer.status() == StatusCode::OK
             {
                 return;
             }
-            assert!(Instant::now() < deadline, "the server is not ready:\n{}", self.log());
+            assert!(Instant::now() < deadline, "{path} does not answer 200:\n{}", self.log());
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -106,6 +121,19 @@ impl Server {
         let mut child = self.child.take().unwrap();
         signal(i32::try_from(child.id()).unwrap(), Signal::TERM);
         child.wait().unwrap()
+    }
+
+    /// The status of a server that ends by itself.
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The server's pid.
@@ -325,13 +353,6 @@ impl Server {
     /// The folder of the private PostgreSQL's cluster.
     pub(crate) fn cluster(&self) -> PathBuf {
         self.folder.path().join("postgres/data")
-    }
-
-    /// The private database, for another server.
-    pub(crate) fn database_url(&self) -> String {
-        let socket = self.folder.path().join("postgres/run");
-        assert!(socket.join(".s.PGSQL.5432").exists(), "no socket in {}", socket.display());
-        format!("postgres:///meeboter?host={}&user=meeboter", socket.display())
     }
 
     /// Everything of this server that still runs, but the server.

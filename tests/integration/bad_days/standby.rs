@@ -1,0 +1,104 @@
+//! Two servers on one database: one leads, the other stands by and takes over.
+
+use super::MINUTE;
+use crate::support::postgres::{fresh_database, url_of};
+use crate::support::server::{Server, answer, signal};
+use meeboter::auth::api_keys::new_key;
+use meeboter::store::pool::Pool;
+use meeboter::store::queries::hash_of_key;
+use reqwest::{Method, StatusCode};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// What both servers call themselves: a client knows one address, whoever leads.
+const ADDRESS: &str = "http://meeboter.example";
+
+struct Pair {
+    leader: Server,
+    standby: Server,
+    key: String,
+}
+
+impl Pair {
+    /// A leader without a slot, so that bots wait, and its standby.
+    async fn start() -> Self {
+        let database = fresh_database().await;
+        let url = url_of(&database);
+        let settings = [
+            ("DATABASE_URL", url.as_str()),
+            ("NEXT_PUBLIC_APP_ORIGIN_URL", ADDRESS),
+            ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0"),
+        ];
+        let leader = Server::start(&settings).await;
+        let mut standby = Server::spawned(&settings);
+        standby.wait_alive().await;
+        let (pool, key) = (Pool::connect(&database).await.unwrap(), new_key());
+        let user = pool.user_named("admin").await.unwrap().id;
+        pool.insert_api_key(user, "test", &key[..8], &hash_of_key(&key)).await.unwrap();
+        Self { leader, standby, key }
+    }
+
+    async fn ask(&self, server: &Server, method: Method, path: &str) -> (StatusCode, Value) {
+        answer(server.bare(method, path).header("x-api-key", &self.key)).await
+    }
+
+    async fn create(&self, server: &Server) -> (StatusCode, Value) {
+        let bot = json!({
+            "meetingInfo": { "platform": "rehearsal", "meetingUrl": format!("{ADDRESS}/rehearsal/standby") },
+            "queueTimeoutMs": 600_000,
+        });
+        let request = server.bare(Method::POST, "/api/bots").header("x-api-key", &self.key);
+        answer(request.header("idempotency-key", "one").json(&bot)).await
+    }
+
+    /// The bot that the one leader took is the other's now.
+    async fn check_taken_over(&self, id: &Value) {
+        let (status, again) = self.create(&self.standby).await;
+        assert_eq!((status, &again["id"]), (StatusCode::OK, id), "no second bot: {again}");
+        let (status, bot) = self.ask(&self.standby, Method::GET, &format!("/api/bots/{id}")).await;
+        assert_eq!((status, bot["state"].as_str()), (StatusCode::OK, Some("QUEUED")), "{bot}");
+        let (status, bot) = self.ask(&self.standby, Method::POST, &format!("/api/bots/{id}/cancel")).await;
+        assert_eq!((status, bot["state"].as_str()), (StatusCode::OK, Some("DONE")), "{bot}");
+    }
+}
+
+#[tokio::test]
+async fn a_standby_serves_reads_and_takes_over_from_a_killed_leader() {
+    let mut pair = Pair::start().await;
+    let (status, created) = pair.create(&pair.leader).await;
+    assert_eq!((status, created["queued"].as_bool()), (StatusCode::CREATED, Some(true)), "{created}");
+
+    let (status, said) = answer(pair.standby.bare(Method::GET, "/readyz")).await;
+    assert_eq!((status, said["error"]["code"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("standby")));
+    let (status, bot) = pair.ask(&pair.standby, Method::GET, &format!("/api/bots/{}", created["id"])).await;
+    assert_eq!((status, bot["state"].as_str()), (StatusCode::OK, Some("QUEUED")), "{bot}");
+    let path = format!("/api/bots/{}/cancel", created["id"]);
+    let (status, refused) = pair.ask(&pair.standby, Method::POST, &path).await;
+    assert_eq!(
+        (status, refused["error"]["code"].as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("standby"))
+    );
+
+    pair.leader.kill();
+    pair.standby.wait_ready().await;
+    pair.check_taken_over(&created["id"]).await;
+}
+
+#[tokio::test]
+async fn a_frozen_leader_is_replaced_and_ends_when_it_wakes() {
+    let mut pair = Pair::start().await;
+    let (_, created) = pair.create(&pair.leader).await;
+    let leader = i32::try_from(pair.leader.pid()).unwrap();
+    signal(leader, Signal::STOP);
+    pair.standby.wait_ready().await;
+    pair.check_taken_over(&created["id"]).await;
+    signal(leader, Signal::CONT);
+    let status = pair.leader.ended(MINUTE).await;
+    assert_eq!(status.code(), Some(1), "{}", pair.leader.log());
+    assert!(pair.leader.log().contains("this server no longer leads"), "{}", pair.leader.log());
+    assert!(
+        pair.standby.log().contains("the leader is silent; ending its session"),
+        "{}",
+        pair.standby.log()
+    );
+}
