@@ -1,4 +1,5 @@
 //! Engines that run bots.
 
 pub mod leading;
+pub mod metered;
 pub mod process;

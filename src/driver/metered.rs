@@ -1,0 +1,72 @@
+//! A driver whose calls are counted and timed. Waits for an exit are not: they last as long as the meeting.
+
+use async_trait::async_trait;
+use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
+use meeboter_actors::ports::{
+    CallOutcome, Driver, DriverError, ListedContainer, Measure, Meter, Presence, PullProgress, StartRequest,
+    StopRequest,
+};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// See the module.
+pub struct MeteredDriver {
+    driver: Arc<dyn Driver>,
+    meter: Arc<dyn Meter>,
+}
+
+impl MeteredDriver {
+    /// Counts the calls to `driver`.
+    pub fn new(driver: Arc<dyn Driver>, meter: Arc<dyn Meter>) -> Self {
+        Self { driver, meter }
+    }
+
+    async fn timed<T>(
+        &self,
+        call: &'static str,
+        outcome: impl Future<Output = Result<T, DriverError>>,
+    ) -> Result<T, DriverError> {
+        let began = Instant::now();
+        let outcome = outcome.await;
+        let came_of_it = match &outcome {
+            Ok(_) => CallOutcome::Done,
+            Err(DriverError { answered: true, .. }) => CallOutcome::Refused,
+            Err(DriverError { answered: false, .. }) => CallOutcome::Unanswered,
+        };
+        self.meter.record(Measure::DriverCalled { call, outcome: came_of_it, took: began.elapsed() });
+        outcome
+    }
+}
+
+#[async_trait]
+impl Driver for MeteredDriver {
+    async fn pull(
+        &self,
+        host: &HostName,
+        image: &str,
+        progress: watch::Sender<PullProgress>,
+    ) -> Result<(), DriverError> {
+        self.timed("pull", self.driver.pull(host, image, progress)).await
+    }
+
+    async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        self.timed("start", self.driver.start(request)).await
+    }
+
+    async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
+        self.driver.wait_exit(host, key).await
+    }
+
+    async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
+        self.timed("stop", self.driver.stop(request)).await
+    }
+
+    async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
+        self.timed("inspect", self.driver.inspect(host, key)).await
+    }
+
+    async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+        self.timed("list", self.driver.list(host)).await
+    }
+}

@@ -1,0 +1,349 @@
+//! What Prometheus scrapes at `/metrics`: what happened, counted as it happens, and what is, read when it is asked for.
+//! The names are those of the documentation; `config/grafana` and `config/prometheus` show and watch them.
+
+mod text;
+
+use meeboter_actors::bot::Outcome;
+use meeboter_actors::ports::{Measure, Meter};
+use meeboter_actors::slot::SlotStatus;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+use std::time::Duration;
+use text::Family;
+
+pub use text::CONTENT_TYPE;
+
+/// Waits in the queue, as documented.
+const QUEUE_WAIT_BUCKETS_S: [f64; 6] = [10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// Deployments, as documented.
+const DEPLOYMENT_BUCKETS_S: [f64; 7] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// One fsync to a database in trouble.
+const BATCH_BUCKETS_S: [f64; 9] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+/// Up to what a batch may hold.
+const BATCH_DECISIONS_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// An engine that answers at once, to one that stops a container with its grace.
+const DRIVER_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0];
+/// A mailbox that is idle, to one that is flooded.
+const MAILBOX_BUCKETS_S: [f64; 7] = [0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+/// See the module. Cheap to record to from any thread.
+pub struct Metrics {
+    registry: Registry,
+    queue_wait: HistogramVec,
+    deployment: HistogramVec,
+    completions: IntCounterVec,
+    recoveries: IntCounterVec,
+    rebuilds: IntCounter,
+    stale_events: IntCounterVec,
+    batch_seconds: prometheus::Histogram,
+    batch_decisions: prometheus::Histogram,
+    driver_calls: IntCounterVec,
+    driver_seconds: HistogramVec,
+    mailbox_wait: HistogramVec,
+    websocket_clients: IntGauge,
+}
+
+/// What is, for the gauges.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Each platform's slots by status, and its waiting bots.
+    pub platforms: Vec<PlatformLine>,
+    /// Whether this server leads.
+    pub leads: bool,
+}
+
+/// One platform, as it is.
+#[derive(Debug, Clone, Default)]
+pub struct PlatformLine {
+    /// Its key.
+    pub platform: String,
+    /// Slots by status; what is not there is 0.
+    pub slots: Vec<(SlotStatus, u32)>,
+    /// Waiting bots.
+    pub waiting: usize,
+    /// How long the one that waits longest has waited; 0 where nobody waits.
+    pub longest_wait: Duration,
+}
+
+impl PlatformLine {
+    fn count(&self, status: SlotStatus) -> u32 {
+        self.slots.iter().filter(|(of, _)| *of == status).map(|(_, count)| count).sum()
+    }
+
+    /// Slots that have a bot or are getting one, in percent of all; 0 where there are none.
+    fn utilization(&self) -> f64 {
+        let total: u32 = self.slots.iter().map(|(_, count)| count).sum();
+        if total == 0 {
+            return 0.0;
+        }
+        let used = self.count(SlotStatus::Busy) + self.count(SlotStatus::Deploying);
+        100.0 * f64::from(used) / f64::from(total)
+    }
+}
+
+impl Metrics {
+    /// Metrics with nothing counted yet.
+    ///
+    /// # Errors
+    /// Where two metrics have one name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let make = Maker(Registry::new());
+        Ok(Self {
+            queue_wait: make.histograms(
+                "meeboter_queue_wait_seconds",
+                "From joining the queue to getting a slot.",
+                &QUEUE_WAIT_BUCKETS_S,
+                &["platform"],
+            )?,
+            deployment: make.histograms(
+                "meeboter_bot_deployment_seconds",
+                "From getting a slot to the first sign that the container runs, by whether the slot was new.",
+                &DEPLOYMENT_BUCKETS_S,
+                &["platform", "slot_type"],
+            )?,
+            completions: make.counters(
+                "meeboter_bot_completions_total",
+                "Bots that ended.",
+                &["platform", "status"],
+            )?,
+            recoveries: make.counters(
+                "meeboter_slot_recoveries_total",
+                "Slots in error that were freed again, or given up.",
+                &["platform", "outcome"],
+            )?,
+            rebuilds: make
+                .counter("meeboter_slot_rebuilds_total", "Slots' actors that died and were built again.")?,
+            stale_events: make.counters(
+                "meeboter_stale_events_total",
+                "Events that belonged to the past of their slot.",
+                &["event"],
+            )?,
+            batch_seconds: make.histogram(
+                "meeboter_journal_batch_seconds",
+                "How long a transaction of the Journal took.",
+                &BATCH_BUCKETS_S,
+            )?,
+            batch_decisions: make.histogram(
+                "meeboter_journal_batch_decisions",
+                "Decisions in a transaction of the Journal.",
+                &BATCH_DECISIONS_BUCKETS,
+            )?,
+            driver_calls: make.counters(
+                "meeboter_driver_calls_total",
+                "Calls to the engine, by what came of them.",
+                &["call", "outcome"],
+            )?,
+            driver_seconds: make.histograms(
+                "meeboter_driver_call_seconds",
+                "How long calls to the engine took.",
+                &DRIVER_BUCKETS_S,
+                &["call"],
+            )?,
+            mailbox_wait: make.histograms(
+                "meeboter_mailbox_wait_seconds",
+                "How long a message waited in an actor's mailbox, sampled.",
+                &MAILBOX_BUCKETS_S,
+                &["actor"],
+            )?,
+            websocket_clients: make.gauge("meeboter_websocket_clients", "Open websockets.")?,
+            registry: make.0,
+        })
+    }
+
+    /// A websocket is open as long as what this returns lives.
+    #[must_use]
+    pub fn websocket(&self) -> OpenWebsocket {
+        self.websocket_clients.inc();
+        OpenWebsocket(self.websocket_clients.clone())
+    }
+
+    /// Everything, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Where a metric cannot be written down.
+    pub fn text(&self, snapshot: &Snapshot) -> Result<String, prometheus::Error> {
+        let mut page = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        for family in families(snapshot) {
+            page.push_str(&family.to_string());
+        }
+        Ok(page)
+    }
+}
+
+/// What is read when it is asked for.
+fn families(snapshot: &Snapshot) -> [Family; 5] {
+    // The documented name ends like a counter's; "untyped" claims nothing that is not so.
+    let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
+    let mut used = Family::new(
+        "meeboter_pool_utilization",
+        "gauge",
+        "Slots that are busy or deploying, in percent of all (0 to 100).",
+    );
+    let mut depth = Family::new("meeboter_queue_depth", "gauge", "Bots that wait for a slot.");
+    let mut oldest = Family::new(
+        "meeboter_queue_oldest_seconds",
+        "gauge",
+        "How long the bot that waits longest has waited; 0 where nobody waits.",
+    );
+    let mut leads =
+        Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it stands by.");
+    for line in &snapshot.platforms {
+        let platform = ("platform", line.platform.as_str());
+        for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {
+            slots.add(&[platform, ("status", status.as_str())], f64::from(line.count(status)));
+        }
+        used.add(&[platform], line.utilization());
+        depth.add(&[platform], f64::from(u32::try_from(line.waiting).unwrap_or(u32::MAX)));
+        oldest.add(&[platform], line.longest_wait.as_secs_f64());
+    }
+    leads.add(&[], f64::from(u8::from(snapshot.leads)));
+    [slots, used, depth, oldest, leads]
+}
+
+/// Counts a websocket as open until it is dropped.
+pub struct OpenWebsocket(IntGauge);
+
+impl Drop for OpenWebsocket {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Meter for Metrics {
+    fn record(&self, measure: Measure<'_>) {
+        match measure {
+            Measure::QueueWaited { platform, wait } => {
+                self.queue_wait.with_label_values(&[platform.0.as_str()]).observe(wait.as_secs_f64());
+            }
+            Measure::Deployed { platform, slot_is_new, took } => {
+                let slot_type = if slot_is_new { "new" } else { "existing" };
+                self.deployment
+                    .with_label_values(&[platform.0.as_str(), slot_type])
+                    .observe(took.as_secs_f64());
+            }
+            Measure::BotEnded { platform, outcome } => {
+                let status = match outcome {
+                    Outcome::Done => "done",
+                    Outcome::Fatal => "fatal",
+                };
+                self.completions.with_label_values(&[platform.0.as_str(), status]).inc();
+            }
+            Measure::SlotRecovered { platform, given_up } => {
+                let outcome = if given_up { "given_up" } else { "freed" };
+                self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
+            }
+            Measure::SlotRebuilt => self.rebuilds.inc(),
+            Measure::StaleEvent { event } => self.stale_events.with_label_values(&[event]).inc(),
+            Measure::BatchCommitted { decisions, took } => {
+                self.batch_seconds.observe(took.as_secs_f64());
+                self.batch_decisions.observe(f64::from(u32::try_from(decisions).unwrap_or(u32::MAX)));
+            }
+            Measure::DriverCalled { call, outcome, took } => {
+                self.driver_calls.with_label_values(&[call, outcome.as_str()]).inc();
+                self.driver_seconds.with_label_values(&[call]).observe(took.as_secs_f64());
+            }
+            Measure::MailboxWaited { actor, wait } => {
+                self.mailbox_wait.with_label_values(&[actor]).observe(wait.as_secs_f64());
+            }
+        }
+    }
+}
+
+/// Makes metrics that its registry knows.
+struct Maker(Registry);
+
+impl Maker {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.known(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.known(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.known(IntGauge::new(name, help)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<prometheus::Histogram, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.known(prometheus::Histogram::with_opts(options)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.known(HistogramVec::new(options, labels)?)
+    }
+
+    fn known<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: C,
+    ) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meeboter_actors::ids::Platform;
+
+    fn page(snapshot: &Snapshot) -> String {
+        let metrics = Metrics::new().expect("names differ");
+        let zoom = Platform("zoom".into());
+        metrics.record(Measure::QueueWaited { platform: &zoom, wait: Duration::from_secs(31) });
+        metrics.record(Measure::Deployed {
+            platform: &zoom,
+            slot_is_new: true,
+            took: Duration::from_secs(4),
+        });
+        metrics.record(Measure::BotEnded { platform: &zoom, outcome: Outcome::Fatal });
+        metrics.text(snapshot).expect("written")
+    }
+
+    #[test]
+    fn the_documented_names_and_buckets_are_there() {
+        let line = PlatformLine {
+            platform: "zoom".into(),
+            slots: vec![(SlotStatus::Busy, 2), (SlotStatus::Deploying, 1), (SlotStatus::Idle, 1)],
+            waiting: 7,
+            longest_wait: Duration::from_secs(90),
+        };
+        let page = page(&Snapshot { platforms: vec![line], leads: true });
+        for wanted in [
+            "meeboter_pool_slots_total{platform=\"zoom\",status=\"busy\"} 2\n",
+            "meeboter_pool_slots_total{platform=\"zoom\",status=\"error\"} 0\n",
+            "meeboter_pool_utilization{platform=\"zoom\"} 75\n",
+            "meeboter_queue_depth{platform=\"zoom\"} 7\n",
+            "meeboter_queue_oldest_seconds{platform=\"zoom\"} 90\n",
+            "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"30\"} 0\n",
+            "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"60\"} 1\n",
+            "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"600\"} 1\n",
+            "meeboter_bot_deployment_seconds_bucket{platform=\"zoom\",slot_type=\"new\",le=\"5\"} 1\n",
+            "meeboter_bot_completions_total{platform=\"zoom\",status=\"fatal\"} 1\n",
+            "meeboter_leads 1\n",
+        ] {
+            assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn an_empty_pool_is_not_used() {
+        let line = PlatformLine { platform: "zoom".into(), ..PlatformLine::default() };
+        let page = page(&Snapshot { platforms: vec![line], leads: false });
+        assert!(page.contains("meeboter_pool_utilization{platform=\"zoom\"} 0\n"), "{page}");
+    }
+}
