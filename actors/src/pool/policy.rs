@@ -91,15 +91,11 @@ mod tests {
     struct Member(SlotName, Platform, &'static str, SlotStatus, bool, Option<i64>);
 
     fn choose(platform: &str, max_size: u32, members: &[Member]) -> Placement {
-        let platform_of = PlatformSettings {
-            max_size: 3,
-            image: "v2".into(),
-            enabled: true,
-            prewarm: 0,
-            ephemeral: false,
-        };
+        let platform_of =
+            PlatformSettings { max_size: 3, image: "v2".into(), enabled: true, prewarm: 0, ephemeral: false };
         let platforms = ["zoom", "google-meet"].map(|key| (Platform(key.into()), platform_of.clone()));
-        let hosts = [("a", 2), ("b", 3)].map(|(host, capacity)| (HostName(host.into()), HostSettings { capacity }));
+        let hosts =
+            [("a", 2), ("b", 3)].map(|(host, capacity)| (HostName(host.into()), HostSettings { capacity }));
         let settings =
             PoolSettings { platforms: platforms.into(), hosts: hosts.into(), max_size, queue_max: 10 };
         let on = HostName("a".into());
