@@ -27,6 +27,7 @@ use database::Database;
 use meeboter_actors::ids::{HostName, Platform, SlotId};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::{Clock, Driver, Rows, SlotIds, Store};
+use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use meeboter_actors::tree::{Ports, Tree};
 use objects::Objects;
@@ -222,6 +223,7 @@ fn bot_program(settings: &Settings) -> PathBuf {
 fn report(rows: &Rows, log: &Logger) {
     let running = rows.slots.iter().filter(|slot| slot.bot().is_some()).count();
     info!(log, "rows loaded"; "slots" => rows.slots.len(), "with_bots" => running, "queued" => rows.queue.len(),
+        "scheduled" => rows.scheduled.len(),
         "recordings_to_join" => rows.recordings.len());
 }
 
@@ -253,9 +255,9 @@ fn ports(
 
 /// Builds the actors on a thread of their own.
 async fn plant(actors: &Arbiter, ports: Ports, rows: Rows, settings: &Settings) -> Result<Tree, StartError> {
-    let (pool, timing) = (pool_settings(settings), timing(settings));
+    let (pool, schedule, timing) = (pool_settings(settings), schedule_settings(settings), timing(settings));
     let (planted, tree) = oneshot::channel();
-    actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, timing))));
+    actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, schedule, timing))));
     tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
 }
 
@@ -282,6 +284,16 @@ fn pool_settings(settings: &Settings) -> PoolSettings {
         hosts: hosts(settings),
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
+    }
+}
+
+fn schedule_settings(settings: &Settings) -> ScheduleSettings {
+    let schedule = &settings.schedule;
+    ScheduleSettings {
+        lead: schedule.lead(),
+        lateness: schedule.lateness(),
+        burst: schedule.burst,
+        max: schedule.max,
     }
 }
 
