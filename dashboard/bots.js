@@ -4,7 +4,9 @@ import { api } from './api.js';
 import { countFrom, stopCounting } from './clock.js';
 import { byId, KeyedList, make, setAttribute, setText } from './dom.js';
 import { botLink, stateMark } from './marks.js';
-import { botState, duration, endReason, isEnded, platformName, shortLink } from './words.js';
+import {
+  botState, dateAndTime, duration, endReason, isEnded, platformName, shortLink, untilOrSince,
+} from './words.js';
 
 const ROWS_AT_FIRST = 100;
 const ROWS_MORE = 100;
@@ -117,7 +119,9 @@ export class BotsView {
     setText(row.meeting, `${platformName(bot.meetingInfo.platform)} · ${shortLink(bot.meetingInfo.meetingUrl)}`);
     setAttribute(row.meeting, 'title', bot.meetingInfo.meetingUrl);
     row.state.paint(bot.state);
-    countFrom(row.age, this.#store.stateSince(bot));
+    const isScheduled = bot.state === 'SCHEDULED';
+    countFrom(row.age, isScheduled ? bot.startTime : this.#store.stateSince(bot), untilOrSince);
+    setAttribute(row.age, 'title', isScheduled ? `Starts ${dateAndTime(bot.startTime)}` : null);
     setText(row.slot, bot.slotName ?? '–');
     setAttribute(row.slot.parentElement, 'data-empty', !bot.slotName);
     setText(row.outcome, bot.endReason ? endReason(bot.endReason) : '–');

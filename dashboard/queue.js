@@ -54,7 +54,8 @@ export class QueueView {
 
   paintWaits() {
     const waiting = [...this.#store.queues.values()];
-    const known = waiting.flatMap(({ own }) => [...own.keys()]).map((id) => this.#store.bots.get(id)?.createdAt).filter(Boolean);
+    const known = waiting.flatMap(({ own }) => [...own.keys()]).map((id) => this.#store.bots.get(id)).filter(Boolean)
+      .map((bot) => this.#store.stateSince(bot));
     if (waiting.length > 0 && this.#stats?.oldestQueuedAt) known.push(this.#stats.oldestQueuedAt);
     const oldestMs = Math.min(...known.map(Date.parse));
     setText(byId('queue-oldest'), Number.isFinite(oldestMs) ? duration(serverNowMs() - oldestMs) : '–');
@@ -75,7 +76,7 @@ export class QueueView {
     const bot = this.#store.bots.get(id);
     setText(place.number, number);
     if (bot) place.bot.paint(bot);
-    countFrom(place.age, bot?.createdAt ?? null);
+    countFrom(place.age, bot ? this.#store.stateSince(bot) : null);
   }
 }
 

@@ -74,7 +74,9 @@ export class Store {
   stateSince(bot) {
     if (bot.stateChangedAt) return bot.stateChangedAt;
     const byState = {
-      SCHEDULED: bot.createdAt, QUEUED: bot.createdAt, DEPLOYING: bot.deployedAt, IN_CALL: bot.joinedAt,
+      SCHEDULED: bot.createdAt, DEPLOYING: bot.deployedAt, IN_CALL: bot.joinedAt,
+      // One with a start time may have waited for that before.
+      QUEUED: bot.startTime ? null : bot.createdAt,
       RECORDING: bot.joinedAt, DONE: bot.endedAt, FATAL: bot.endedAt,
     };
     const seen = this.#enteredAt.get(bot.id);

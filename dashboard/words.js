@@ -98,6 +98,9 @@ export function duration(ms) {
   return `${seconds} s`;
 }
 
+/** How long ago, or `in 8 s` for what is still to come. */
+export const untilOrSince = (ms) => (ms < 0 ? `in ${duration(-ms)}` : duration(ms));
+
 /** The same for narrow places: `8 s`, `3:05`, `2 h 10`, `4 d 3 h`. */
 export function shortDuration(ms) {
   const { days, hours, minutes, seconds } = split(ms);

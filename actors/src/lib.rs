@@ -5,9 +5,10 @@
 //!
 //! | actor | owns | tells |
 //! |---|---|---|
-//! | [`pool::actor::PoolSupervisor`] | which slots there are, reservations, which mailbox each live bot is in | slots and the queue: offers; recordings: ended bots |
+//! | [`pool::actor::PoolSupervisor`] | which slots there are, reservations, which mailbox each live bot is in | slots, the queue and the Scheduler: bots; recordings: ended bots |
 //! | [`slot::actor::SlotActor`], one a slot | the slot and the bot in it | the pool: every committed change |
-//! | [`queue::actor::QueueActor`] | the bots that wait | slots: offers; the pool: who joined and left |
+//! | [`schedule::actor::Scheduler`] | the bots whose start is ahead | the pool: hand-overs; recordings: ended bots |
+//! | [`queue::actor::QueueActor`] | the bots that wait for a slot | slots: offers; the pool: who joined and left |
 //! | [`image_pull::actor::ImagePullActor`] | pulls under way | whoever waits for them |
 //! | [`recording::actor::RecordingActor`] | recordings of ended bots | nobody |
 //! | [`reconcile::actor::Reconciler`] | nothing but its last listing | slots: what was seen |
@@ -27,6 +28,7 @@ pub mod ports;
 pub mod queue;
 pub mod reconcile;
 pub mod recording;
+pub mod schedule;
 pub mod slot;
 pub mod supervision;
 #[cfg(any(test, feature = "testing"))]

@@ -148,6 +148,8 @@ pub struct Rows {
     pub slots: Vec<Slot>,
     /// Waiting bots, with their places.
     pub queue: Vec<(QueueEntry, Bot)>,
+    /// Bots that wait for their start.
+    pub scheduled: Vec<Bot>,
     /// Recordings that are not ready or failed yet, with their bots.
     pub recordings: Vec<(Recording, Bot)>,
 }

@@ -11,6 +11,8 @@ use crate::ports::{Artifacts, Clock, Driver, Lead, Rows, SlotIds, Store};
 use crate::queue::actor::QueueActor;
 use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
+use crate::schedule::ScheduleSettings;
+use crate::schedule::actor::{ScheduleLinks, Scheduler};
 use crate::slot::SlotTiming;
 use crate::slot::actor::SlotLinks;
 use crate::slot::handle::Directory;
@@ -49,6 +51,8 @@ pub struct Tree {
     pub queue: Addr<QueueActor>,
     /// Images.
     pub pulls: Addr<ImagePullActor>,
+    /// Bots whose start is ahead.
+    pub schedule: Addr<Scheduler>,
     /// Recordings.
     pub recordings: Addr<RecordingActor>,
     /// Listings.
@@ -63,7 +67,13 @@ pub struct Tree {
 
 impl Tree {
     /// Builds and starts everything. `rows` must have been read with the lead in hand.
-    pub fn start(ports: &Ports, rows: Rows, settings: PoolSettings, timing: SlotTiming) -> Self {
+    pub fn start(
+        ports: &Ports,
+        rows: Rows,
+        settings: PoolSettings,
+        schedule: ScheduleSettings,
+        timing: SlotTiming,
+    ) -> Self {
         let live = Live::default();
         let directory = Arc::new(Directory::default());
         let deposed = {
@@ -129,7 +139,28 @@ impl Tree {
             guard(ports, "the RecordingActor died"),
         )
         .start();
-        tell(&pool, Connect { queue: queue.clone(), recordings: recordings.clone() });
+        let schedule_lead = schedule.lead;
+        let schedule = Scheduler::new(
+            schedule,
+            rows.scheduled,
+            ScheduleLinks {
+                journal: Journal::new(journal.clone()),
+                pool: pool.clone(),
+                queue: queue.clone(),
+                recordings: recordings.clone(),
+                live: live.clone(),
+                clock: Arc::clone(&ports.clock),
+            },
+            guard(ports, "the Scheduler died"),
+        )
+        .start();
+        let partners = Connect {
+            queue: queue.clone(),
+            recordings: recordings.clone(),
+            schedule: schedule.clone(),
+            schedule_lead,
+        };
+        tell(&pool, partners);
         let reconciler = Reconciler::new(
             hosts,
             Arc::clone(&ports.driver),
@@ -139,7 +170,7 @@ impl Tree {
             guard(ports, "the Reconciler died"),
         )
         .start();
-        Self { pool, queue, pulls, recordings, reconciler, journal, directory, live }
+        Self { pool, queue, schedule, pulls, recordings, reconciler, journal, directory, live }
     }
 }
 

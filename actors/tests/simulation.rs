@@ -18,7 +18,7 @@ fn check(scenario: &Scenario) -> Report {
 }
 
 /// What the drawn scenarios must have reached, or they prove nothing.
-const REACHED: [&str; 44] = [
+const REACHED: [&str; 51] = [
     "pull",
     "pull fails",
     "pull hangs",
@@ -63,6 +63,13 @@ const REACHED: [&str; 44] = [
     "end heartbeat_lost",
     "end crashed",
     "slot retired",
+    "bot SCHEDULED",
+    "bot moved",
+    "handed over",
+    "move taken",
+    "move too late",
+    "scheduled bot cancelled",
+    "end start_missed",
 ];
 
 #[test]
@@ -84,6 +91,16 @@ fn a_crash_at_every_boundary() {
     assert!(boundaries > 50, "only {boundaries} boundaries");
     for boundary in 1..=boundaries {
         check(&Scenario::quiet(Some(boundary)));
+    }
+}
+
+#[test]
+fn on_a_quiet_day_every_scheduled_bot_is_handed_over_in_time() {
+    for seed in 1..=5 {
+        let report = check(&Scenario::on_time(seed));
+        assert!(report.counts.get("handed over").is_some_and(|count| *count > 30), "{:#?}", report.counts);
+        assert_eq!(report.counts.get("handed over late"), None, "{:#?}", report.trace);
+        assert_eq!(report.counts.get("end start_missed"), None, "{:#?}", report.trace);
     }
 }
 

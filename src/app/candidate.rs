@@ -118,9 +118,10 @@ impl Candidate {
             log: self.log.clone(),
         };
         let settings = &self.state.settings;
-        let (pool, timing) = (wanted::pool(settings), wanted::timing(settings));
+        let (pool, schedule, timing) =
+            (wanted::pool(settings), wanted::schedule(settings), wanted::timing(settings));
         let (planted, tree) = oneshot::channel();
-        self.actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, timing))));
+        self.actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, schedule, timing))));
         tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
     }
 
@@ -155,5 +156,5 @@ impl Candidate {
 fn report(rows: &Rows, log: &Logger) {
     let running = rows.slots.iter().filter(|slot| slot.bot().is_some()).count();
     info!(log, "rows loaded"; "slots" => rows.slots.len(), "with_bots" => running, "queued" => rows.queue.len(),
-        "recordings_to_join" => rows.recordings.len());
+        "scheduled" => rows.scheduled.len(),         "recordings_to_join" => rows.recordings.len());
 }

@@ -4,6 +4,7 @@ use crate::config::{DriverKind, Host, Settings};
 use crate::http::meeting::REHEARSAL;
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,6 +42,17 @@ pub(super) fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
     let hosts = settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), limits(host)));
     match settings.driver.kind {
         DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
+    }
+}
+
+/// The Scheduler's settings.
+pub(super) fn schedule(settings: &Settings) -> ScheduleSettings {
+    let schedule = &settings.schedule;
+    ScheduleSettings {
+        lead: schedule.lead(),
+        lateness: schedule.lateness(),
+        burst: schedule.burst,
+        max: schedule.max,
     }
 }
 

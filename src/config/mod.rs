@@ -3,6 +3,7 @@
 
 mod layers;
 
+use chrono::TimeDelta;
 use layers::Layers;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub struct Settings {
     pub hosts: BTreeMap<String, Host>,
     pub images: Images,
     pub queue: Queue,
+    pub schedule: Schedule,
     pub bots: Bots,
     pub driver: Driver,
     pub rehearsal: Rehearsal,
@@ -101,6 +103,8 @@ sections! {
     Images { ghcr_org: String, tag: String }
     /// `[queue]`
     Queue { max: u32, default_timeout_ms: u32 }
+    /// `[schedule]`
+    Schedule { max: u32, lead_ms: u32, lateness_ms: u32, burst: u32 }
     /// `[bots]`
     Bots {
         heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
@@ -116,6 +120,18 @@ sections! {
     Auth { secret: Secret }
     /// `[log]`
     Log { level: LogLevel, format: LogFormat }
+}
+
+impl Schedule {
+    /// How long before its start a bot is handed over at least.
+    pub fn lead(&self) -> TimeDelta {
+        TimeDelta::milliseconds(i64::from(self.lead_ms))
+    }
+
+    /// How long after its start time a bot is still started.
+    pub fn lateness(&self) -> TimeDelta {
+        TimeDelta::milliseconds(i64::from(self.lateness_ms))
+    }
 }
 
 /// `driver.kind`
@@ -201,6 +217,11 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     }
     number("queue.max", u64::from(settings.queue.max), 0, 1_000_000)?;
     number("queue.default_timeout_ms", u64::from(settings.queue.default_timeout_ms), 0, 600_000)?;
+    let schedule = &settings.schedule;
+    number("schedule.max", u64::from(schedule.max), 0, 1_000_000)?;
+    number("schedule.lead_ms", u64::from(schedule.lead_ms), 100, day_ms)?;
+    number("schedule.lateness_ms", u64::from(schedule.lateness_ms), 0, day_ms)?;
+    number("schedule.burst", u64::from(schedule.burst), 1, 100_000)?;
     let bots = &settings.bots;
     number("bots.heartbeat_interval_ms", bots.heartbeat_interval_ms, 500, 60_000)?;
     number("bots.heartbeat_suspect_ms", bots.heartbeat_suspect_ms, bots.heartbeat_interval_ms, day_ms)?;
@@ -308,6 +329,10 @@ mod tests {
             (
                 ("MEEBOTER_QUEUE__DEFAULT_TIMEOUT_MS", "600001"),
                 ["queue.default_timeout_ms", "600001", "MEEB", "600000"],
+            ),
+            (
+                ("MEEBOTER_SCHEDULE__LEAD_MS", "0"),
+                ["schedule.lead_ms", "\"0\"", "MEEBOTER_SCHEDULE__LEAD_MS", "100 to 86400000"],
             ),
             (
                 ("MEEBOTER_DRIVER__KIND", "podman"),

@@ -1,7 +1,9 @@
-//! Bots for their users: create, list, read, leave, cancel, history, recording.
+//! Bots for their users: create, list, read, move, leave, cancel, history, recording.
 
 use super::caller::Caller;
-use super::create::{CreateBotRequest, IDEMPOTENCY_KEY_CHARS_MAX, fingerprint};
+use super::create::{
+    CreateBotRequest, IDEMPOTENCY_KEY_CHARS_MAX, MoveBotRequest, Times, ends_before_start, fingerprint,
+};
 use super::error::ApiError;
 use super::json;
 use super::meeting::Offered;
@@ -14,6 +16,7 @@ use meeboter_actors::bot::{BotSpec, EndReason};
 use meeboter_actors::ids::{BotId, UserId};
 use meeboter_actors::pool::message::{CreateBot, CreateError, Created, LeaveBot};
 use meeboter_actors::queue::actor::WithdrawError;
+use meeboter_actors::schedule::actor::{MoveError, MoveStart};
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,13 +48,14 @@ pub async fn create(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let (body, bytes) = json::body::<CreateBotRequest>(&request, payload).await?;
-    let spec = body.into_spec(&state.settings, &offered(&request, &state), state.clock.now())?;
     let key = idempotency_key(&request)?.map(|key| (key, fingerprint(&bytes)));
+    // Before the times are looked at: what was right when it was first asked may have passed since.
     if let Some((key, print)) = &key
         && let Some(known) = known_key(&state, caller.0, key, print).await?
     {
         return Ok(HttpResponse::Ok().json(known));
     }
+    let spec = body.into_spec(&state.settings, &offered(&request, &state), state.clock.now())?;
     let _admitted = state.admit()?;
     let created = ask(&state, caller.0, spec, key.clone()).await;
     match created {
@@ -100,6 +104,9 @@ async fn ask(
             &format!("All slots are taken and {bound} bots wait already."),
             30,
         ),
+        CreateError::ScheduleFull(bound) => {
+            ApiError::unavailable("schedule_full", &format!("{bound} bots are scheduled already."), 300)
+        }
         CreateError::KeyInFlight => ApiError::conflict(
             "idempotency_key_in_flight",
             "A request with this Idempotency-Key is under way.",
@@ -199,6 +206,32 @@ pub async fn read(
     id: web::Path<i64>,
 ) -> Result<web::Json<BotView>, ApiError> {
     Ok(web::Json(view(&state, &stored(&state, caller.0, BotId(*id)).await?)))
+}
+
+/// PATCH /api/bots/{id}: moves a scheduled bot to other times.
+pub async fn change(
+    request: HttpRequest,
+    caller: Caller,
+    state: web::Data<AppState>,
+    id: web::Path<i64>,
+    payload: web::Payload,
+) -> Result<web::Json<BotView>, ApiError> {
+    let bot_id = BotId(*id);
+    let (body, _) = json::body::<MoveBotRequest>(&request, payload).await?;
+    let before = stored(&state, caller.0, bot_id).await?;
+    let Times { start_at, end_at } = body.into_times(&state.settings, state.clock.now())?;
+    let _admitted = state.admit()?;
+    let (reply, answer) = oneshot::channel();
+    tell(&state.tree()?.schedule, MoveStart { bot_id, start_at, end_at, reply });
+    match state.decided(answer).await? {
+        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
+        Err(MoveError::NotScheduled) => {
+            let message = "The bot does not wait for its start any more; it can leave, but not be moved.";
+            Err(ApiError::conflict("already_started", message))
+        }
+        Err(MoveError::EndsBeforeStart(refused)) => Err(ends_before_start(refused)),
+        Err(MoveError::Unknown) => Err(ApiError::unknown_outcome()),
+    }
 }
 
 /// POST /api/bots/{id}/remove-from-call and …/cancel: lets a bot leave, wherever it is; one that has ended is answered

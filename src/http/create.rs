@@ -4,10 +4,11 @@
 use super::error::ApiError;
 use super::json::Object;
 use super::meeting::{self, Offered};
-use crate::config::{Bots, Settings};
-use actix_web::http::StatusCode;
+use crate::config::{Bots, Schedule, Settings};
 use chrono::{DateTime, Utc};
+use meeboter_actors::bot::machine::{EndsBeforeStart, check_times as times_in_order};
 use meeboter_actors::bot::{AutomaticLeave, BotSpec};
+use meeboter_actors::schedule::START_AHEAD_MAX;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -68,14 +69,8 @@ impl CreateBotRequest {
         let Object(leave) = self.automatic_leave.unwrap_or_default();
         let platform = meeting::platform(&meeting.platform, offered)?;
         let meeting_url = meeting::meeting_url(&platform, &meeting.meeting_url, offered)?;
-        if self.start_time.is_some() {
-            let message = "startTime: bots cannot be scheduled yet; leave it out to send one now.";
-            let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_yet", message);
-            return Err(error.with_details(serde_json::json!({ "field": "startTime" })));
-        }
-        if self.end_time.is_some_and(|end| end <= now) {
-            return Err(ApiError::field("endTime", "endTime: it has passed already."));
-        }
+        check_times(self.start_time, self.end_time, &settings.schedule, now)?;
+        times_in_order(self.start_time, self.end_time).map_err(ends_before_start)?;
         let queue_timeout_ms = self.queue_timeout_ms.unwrap_or(settings.queue.default_timeout_ms);
         if queue_timeout_ms > QUEUE_TIMEOUT_MS_MAX {
             return Err(ApiError::field("queueTimeoutMs", "queueTimeoutMs: it takes 0 to 600000."));
@@ -88,10 +83,70 @@ impl CreateBotRequest {
             display_name: display_name(self.bot_display_name)?,
             recording_enabled: self.recording_enabled.unwrap_or(true),
             automatic_leave: automatic_leave(leave, &settings.bots)?,
+            start_at: self.start_time,
             end_at: self.end_time,
             queue_timeout_ms,
         })
     }
+}
+
+/// The documented fields of a change of a scheduled bot; what is not given stays.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MoveBotRequest {
+    start_time: Option<DateTime<Utc>>,
+    end_time: Option<DateTime<Utc>>,
+}
+
+/// A bot's times, each where it is given.
+pub struct Times {
+    /// When it starts.
+    pub start_at: Option<DateTime<Utc>>,
+    /// When it leaves.
+    pub end_at: Option<DateTime<Utc>>,
+}
+
+impl MoveBotRequest {
+    /// What the actors are asked for. Whether the times are in order is for the bot's owner to say, who knows both.
+    pub fn into_times(self, settings: &Settings, now: DateTime<Utc>) -> Result<Times, ApiError> {
+        if self.start_time.is_none() && self.end_time.is_none() {
+            return Err(ApiError::field("startTime", "startTime: it is missing, and so is endTime."));
+        }
+        check_times(self.start_time, self.end_time, &settings.schedule, now)?;
+        Ok(Times { start_at: self.start_time, end_at: self.end_time })
+    }
+}
+
+/// Each time by itself.
+fn check_times(
+    start: Option<DateTime<Utc>>,
+    end: Option<DateTime<Utc>>,
+    schedule: &Schedule,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    let days = START_AHEAD_MAX.num_days();
+    match start {
+        Some(start) if start < now - schedule.lateness() => {
+            let message = format!("startTime: it passed more than {} ms ago.", schedule.lateness_ms);
+            return Err(ApiError::field("startTime", message));
+        }
+        Some(start) if start > now + START_AHEAD_MAX => {
+            return Err(ApiError::field(
+                "startTime",
+                format!("startTime: it is more than {days} days ahead."),
+            ));
+        }
+        _ => {}
+    }
+    if end.is_some_and(|end| end <= now) {
+        return Err(ApiError::field("endTime", "endTime: it has passed already."));
+    }
+    Ok(())
+}
+
+/// 422 for a bot that would end before it starts.
+pub fn ends_before_start(_: EndsBeforeStart) -> ApiError {
+    ApiError::field("endTime", "endTime: it must be after startTime.")
 }
 
 fn display_name(name: Option<String>) -> Result<String, ApiError> {

@@ -36,6 +36,7 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .route("/api/bots/pool/stats", web::get().to(stats::pool))
     .route("/api/bots/queue/stats", web::get().to(stats::queue))
     .route("/api/bots/{id}", web::get().to(bots::read))
+    .route("/api/bots/{id}", web::patch().to(bots::change))
     .route("/api/bots/{id}/remove-from-call", web::post().to(bots::leave))
     .route("/api/bots/{id}/cancel", web::post().to(bots::leave))
     .route("/api/bots/{id}/events", web::get().to(bots::events))

@@ -92,7 +92,7 @@ pub fn bot(bot: &Bot, recording: Option<&Recording>, slot_uuid: Option<String>) 
             .as_ref()
             .filter(|end| end.reason == EndReason::DeployFailed)
             .map(|end| end.detail.clone()),
-        start_time: None,
+        start_time: bot.spec.start_at,
         end_time: bot.spec.end_at,
         automatic_leave: AutomaticLeaveView {
             waiting_room_timeout: leave.waiting_room_timeout_ms,

@@ -10,7 +10,7 @@ use super::rows::{
 use super::slot_row::{assigned_bot_id, slot_columns, slot_from};
 use crate::telemetry::chain;
 use futures_util::future::{try_join, try_join_all, try_join4};
-use meeboter_actors::bot::Bot;
+use meeboter_actors::bot::{Bot, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::Decision;
 use meeboter_actors::ports::{BatchNo, Rows, StoreError};
@@ -191,7 +191,7 @@ impl Link {
         let bots = format!(
             "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots \
              UNION SELECT bot_id FROM bot_pool_queue \
-             UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining'))",
+             UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining')) OR state = 'SCHEDULED'",
             names(&bot_columns(&[]))
         );
         let slots = format!("SELECT {} FROM bot_pool_slots ORDER BY name", names(&slot_columns(&[])));
@@ -223,7 +223,8 @@ fn assemble(bots: &[Row], slots: &[Row], queue: &[Row], recordings: &[Row]) -> R
     let bot_of = |row: &str, bot_id: i64| {
         by_id.get(&bot_id).cloned().ok_or_else(|| DecodeError::NoBot { row: row.to_owned(), bot_id })
     };
-    let mut rows = Rows::default();
+    let scheduled = by_id.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect();
+    let mut rows = Rows { scheduled, ..Rows::default() };
     for row in slots {
         let bot = match assigned_bot_id(row)? {
             Some(bot_id) => Some(bot_of(get(row, "name")?, bot_id)?),

@@ -152,8 +152,9 @@ async fn a_field_that_is_wrong_is_named() {
     let visitor = visitor("fields").await;
     let good = visitor.bot_request("one");
     let url = good["meetingInfo"]["meetingUrl"].clone();
-    let later = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).to_rfc3339();
     let earlier = (chrono::Utc::now() - chrono::TimeDelta::seconds(1)).to_rfc3339();
+    let missed = (chrono::Utc::now() - chrono::TimeDelta::minutes(11)).to_rfc3339();
+    let in_years = (chrono::Utc::now() + chrono::TimeDelta::days(400)).to_rfc3339();
     let cases = [
         // Unknown.
         ("/colour", json!("blue"), "invalid_field", "colour"),
@@ -185,7 +186,9 @@ async fn a_field_that_is_wrong_is_named() {
         ("/meetingInfo/platform", Value::Null, "invalid_field", "meetingInfo.platform"),
         ("/meetingInfo/meetingUrl", Value::Null, "invalid_field", "meetingInfo.meetingUrl"),
         // Of a value that is not allowed.
-        ("/startTime", json!(later), "not_yet", "startTime"),
+        ("/startTime", json!(missed), "invalid_field", "startTime"),
+        ("/startTime", json!(in_years), "invalid_field", "startTime"),
+        ("/startTime", json!("at ten"), "invalid_field", "startTime"),
         ("/endTime", json!(earlier), "invalid_field", "endTime"),
         ("/queueTimeoutMs", json!(600_001), "invalid_field", "queueTimeoutMs"),
         ("/botDisplayName", json!(""), "invalid_field", "botDisplayName"),
@@ -287,6 +290,7 @@ async fn without_a_key_nothing_is_told() {
         (Method::GET, "/api/bots/pool/stats".to_owned()),
         (Method::GET, "/api/bots/queue/stats".to_owned()),
         (Method::GET, format!("/api/bots/{id}")),
+        (Method::PATCH, format!("/api/bots/{id}")),
         (Method::GET, format!("/api/bots/{id}/events")),
         (Method::GET, format!("/api/bots/{id}/recording")),
         (Method::POST, format!("/api/bots/{id}/cancel")),

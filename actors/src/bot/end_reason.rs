@@ -65,7 +65,7 @@ end_reasons! {
     Removed            "removed"              Done  "A host removed the bot from the meeting."
     Cancelled          "cancelled"            Done  "The bot was cancelled before it joined."
     QueueTimeout       "queue_timeout"        Fatal "No slot became free within the queue timeout."
-    StartMissed        "start_missed"         Fatal "The start time passed while the server was down."
+    StartMissed        "start_missed"         Fatal "The start time passed before the bot could be started."
     Denied             "denied"               Fatal "A host did not let the bot in."
     MeetingNotFound    "meeting_not_found"    Fatal "The meeting does not exist."
     SignInRequired     "sign_in_required"     Fatal "The meeting asks for an account."

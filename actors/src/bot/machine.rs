@@ -121,6 +121,44 @@ pub fn ended(bot: &Bot, end: End, now: DateTime<Utc>) -> (Bot, Vec<Change>) {
     (next, changes)
 }
 
+/// A bot that would end before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bot would end before it starts")]
+pub struct EndsBeforeStart;
+
+/// Whether a bot's times are in order.
+pub fn check_times(
+    start_at: Option<DateTime<Utc>>,
+    end_at: Option<DateTime<Utc>>,
+) -> Result<(), EndsBeforeStart> {
+    match (start_at, end_at) {
+        (Some(start_at), Some(end_at)) if end_at <= start_at => Err(EndsBeforeStart),
+        _ => Ok(()),
+    }
+}
+
+/// The bot with other times, and the rows to write. A time that is not given stays.
+pub fn moved(
+    bot: &Bot,
+    start_at: Option<DateTime<Utc>>,
+    end_at: Option<DateTime<Utc>>,
+) -> Result<(Bot, Vec<Change>), EndsBeforeStart> {
+    let mut next = bot.clone();
+    next.spec.start_at = start_at.or(bot.spec.start_at);
+    next.spec.end_at = end_at.or(bot.spec.end_at);
+    check_times(next.spec.start_at, next.spec.end_at)?;
+    next.version += 1;
+    let changes = vec![Change::WriteBot(Box::new(next.clone()))];
+    Ok((next, changes))
+}
+
+/// What a receiver writes for a bot that left the Scheduler: the bot in its new state. No row but the bot's own says
+/// that it was scheduled.
+pub fn left_schedule(bot: &mut Bot) -> Vec<Change> {
+    bot.version += 1;
+    vec![Change::WriteBot(Box::new(bot.clone()))]
+}
+
 /// What a request creates beside its place: the bot, its recording, the client's key.
 pub fn created(bot: &Bot, idempotency: Option<IdempotencyKey>) -> Vec<Change> {
     let mut changes = vec![Change::WriteBot(Box::new(bot.clone()))];
@@ -229,6 +267,23 @@ mod tests {
         let body = ReportBody::Ended(end(EndReason::LeftByRequest));
         let Ok(Taken::Advanced(next, _)) = report(&bot, 1, body) else { panic!("taken") };
         assert_eq!(next.end.map(|end| end.reason), Some(EndReason::EndTime));
+    }
+
+    #[test]
+    fn a_bot_moves_only_to_times_in_order() {
+        let bot = sample::bot(1);
+        let later = |minutes| Some(at(&bot) + chrono::TimeDelta::minutes(minutes));
+        let (start, changes) = moved(&bot, later(60), None).expect("moves");
+        assert_eq!((start.spec.start_at, start.spec.end_at, start.version), (later(60), None, 2));
+        assert_eq!(changes, [Change::WriteBot(Box::new(start.clone()))]);
+        let (both, _) = moved(&start, later(70), later(90)).expect("moves");
+        let (end, _) = moved(&both, None, later(71)).expect("moves");
+        assert_eq!((end.spec.start_at, end.spec.end_at), (later(70), later(71)));
+        for (start_at, end_at) in
+            [(later(71), None), (later(90), None), (None, later(70)), (later(9), later(8))]
+        {
+            assert_eq!(moved(&end, start_at, end_at), Err(EndsBeforeStart));
+        }
     }
 
     #[test]

@@ -78,9 +78,12 @@ pub struct BotSpec {
     pub recording_enabled: bool,
     /// When to leave by itself.
     pub automatic_leave: AutomaticLeave,
+    /// The bot should be there then. Absent in rows of before there were such bots.
+    pub start_at: Option<DateTime<Utc>>,
     /// The bot leaves then.
     pub end_at: Option<DateTime<Utc>>,
-    /// How long it may wait for a slot, in milliseconds; 0: do not queue.
+    /// How long it may wait for a slot, in milliseconds; 0: do not queue. Counted from the request, or from the start
+    /// time where that is later.
     pub queue_timeout_ms: u32,
 }
 

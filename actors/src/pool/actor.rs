@@ -4,7 +4,7 @@
 
 use super::PoolSettings;
 use super::message::{
-    Connect, CreateBot, LeaveBot, Observe, OfferEnded, Owner, PoolSnapshot, QueueMoved, SlotDied,
+    Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, Owner, PoolSnapshot, QueueMoved, SlotDied,
     SlotPublished,
 };
 use super::policy::{Candidate, Placement, place};
@@ -15,9 +15,10 @@ use crate::journal::actor::Journal;
 use crate::ports::SlotIds;
 use crate::queue::actor::{OfferNext, Withdraw, WithdrawError, forward};
 use crate::recording::actor::BotEnded;
+use crate::schedule::actor::StartObserved;
 use crate::slot::actor::{Discard, SlotActor, SlotLinks};
 use crate::slot::handle::SlotHandle;
-use crate::slot::{Slot, SlotState, SlotStatus};
+use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -174,6 +175,9 @@ impl PoolSupervisor {
                 links.directory.remove(slot.id);
             }
         } else if let Some(member) = self.members.get_mut(&slot.name) {
+            if let (Some(took), Some(partners)) = (started(member.status, &slot), &self.partners) {
+                tell(&partners.schedule, StartObserved { platform: platform.clone(), took });
+            }
             member.status = slot.status();
             member.last_used_at = last_used(&slot).or(member.last_used_at);
             member.stored = slot.version > 0;
@@ -288,6 +292,8 @@ impl PoolSupervisor {
                 Some(member) => forward(&member.handle, wish),
                 None => drop(wish.reply.send(Err(WithdrawError::Unknown))),
             },
+            // The Scheduler knows its own bots; nobody else has to remember so many for so long.
+            (None, Some(partners)) => tell(&partners.schedule, wish),
             _ => drop(wish.reply.send(Err(WithdrawError::NotLive))),
         }
     }
@@ -324,6 +330,13 @@ impl Found {
         }
         Ok(Self { name, slot, ended })
     }
+}
+
+/// How long the start of a slot's bot took, if this change says that its container runs.
+fn started(before: Option<SlotStatus>, slot: &Slot) -> Option<TimeDelta> {
+    let runs = matches!(slot.state, SlotState::Busy { step: BusyStep::Running { .. }, .. });
+    let deployed_at = slot.bot().and_then(|bot| bot.deployed_at);
+    deployed_at.filter(|_| runs && before == Some(SlotStatus::Deploying)).map(|at| slot.changed_at - at)
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {
@@ -363,6 +376,14 @@ impl Handler<CreateBot> for PoolSupervisor {
 
     fn handle(&mut self, message: CreateBot, ctx: &mut Self::Context) {
         self.create(message, ctx);
+    }
+}
+
+impl Handler<HandOver> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: HandOver, ctx: &mut Self::Context) {
+        self.take_scheduled(message, ctx);
     }
 }
 

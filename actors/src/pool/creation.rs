@@ -1,13 +1,16 @@
-//! How a new bot finds its owner: a slot if one is free and nobody waits, else the queue. The receiver's commit creates
-//! it; an offer whose receiver died is looked up before the next one is made.
+//! How a bot finds its owner: the Scheduler if its start is ahead, a slot if one is free and nobody waits, else the
+//! queue. The receiver's commit creates it, or takes it from the Scheduler; an offer whose receiver died is looked up
+//! before the next one is made.
 
 use super::actor::PoolSupervisor;
-use super::message::{CreateBot, CreateError, CreateReply, Created, Owner};
+use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Owner, Receiver};
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
 use crate::queue::PRIORITY_STANDARD;
-use crate::queue::actor::{Enqueue, EnqueueError};
+use crate::queue::actor::{Enqueue, EnqueueError, Newcomer, QueuePlace};
+use crate::schedule::actor::{Schedule, ScheduleError};
+use crate::schedule::plan::waits;
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::handle::SlotHandle;
@@ -21,18 +24,52 @@ const OFFERS_MAX: u32 = 3;
 /// Bot ids in hand below which the next block is fetched.
 const BOT_IDS_LOW: i64 = 64;
 
-/// A new bot on its way to an owner.
+/// A bot on its way to an owner.
 struct Given {
     bot: Bot,
-    idempotency: Option<IdempotencyKey>,
-    reply: CreateReply,
+    origin: Origin,
     offers: u32,
+}
+
+/// Where it comes from, and where the outcome goes.
+enum Origin {
+    Request { idempotency: Option<IdempotencyKey>, reply: CreateReply },
+    Schedule { reply: oneshot::Sender<Result<Receiver, CreateError>> },
+}
+
+impl From<CommitError> for CreateError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict(why) => Self::Conflict(why),
+            CommitError::Deposed => Self::Unavailable,
+        }
+    }
 }
 
 enum Offered {
     Taken(Box<Bot>),
     Declined,
     Failed(CommitError),
+}
+
+impl Origin {
+    fn is_schedule(&self) -> bool {
+        matches!(self, Self::Schedule { .. })
+    }
+
+    fn source(&self) -> BotSource {
+        match self {
+            Self::Request { idempotency, .. } => BotSource::Request { idempotency: idempotency.clone() },
+            Self::Schedule { .. } => BotSource::Schedule,
+        }
+    }
+
+    fn newcomer(&self) -> Newcomer {
+        match self {
+            Self::Request { idempotency, .. } => Newcomer::Request(idempotency.clone()),
+            Self::Schedule { .. } => Newcomer::Scheduled,
+        }
+    }
 }
 
 impl PoolSupervisor {
@@ -62,7 +99,32 @@ impl PoolSupervisor {
             self.keys_in_flight.insert((user_id, key.key.clone()));
         }
         let bot = self.new_bot(id, user_id, spec);
-        self.give(Given { bot, idempotency, reply, offers: 0 }, ctx);
+        let given = Given { bot, origin: Origin::Request { idempotency, reply }, offers: 0 };
+        match &self.partners {
+            Some(partners) if waits(partners.schedule_lead, given.bot.spec.start_at, self.now()) => {
+                self.schedule(given, ctx);
+            }
+            _ => self.give(given, ctx),
+        }
+    }
+
+    pub(super) fn take_scheduled(&mut self, HandOver { bot, reply }: HandOver, ctx: &mut Context<Self>) {
+        self.give(Given { bot: *bot, origin: Origin::Schedule { reply }, offers: 0 }, ctx);
+    }
+
+    /// Gives a new bot to the Scheduler.
+    fn schedule(&mut self, given: Given, ctx: &mut Context<Self>) {
+        let Some(partners) = &self.partners else { return };
+        let Origin::Request { idempotency, .. } = &given.origin else { return };
+        let (reply, answer) = oneshot::channel();
+        let bot = Box::new(given.bot.clone());
+        tell(&partners.schedule, Schedule { bot, idempotency: idempotency.clone(), reply });
+        ctx.spawn(answer.into_actor(self).map(move |outcome, act, _| match outcome {
+            Ok(Ok(bot)) => act.created(given, bot, None),
+            Ok(Err(ScheduleError::Full(bound))) => act.refuse(given, CreateError::ScheduleFull(bound)),
+            Ok(Err(ScheduleError::Commit(error))) => act.refuse(given, error.into()),
+            Err(_) => act.refuse(given, CreateError::Unavailable),
+        }));
     }
 
     fn new_bot(&self, id: BotId, user_id: UserId, spec: BotSpec) -> Bot {
@@ -84,7 +146,7 @@ impl PoolSupervisor {
         }
     }
 
-    /// Gives a new bot to a slot if one is free and nobody waits, else to the queue.
+    /// Gives a bot to a slot if one is free and nobody waits, else to the queue.
     fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
         let platform = given.bot.spec.platform.clone();
         let somebody_waits = self.waiting(&platform) > 0;
@@ -98,21 +160,22 @@ impl PoolSupervisor {
 
     fn offer(&mut self, mut given: Given, handle: Arc<SlotHandle>, ctx: &mut Context<Self>) {
         given.offers += 1;
-        let source = BotSource::Request { idempotency: given.idempotency.clone() };
+        let source = given.origin.source();
         let answer = handle.send(SlotEvent::Assigned { bot: Box::new(given.bot.clone()), source });
         let Some(journal) = self.links.as_ref().map(|links| links.journal.clone()) else { return };
-        let id = given.bot.id;
+        let (id, scheduled) = (given.bot.id, given.origin.is_schedule());
         let outcome = async move {
             match answer.await {
                 Ok(Ok(slot)) => {
                     slot.bot().cloned().map_or(Offered::Declined, |bot| Offered::Taken(Box::new(bot)))
                 }
                 Ok(Err(Refused::Rejected(_) | Refused::Busy)) => Offered::Declined,
-                Ok(Err(Refused::Commit(error))) => Offered::Failed(error),
-                // The slot's actor died over it: the row says what became of the offer.
-                Err(_) => match journal.read_bot(id).await {
-                    Ok(Some(bot)) => Offered::Taken(Box::new(bot)),
-                    Ok(None) => Offered::Declined,
+                Ok(Err(Refused::Commit(error))) if !scheduled => Offered::Failed(error),
+                // The slot's actor died over it, or somebody wrote the row of a scheduled bot: the row says what
+                // became of the offer.
+                Ok(Err(Refused::Commit(_))) | Err(_) => match journal.read_bot(id).await {
+                    Ok(Some(bot)) if bot.state != BotState::Scheduled => Offered::Taken(Box::new(bot)),
+                    Ok(_) => Offered::Declined,
                     Err(error) => Offered::Failed(error),
                 },
             }
@@ -121,10 +184,9 @@ impl PoolSupervisor {
             let platform = given.bot.spec.platform.clone();
             act.unreserve(handle.name());
             match offered {
-                Offered::Taken(bot) => act.created(given, Created { bot: *bot, queued: None }),
+                Offered::Taken(bot) => act.taken(given, *bot, handle),
                 Offered::Declined => act.give(given, ctx),
-                Offered::Failed(CommitError::Conflict(why)) => act.refuse(given, CreateError::Conflict(why)),
-                Offered::Failed(CommitError::Deposed) => act.refuse(given, CreateError::Unavailable),
+                Offered::Failed(error) => act.refuse(given, error.into()),
             }
             act.pump(&platform);
         }));
@@ -139,40 +201,60 @@ impl PoolSupervisor {
             &partners.queue,
             Enqueue {
                 bot: Box::new(given.bot.clone()),
-                idempotency: given.idempotency.clone(),
+                source: given.origin.newcomer(),
                 priority: PRIORITY_STANDARD,
                 reply,
             },
         );
         ctx.spawn(answer.into_actor(self).map(move |outcome, act, _| {
             let refused = match outcome {
-                Ok(Ok(place)) => {
-                    let mut bot = given.bot.clone();
-                    bot.state = BotState::Queued;
-                    return act.created(given, Created { bot, queued: Some(place) });
-                }
+                Ok(Ok(place)) => return act.queued(given, place),
                 Ok(Err(EnqueueError::Full(bound))) => CreateError::QueueFull(bound),
-                Ok(Err(EnqueueError::Commit(CommitError::Conflict(why)))) => CreateError::Conflict(why),
-                Ok(Err(EnqueueError::Commit(CommitError::Deposed))) | Err(_) => CreateError::Unavailable,
+                Ok(Err(EnqueueError::Commit(error))) => error.into(),
+                Err(_) => CreateError::Unavailable,
             };
             act.owners.remove(&given.bot.id);
             act.refuse(given, refused);
         }));
     }
 
-    fn created(&mut self, given: Given, created: Created) {
-        self.release_key(&given);
-        let _ = given.reply.send(Ok(created));
+    fn taken(&mut self, given: Given, bot: Bot, slot: Arc<SlotHandle>) {
+        match given.origin {
+            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Slot(slot)))),
+            Origin::Request { .. } => self.created(given, bot, None),
+        }
+    }
+
+    fn queued(&mut self, given: Given, place: QueuePlace) {
+        match given.origin {
+            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Queue))),
+            Origin::Request { .. } => {
+                let bot = Bot { state: BotState::Queued, ..given.bot.clone() };
+                self.created(given, bot, Some(place));
+            }
+        }
+    }
+
+    fn created(&mut self, given: Given, bot: Bot, queued: Option<QueuePlace>) {
+        if let Origin::Request { idempotency, reply } = given.origin {
+            self.release_key(idempotency);
+            let _ = reply.send(Ok(Created { bot, queued }));
+        }
     }
 
     fn refuse(&mut self, given: Given, error: CreateError) {
-        self.release_key(&given);
-        let _ = given.reply.send(Err(error));
+        match given.origin {
+            Origin::Request { idempotency, reply } => {
+                self.release_key(idempotency);
+                let _ = reply.send(Err(error));
+            }
+            Origin::Schedule { reply } => drop(reply.send(Err(error))),
+        }
     }
 
-    fn release_key(&mut self, given: &Given) {
-        if let Some(key) = &given.idempotency {
-            self.keys_in_flight.remove(&(key.user_id, key.key.clone()));
+    fn release_key(&mut self, key: Option<IdempotencyKey>) {
+        if let Some(key) = key {
+            self.keys_in_flight.remove(&(key.user_id, key.key));
         }
     }
 

@@ -4,9 +4,13 @@ use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, Platform, SlotName, UserId};
 use crate::queue::actor::{QueueActor, QueuePlace, WithdrawError};
 use crate::recording::actor::RecordingActor;
+use crate::schedule::actor::Scheduler;
+use crate::slot::handle::SlotHandle;
 use crate::slot::{Slot, SlotStatus};
 use actix::prelude::*;
+use chrono::TimeDelta;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Asks for a new bot.
@@ -44,6 +48,9 @@ pub enum CreateError {
     /// No slot is free and the request does not want to wait.
     #[error("no slot is free")]
     PoolFull,
+    /// The bound on scheduled bots is reached.
+    #[error("{0} bots are scheduled already")]
+    ScheduleFull(u32),
     /// No slot is free and the queue has reached its bound.
     #[error("no slot is free and {0} bots are waiting already")]
     QueueFull(u32),
@@ -58,7 +65,26 @@ pub enum CreateError {
     Unavailable,
 }
 
-/// Asks a bot to leave, or takes it out of the queue.
+/// Gives away a scheduled bot whose time has come. Whoever takes it commits the move; until it hears of that, the
+/// Scheduler has the bot.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct HandOver {
+    /// The bot, SCHEDULED.
+    pub bot: Box<Bot>,
+    /// Where the outcome goes; an error means that the bot is SCHEDULED as before.
+    pub reply: oneshot::Sender<Result<Receiver, CreateError>>,
+}
+
+/// Who took a scheduled bot.
+pub enum Receiver {
+    /// A slot.
+    Slot(Arc<SlotHandle>),
+    /// The queue.
+    Queue,
+}
+
+/// Asks a bot to leave, or takes it out of the queue or the schedule.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LeaveBot {
@@ -118,6 +144,10 @@ pub struct Connect {
     pub queue: Addr<QueueActor>,
     /// The recordings.
     pub recordings: Addr<RecordingActor>,
+    /// Bots whose start is ahead.
+    pub schedule: Addr<Scheduler>,
+    /// How far ahead a start must be to wait there.
+    pub schedule_lead: TimeDelta,
 }
 
 /// The pool as it is.

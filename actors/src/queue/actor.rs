@@ -26,18 +26,27 @@ use tokio::sync::oneshot;
 /// The wait to announce for each place in the line while no release was observed.
 pub const ESTIMATE_PER_PLACE: Duration = Duration::from_secs(30);
 
-/// Takes in a new bot; its commit creates it.
+/// Takes in a bot; the queue's commit creates it, or takes it from the Scheduler.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Enqueue {
     /// The bot.
     pub bot: Box<Bot>,
-    /// The client's key, where it sent one.
-    pub idempotency: Option<IdempotencyKey>,
+    /// Where it comes from.
+    pub source: Newcomer,
     /// Lower comes first.
     pub priority: i16,
     /// Where the outcome goes.
     pub reply: oneshot::Sender<Result<QueuePlace, EnqueueError>>,
+}
+
+/// Where a bot comes from that joins the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Newcomer {
+    /// Just asked for, with the client's key where it sent one.
+    Request(Option<IdempotencyKey>),
+    /// Its start time is near.
+    Scheduled,
 }
 
 /// Where a bot stands.
@@ -159,15 +168,18 @@ impl QueueActor {
     }
 
     fn enqueue(&mut self, message: Enqueue, ctx: &mut Context<Self>) {
-        let Enqueue { mut bot, idempotency, priority, reply } = message;
+        let Enqueue { mut bot, source, priority, reply } = message;
         if self.bots.len() >= self.bound as usize {
             let _ = reply.send(Err(EnqueueError::Full(self.bound)));
             return;
         }
         bot.state = BotState::Queued;
         let platform = bot.spec.platform.clone();
-        let entry = self.entry_for(&bot, priority);
-        let mut decision = life::created(&bot, idempotency);
+        let (mut decision, queued_at) = match source {
+            Newcomer::Request(idempotency) => (life::created(&bot, idempotency), bot.created_at),
+            Newcomer::Scheduled => (life::left_schedule(&mut bot), self.clock.now()),
+        };
+        let entry = self.entry_for(&bot, priority, queued_at);
         decision.push(Change::InsertQueueEntry(entry.clone()));
         let bot_id = bot.id;
         self.deadlines.insert((entry.deadline_at, bot_id));
@@ -190,7 +202,7 @@ impl QueueActor {
         }));
     }
 
-    fn entry_for(&mut self, bot: &Bot, priority: i16) -> QueueEntry {
+    fn entry_for(&mut self, bot: &Bot, priority: i16, queued_at: DateTime<Utc>) -> QueueEntry {
         let platform = bot.spec.platform.clone();
         let (priority, turn, arrival) = self.line.next_place(&platform, priority, bot.user_id);
         let timeout = TimeDelta::milliseconds(i64::from(bot.spec.queue_timeout_ms));
@@ -201,8 +213,9 @@ impl QueueActor {
             priority,
             turn,
             arrival,
-            queued_at: bot.created_at,
-            deadline_at: bot.created_at + timeout,
+            queued_at,
+            // Whoever asked for a time ahead did not mean to give up before it.
+            deadline_at: bot.spec.start_at.map_or(queued_at, |start_at| start_at.max(queued_at)) + timeout,
         }
     }
 

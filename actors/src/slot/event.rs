@@ -128,6 +128,8 @@ pub enum BotSource {
     },
     /// From the queue; the slot's commit takes it off.
     Queue,
+    /// From the Scheduler; its state in the receiver's commit takes it off.
+    Schedule,
 }
 
 impl SlotEvent {

@@ -270,6 +270,7 @@ impl Step<'_> {
                 bot.version += 1;
                 vec![Change::WriteBot(Box::new(bot.clone())), Change::DeleteQueueEntry(bot.id)]
             }
+            BotSource::Schedule => life::left_schedule(&mut bot),
         };
         changes.push(Change::InsertEvent(life::state_event(&bot, self.now)));
         let state = SlotState::Deploying {

@@ -1,13 +1,18 @@
-//! The scripted client: asks for a bot, asks again with the same key while it does not know what became of it, and
-//! may later ask the bot to leave.
+//! The scripted client: asks for a bot, for now or for later, asks again with the same key while it does not know what
+//! became of it, and may later move the bot to another time and ask it to leave.
 
 use super::world::{Happening, Shared, World};
 use crate::bot::{BotSpec, EndReason};
 use crate::ids::{BotId, Platform, UserId};
 use crate::pool::message::{CreateBot, CreateError, LeaveBot};
+use crate::schedule::actor::{MoveError, MoveStart};
 use crate::supervision::tell;
 use crate::tree::Tree;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::oneshot;
+
+/// The latest start that a client asks for, from the beginning.
+const START_AHEAD_MS_MAX: u64 = 3_600_000;
 
 /// What a client is up to.
 #[derive(Debug, Clone)]
@@ -16,6 +21,9 @@ pub struct Client {
     platform: Platform,
     key: String,
     queue_timeout_ms: u32,
+    start_at: Option<DateTime<Utc>>,
+    /// When its bot is to start instead; `None`: as it was, or the wish to move was answered.
+    moves_to: Option<DateTime<Utc>>,
     /// What it was answered.
     pub answer: Answer,
     leaves: bool,
@@ -40,11 +48,18 @@ impl Client {
         let platforms: Vec<Platform> = world.platforms.keys().cloned().collect();
         let platform = platforms[world.rng.usize(0..platforms.len())].clone();
         let queue_timeout_ms = [0, 5_000, 120_000, 600_000, 600_000][world.rng.usize(0..5)];
+        let start_at = (world.rng.u8(0..100) < world.scheduled_percent)
+            .then(|| super::sample::now() + world.between(60_000, START_AHEAD_MS_MAX));
+        let moves_to = start_at
+            .filter(|_| world.rng.u8(0..3) == 0)
+            .map(|start_at| start_at + world.between(0, 1_200_000) - TimeDelta::minutes(5));
         Self {
             user: UserId(world.rng.i64(1..=3)),
             platform,
             key: format!("key-{number}"),
             queue_timeout_ms,
+            start_at,
+            moves_to,
             answer: Answer::None,
             leaves: world.rng.u8(0..4) == 0,
             left: false,
@@ -55,6 +70,7 @@ impl Client {
         BotSpec {
             platform: self.platform.clone(),
             queue_timeout_ms: self.queue_timeout_ms,
+            start_at: self.start_at,
             ..super::sample::spec()
         }
     }
@@ -68,7 +84,12 @@ pub fn step(shared: &Shared, number: usize, tree: &Tree) {
     match (client.answer, stored) {
         (Answer::Refused, _) => {}
         (Answer::Acknowledged(bot_id), _) => {
-            if client.leaves && !client.left {
+            if let Some(to) = client.moves_to {
+                let again = world.between(3_000, 20_000);
+                world.plan(again, Happening::Client(number));
+                drop(world);
+                move_start(shared.clone(), number, bot_id, to, tree);
+            } else if client.leaves && !client.left {
                 let again = world.between(3_000, 20_000);
                 world.plan(again, Happening::Client(number));
                 drop(world);
@@ -105,7 +126,12 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
         }
         match outcome {
             Ok(created) => acknowledge(&mut world, number, created.bot.id),
-            Err(CreateError::PoolFull | CreateError::QueueFull(_) | CreateError::PlatformNotServed(_)) => {
+            Err(
+                CreateError::PoolFull
+                | CreateError::QueueFull(_)
+                | CreateError::ScheduleFull(_)
+                | CreateError::PlatformNotServed(_),
+            ) => {
                 world.count("refused at the door");
                 world.clients[number].answer = Answer::Refused;
             }
@@ -117,16 +143,45 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
 
 fn acknowledge(world: &mut World, number: usize, bot_id: BotId) {
     let client = &mut world.clients[number];
-    let leaves = client.leaves;
+    let (moves, leaves) = (client.moves_to.is_some(), client.leaves);
     client.answer = Answer::Acknowledged(bot_id);
     world.note(format!("client {number}: bot {bot_id} acknowledged"));
     if !world.tables.bots.contains_key(&bot_id) {
         world.violated(format!("bot {bot_id} was acknowledged and is not stored"));
     }
-    if leaves {
-        let after = world.between(0, 200_000);
+    if moves || leaves {
+        let longest_ms = if moves { 1_800_000 } else { 200_000 };
+        let after = world.between(0, longest_ms);
         world.plan(after, Happening::Client(number));
     }
+}
+
+fn move_start(shared: Shared, number: usize, bot_id: BotId, to: DateTime<Utc>, tree: &Tree) {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.schedule, MoveStart { bot_id, start_at: Some(to), end_at: None, reply });
+    actix::spawn(async move {
+        let Ok(outcome) = answer.await else { return };
+        let mut world = shared.lock();
+        if world.crashed {
+            return;
+        }
+        match outcome {
+            Ok(_) => {
+                world.count("move taken");
+                // Taken means that it is durable, wherever the bot is by now.
+                let stored = world.tables.bots.get(&bot_id).and_then(|row| row.spec.start_at);
+                if stored != Some(to) {
+                    world.violated(format!("the move of bot {bot_id} to {to} was acknowledged and is lost"));
+                }
+            }
+            Err(MoveError::NotScheduled) => world.count("move too late"),
+            Err(MoveError::EndsBeforeStart(_)) => {
+                world.violated("a bot without an end ends before its start")
+            }
+            Err(MoveError::Unknown) => return,
+        }
+        world.clients[number].moves_to = None;
+    });
 }
 
 fn leave(shared: Shared, number: usize, bot_id: BotId, tree: &Tree) {

@@ -2,14 +2,23 @@
 
 use super::store::Tables;
 use super::world::World;
-use crate::bot::BotState;
+use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
 use crate::pool::message::PoolSnapshot;
 use crate::queue::actor::QueueSnapshot;
+use crate::schedule::ScheduleSettings;
+use crate::schedule::actor::ScheduleSnapshot;
+use crate::schedule::plan::{furthest, missed_at};
 use crate::slot::{BusyStep, SlotState, SlotStatus};
+use chrono::TimeDelta;
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// How long the store may keep a decision waiting that was made in time.
+const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(2);
+/// The same where nothing is wrong.
+const HEALTHY_SLACK: TimeDelta = TimeDelta::milliseconds(200);
 
 /// Checked after every commit.
 pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) {
@@ -19,6 +28,7 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     idle_means_gone(world, before);
     caps_hold(world);
     queue_order_kept(world, before, decisions);
+    schedule_kept(world, before, decisions);
 }
 
 fn note_changes(world: &mut World, decisions: &[Decision]) {
@@ -63,6 +73,9 @@ fn every_live_bot_in_exactly_one_place(world: &mut World) {
     }
     for bot in world.tables.queue.keys() {
         places.entry(*bot).or_default().push("queue".to_owned());
+    }
+    for bot in world.tables.bots.values().filter(|bot| bot.state == BotState::Scheduled) {
+        places.entry(bot.id).or_default().push("schedule".to_owned());
     }
     let mut wrong = Vec::new();
     for bot in world.tables.bots.values() {
@@ -141,6 +154,60 @@ fn queue_order_kept(world: &mut World, before: &Tables, decisions: &[Decision]) 
     wrong.into_iter().for_each(|what| world.violated(what));
 }
 
+/// A scheduled bot is handed over within its time, and given up only where it had to be.
+fn schedule_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
+    for change in decisions.iter().flatten() {
+        let Change::WriteBot(bot) = change else { continue };
+        let was = before.bots.get(&bot.id).cloned();
+        if was.as_ref().is_some_and(|was| was.state == BotState::Deploying)
+            && let Some(deployed_at) = bot.deployed_at
+        {
+            world.longest_start = world.longest_start.max(world.now - deployed_at);
+        }
+        if bot.state == BotState::Scheduled {
+            world.scheduled_since.insert(bot.id, world.now);
+        }
+        if let Some(was) = was.filter(|was| was.state == BotState::Scheduled) {
+            match bot.end.as_ref().map(|end| end.reason) {
+                None if bot.state == BotState::Scheduled => world.count("bot moved"),
+                None => handed_over_in_time(world, &was),
+                Some(EndReason::StartMissed) => missed_for_a_reason(world, &was),
+                Some(_) => world.count("scheduled bot cancelled"),
+            }
+        }
+    }
+}
+
+fn handed_over_in_time(world: &mut World, bot: &Bot) {
+    let (settings, now) = (ScheduleSettings::default(), world.now);
+    let Some(start_at) = bot.spec.start_at else {
+        return world.violated(format!("bot {} was scheduled without a start", bot.id));
+    };
+    world.count("handed over");
+    let earliest = start_at - furthest(&settings, world.longest_start) - COMMIT_SLACK;
+    let latest = missed_at(&settings, start_at, bot.spec.end_at) + COMMIT_SLACK;
+    if !(earliest..=latest).contains(&now) {
+        world.violated(format!("bot {} starts at {start_at} and was handed over at {now}", bot.id));
+    }
+    let since = world.scheduled_since.get(&bot.id).copied().unwrap_or(now);
+    if now > since.max(start_at - settings.lead) + HEALTHY_SLACK {
+        world.count("handed over late");
+    }
+}
+
+/// The server was down for longer than starts are made up for, or nobody could take the bot.
+fn missed_for_a_reason(world: &mut World, bot: &Bot) {
+    let settings = ScheduleSettings::default();
+    let missed_at = bot.spec.start_at.map(|start_at| missed_at(&settings, start_at, bot.spec.end_at));
+    let was_down = world.down.iter().any(|(from, to)| {
+        *to - *from > settings.lateness && missed_at.is_some_and(|at| (*from..=*to).contains(&at))
+    });
+    let no_room = bot.spec.queue_timeout_ms == 0;
+    if missed_at.is_none_or(|at| world.now < at) || !(was_down || no_room) {
+        world.violated(format!("the start of bot {} was given up without need", bot.id));
+    }
+}
+
 /// Checked before the engine stops something: never a live meeting by mistake.
 pub fn before_stop(world: &mut World, key: ContainerKey) {
     let holder = world.tables.slots.values().find(|slot| slot.id == key.slot);
@@ -175,7 +242,15 @@ pub fn claimed(world: &mut World, key: ContainerKey, nonce: Uuid) {
 }
 
 /// Checked at the end: the mailboxes remember no bot that the rows do not know as live.
-pub fn nothing_remembered(world: &mut World, pool: &PoolSnapshot, queue: &QueueSnapshot) {
+pub fn nothing_remembered(
+    world: &mut World,
+    pool: &PoolSnapshot,
+    queue: &QueueSnapshot,
+    schedule: &ScheduleSnapshot,
+) {
+    if *schedule != ScheduleSnapshot::default() {
+        world.violated(format!("the Scheduler still remembers {schedule:?}"));
+    }
     if !pool.owners.is_empty() {
         world.violated(format!("the pool still remembers {:?}", pool.owners));
     }

@@ -27,6 +27,7 @@ pub fn spec() -> BotSpec {
             everyone_left_timeout_ms: 60_000,
             inactivity_timeout_ms: 600_000,
         },
+        start_at: None,
         end_at: None,
         queue_timeout_ms: 300_000,
     }

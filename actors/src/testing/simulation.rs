@@ -11,6 +11,7 @@ use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
 use crate::ports::{Clock, Lead, SlotIds, Store};
 use crate::queue;
+use crate::schedule::{self, ScheduleSettings};
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
 use actix::System;
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub spread: TimeDelta,
     /// How likely faults are.
     pub faults: Faults,
+    /// How many of a hundred clients ask for a start ahead.
+    pub scheduled_percent: u8,
     /// Slots of each of two platforms.
     pub slots: [u32; 2],
     /// Boundaries at which the server crashes; `None`: drawn.
@@ -41,7 +44,15 @@ impl Scenario {
     /// A full one: every fault, some crashes, two platforms.
     pub fn drawn(seed: u64) -> Self {
         let faults = Faults::all();
-        Self { seed, clients: 30, spread: TimeDelta::minutes(40), faults, slots: [3, 2], crash_at: None }
+        Self {
+            seed,
+            clients: 30,
+            spread: TimeDelta::minutes(40),
+            faults,
+            scheduled_percent: 33,
+            slots: [3, 2],
+            crash_at: None,
+        }
     }
 
     /// A small quiet one, for crashing at every boundary in turn.
@@ -51,9 +62,15 @@ impl Scenario {
             clients: 5,
             spread: TimeDelta::seconds(20),
             faults: Faults::default(),
+            scheduled_percent: 40,
             slots: [2, 1],
             crash_at: Some(crash_at.into_iter().collect()),
         }
+    }
+
+    /// Nothing breaks, there is room for all, and every bot has a start ahead.
+    pub fn on_time(seed: u64) -> Self {
+        Self { seed, clients: 60, scheduled_percent: 100, slots: [60, 60], ..Self::quiet(None) }
     }
 }
 
@@ -69,6 +86,9 @@ pub struct Report {
     /// Boundaries passed.
     pub boundaries: u64,
 }
+
+/// A downtime now and then is longer than starts are made up for.
+const DOWN_LONG_MS: (u64, u64) = (600_000, 1_500_000);
 
 /// How long after the last client everything must have settled.
 const SETTLE: TimeDelta = TimeDelta::minutes(90);
@@ -86,7 +106,11 @@ pub fn run(scenario: &Scenario) -> Report {
         let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
         world.settle_in_flight();
         world.crashed = false;
-        let down = world.between(100, 30_000);
+        let is_long = world.rng.u8(0..6) == 0;
+        let (from_ms, to_ms) = if is_long { DOWN_LONG_MS } else { (100, 30_000) };
+        let down = world.between(from_ms, to_ms);
+        let from = world.now;
+        world.down.push((from, from + down));
         downtime(&mut world, down);
         world.note("server starts");
     }
@@ -101,6 +125,7 @@ pub fn run(scenario: &Scenario) -> Report {
 }
 
 fn draw(world: &mut World, scenario: &Scenario) {
+    world.scheduled_percent = scenario.scheduled_percent;
     for number in 0..scenario.clients {
         let client = Client::new(world, number);
         world.clients.push(client);
@@ -161,7 +186,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
     let rows = store.load().await.unwrap_or_default();
     let ports = ports(&shared, store);
     let settings = settings(&shared.lock().platforms);
-    let tree = Tree::start(&ports, rows, settings, SlotTiming::default());
+    let tree = Tree::start(&ports, rows, settings, ScheduleSettings::default(), SlotTiming::default());
     loop {
         let next = shared.lock().calendar.first_key_value().map_or(end, |((at, _), _)| *at);
         tokio::select! {
@@ -171,12 +196,18 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             () = tokio::time::sleep_until(shared.instant(next.min(end))) => {}
         }
         if shared.now() >= end {
-            let left =
-                (tree.pool.send(pool::message::Observe).await, tree.queue.send(queue::actor::Observe).await);
+            let within = TimeDelta::days(1);
+            let left = (
+                tree.pool.send(pool::message::Observe).await,
+                tree.queue.send(queue::actor::Observe).await,
+                tree.schedule.send(schedule::actor::Observe { within }).await,
+            );
             let mut world = shared.lock();
             match left {
-                (Ok(pool), Ok(queue)) => invariants::nothing_remembered(&mut world, &pool, &queue),
-                _ => world.violated("the pool or the queue does not answer"),
+                (Ok(pool), Ok(queue), Ok(schedule)) => {
+                    invariants::nothing_remembered(&mut world, &pool, &queue, &schedule);
+                }
+                _ => world.violated("the pool, the queue or the Scheduler does not answer"),
             }
             // From here on nothing counts: the actors die with their System.
             world.crashed = true;

@@ -2,7 +2,7 @@
 
 use super::invariants;
 use super::world::{Happening, Shared, World};
-use crate::bot::Bot;
+use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
@@ -65,6 +65,7 @@ impl Tables {
         Rows {
             slots: self.slots.keys().filter_map(|name| self.slot(name)).collect(),
             queue: queue.collect(),
+            scheduled: self.bots.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect(),
             recordings: recordings.collect(),
         }
     }

@@ -102,6 +102,14 @@ pub struct World {
     pub crash_at: BTreeSet<u64>,
     /// The server has crashed: nothing it began goes on.
     pub crashed: bool,
+    /// When no server was up, from and to.
+    pub down: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    /// How many of a hundred clients ask for a start ahead.
+    pub scheduled_percent: u8,
+    /// Since when each scheduled bot waits for its present start.
+    pub scheduled_since: BTreeMap<BotId, DateTime<Utc>>,
+    /// The longest that a start took.
+    pub longest_start: TimeDelta,
     /// Crashes so far.
     pub crashes: u32,
     /// The platforms, and how many slots each may have.
@@ -244,6 +252,10 @@ impl World {
             boundaries: 0,
             crash_at: BTreeSet::new(),
             crashed: false,
+            down: Vec::new(),
+            scheduled_percent: 0,
+            scheduled_since: BTreeMap::new(),
+            longest_start: TimeDelta::zero(),
             crashes: 0,
             platforms,
             trace: Vec::new(),

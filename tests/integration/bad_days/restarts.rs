@@ -137,3 +137,38 @@ fn programs(server: &Server) -> Vec<i32> {
     assert!(!pids.is_empty());
     pids
 }
+
+#[tokio::test]
+async fn a_scheduled_bot_starts_on_time_after_a_crash_and_one_that_is_too_late_says_so() {
+    let settings = [
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"),
+        ("MEEBOTER_SCHEDULE__LEAD_MS", "1000"),
+        ("MEEBOTER_SCHEDULE__LATENESS_MS", "100"),
+    ];
+    let mut server = Server::start(&settings).await;
+    let begun = chrono::Utc::now();
+    let starts = [begun + chrono::TimeDelta::seconds(30), begun + chrono::TimeDelta::seconds(6)];
+    let mut ids = Vec::new();
+    for (start_at, name) in starts.into_iter().zip(["in time", "missed"]) {
+        let mut request = server.bot_request(name, &meeting(2_000));
+        request["startTime"] = serde_json::json!(start_at);
+        let (status, bot) = server.post("/api/bots", &request).await;
+        assert_eq!((status, bot["state"].as_str()), (StatusCode::CREATED, Some("SCHEDULED")), "{bot}");
+        ids.push(bot["id"].as_i64().unwrap());
+    }
+    server.kill();
+    let away = starts[1] + chrono::TimeDelta::seconds(1) - chrono::Utc::now();
+    tokio::time::sleep(away.to_std().unwrap_or_default()).await;
+    server.spawn();
+    server.wait_ready().await;
+
+    let missed = server.wait_state(ids[1], 5 * SECOND, &["FATAL"]).await;
+    assert_eq!(missed["endReason"], "start_missed", "{missed}");
+    assert_eq!(server.bot(ids[0]).await["state"], "SCHEDULED", "its time has not come");
+    check_whole_meeting(&server, ids[0], 2_000).await;
+    let bot = server.bot(ids[0]).await;
+    let deployed_at: chrono::DateTime<chrono::Utc> = bot["deployedAt"].as_str().unwrap().parse().unwrap();
+    let ahead_ms = (starts[0] - deployed_at).num_milliseconds();
+    assert!((500..=1_400).contains(&ahead_ms), "{ahead_ms} ms ahead of its start: {bot}");
+    check_tidy(&server, 1).await;
+}

@@ -116,6 +116,24 @@ async fn the_queue_comes_back_in_order() {
 }
 
 #[tokio::test]
+async fn a_scheduled_bot_comes_back_until_it_is_handed_over() {
+    let (_, journal) = fresh().await;
+    let mut bot = bot_in(1, BotState::Scheduled);
+    let mut timeless = bot.clone();
+    timeless.spec.start_at = None;
+    let refused = journal.commit(BatchNo(1), &[vec![write_bot(&timeless)]]).await;
+    let Err(StoreError::Refused(why)) = refused else { panic!("a start is missing: {refused:?}") };
+    assert!(why.contains("bots_scheduled_has_a_start"), "{why}");
+    commit(&journal, 2, vec![write_bot(&bot)]).await;
+    assert_eq!(journal.load().await.expect("loads").scheduled, [bot.clone()]);
+    (bot.state, bot.version) = (BotState::Queued, 2);
+    let entry = sample::queue_entry(1, 1);
+    commit(&journal, 3, vec![write_bot(&bot), Change::InsertQueueEntry(entry.clone())]).await;
+    let rows = journal.load().await.expect("loads");
+    assert_eq!((rows.scheduled, rows.queue), (vec![], vec![(entry, bot)]));
+}
+
+#[tokio::test]
 async fn a_conflict_writes_nothing_of_its_batch() {
     let (_, journal) = fresh().await;
     commit(&journal, 1, vec![write_bot(&sample::bot(1)), write_slot(&slot_one())]).await;

@@ -51,6 +51,9 @@ fn later(minutes: i64) -> DateTime<Utc> {
 fn bot_in(id: i64, state: BotState) -> Bot {
     let mut bot = sample::bot(id);
     bot.state = state;
+    if state == BotState::Scheduled {
+        bot.spec.start_at = Some(later(60));
+    }
     if !matches!(state, BotState::Scheduled | BotState::Queued) {
         bot.seat = Some(Seat { slot: sample::idle_slot(1).name, generation: Generation(5) });
         bot.deployed_at = Some(later(1));

@@ -1,0 +1,498 @@
+//! The Scheduler's shell: owns the bots whose start is ahead, and hands each over when its time comes. A bot on offer
+//! stays here until a slot's or the queue's commit has moved it; wishes that arrive meanwhile wait for the outcome and
+//! are then applied by whoever owns the bot.
+
+use super::ScheduleSettings;
+use super::plan::{Timetable, missed_at};
+use crate::bot::machine::{self as life, EndsBeforeStart};
+use crate::bot::{Bot, BotState, End, EndReason};
+use crate::ids::{BotId, Platform};
+use crate::journal::actor::Journal;
+use crate::journal::{CommitError, Decision, IdempotencyKey};
+use crate::live::Live;
+use crate::pool::actor::PoolSupervisor;
+use crate::pool::message::{CreateError, HandOver, Receiver};
+use crate::ports::Clock;
+use crate::queue::actor::{QueueActor, Withdraw, WithdrawError, forward};
+use crate::recording::actor::{BotEnded, RecordingActor};
+use crate::supervision::{DeathGuard, tell};
+use actix::prelude::*;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Until a bot that nobody could take is offered again.
+const OFFER_AGAIN: TimeDelta = TimeDelta::seconds(5);
+/// Hand-overs under way at a time: after a long silence of the server many are due at once.
+const UNDER_WAY_MAX: usize = 64;
+/// The longest sleep of the timer: the wall clock may be set, or the machine suspended, meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Takes in a new bot whose start is ahead; its commit creates it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Schedule {
+    /// The bot, with a start time.
+    pub bot: Box<Bot>,
+    /// The client's key, where it sent one.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Where the bot as it is stored goes.
+    pub reply: oneshot::Sender<Result<Bot, ScheduleError>>,
+}
+
+/// Why a bot was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The bound on scheduled bots is reached.
+    #[error("{0} bots are scheduled already")]
+    Full(u32),
+    /// The store's word.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Moves a scheduled bot to other times.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct MoveStart {
+    /// Which.
+    pub bot_id: BotId,
+    /// When it starts; `None`: as before.
+    pub start_at: Option<DateTime<Utc>>,
+    /// When it leaves; `None`: as before.
+    pub end_at: Option<DateTime<Utc>>,
+    /// Where the bot as it then is goes.
+    pub reply: oneshot::Sender<Result<Bot, MoveError>>,
+}
+
+/// Why a bot was not moved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// The bot does not wait for its start: it has started or ended, or never waited.
+    #[error("the bot does not wait for its start")]
+    NotScheduled,
+    /// It would end before it starts.
+    #[error(transparent)]
+    EndsBeforeStart(#[from] EndsBeforeStart),
+    /// The outcome is not known; ask again.
+    #[error("the outcome is not known")]
+    Unknown,
+}
+
+/// A bot's container was seen to run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StartObserved {
+    /// Of which platform.
+    pub platform: Platform,
+    /// From the slot's taking the bot.
+    pub took: TimeDelta,
+}
+
+/// What waits for its start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScheduleSnapshot {
+    /// Bots that wait, those on offer included.
+    pub count: usize,
+    /// When the next of them is handed over.
+    pub next_due_at: Option<DateTime<Utc>>,
+    /// Bots of each platform whose start is within the time asked for.
+    pub coming: BTreeMap<Platform, usize>,
+}
+
+/// Asks for a [`ScheduleSnapshot`].
+#[derive(Message)]
+#[rtype(result = "ScheduleSnapshot")]
+pub struct Observe {
+    /// How far to look ahead.
+    pub within: TimeDelta,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Its creation is being committed.
+    Arriving,
+    Waiting,
+    /// A slot or the queue is committing it.
+    Offered,
+    /// Its end or its move is being committed.
+    Changing,
+}
+
+enum Wish {
+    Withdraw(Withdraw),
+    Move(MoveStart),
+}
+
+impl Wish {
+    /// Answers for a bot that is not here any more, and ended as this if it ended here.
+    fn answer_gone(self, ended: Option<&Bot>) {
+        match self {
+            Self::Withdraw(wish) => drop(wish.reply.send(ended.cloned().ok_or(WithdrawError::NotLive))),
+            Self::Move(wish) => drop(wish.reply.send(Err(MoveError::NotScheduled))),
+        }
+    }
+}
+
+struct Scheduled {
+    bot: Bot,
+    phase: Phase,
+    wishes: VecDeque<Wish>,
+    /// Nobody could take it: when it is offered again, and why.
+    again: Option<(DateTime<Utc>, CreateError)>,
+}
+
+impl Scheduled {
+    fn new(bot: Bot, phase: Phase) -> Self {
+        Self { bot, phase, wishes: VecDeque::new(), again: None }
+    }
+
+    fn start_at(&self) -> DateTime<Utc> {
+        self.bot.spec.start_at.unwrap_or(self.bot.created_at)
+    }
+}
+
+/// Who the Scheduler speaks to.
+pub struct ScheduleLinks {
+    /// The writer.
+    pub journal: Journal,
+    /// Finds a slot, or the queue.
+    pub pool: Addr<PoolSupervisor>,
+    /// Takes wishes for bots that were handed to it.
+    pub queue: Addr<QueueActor>,
+    /// Hears of ended bots.
+    pub recordings: Addr<RecordingActor>,
+    /// The board.
+    pub live: Live,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// See the module.
+pub struct Scheduler {
+    settings: ScheduleSettings,
+    timetable: Timetable,
+    /// Bots that nobody could take, by when they are offered again.
+    again: BTreeSet<(DateTime<Utc>, BotId)>,
+    bots: BTreeMap<BotId, Scheduled>,
+    under_way: usize,
+    links: ScheduleLinks,
+    timer: Option<SpawnHandle>,
+    _guard: DeathGuard,
+}
+
+impl Scheduler {
+    /// A schedule with the stored bots in it.
+    pub fn new(
+        settings: ScheduleSettings,
+        stored: Vec<Bot>,
+        links: ScheduleLinks,
+        guard: DeathGuard,
+    ) -> Self {
+        let bots = stored.into_iter().map(|bot| (bot.id, Scheduled::new(bot, Phase::Waiting)));
+        Self {
+            settings,
+            timetable: Timetable::new(settings),
+            again: BTreeSet::new(),
+            bots: bots.collect(),
+            under_way: 0,
+            links,
+            timer: None,
+            _guard: guard,
+        }
+    }
+
+    fn schedule(&mut self, Schedule { mut bot, idempotency, reply }: Schedule, ctx: &mut Context<Self>) {
+        if self.bots.len() >= self.settings.max as usize {
+            let _ = reply.send(Err(ScheduleError::Full(self.settings.max)));
+            return;
+        }
+        bot.state = BotState::Scheduled;
+        let id = bot.id;
+        let commit = self.links.journal.submit(life::created(&bot, idempotency));
+        self.bots.insert(id, Scheduled::new(*bot.clone(), Phase::Arriving));
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                act.links.live.bot(&bot);
+                act.settle(id, ctx);
+                let _ = reply.send(Ok(*bot));
+            }
+            Err(error) => {
+                act.forget(id, None);
+                let _ = reply.send(Err(error.into()));
+            }
+        }));
+    }
+
+    // --- time --------------------------------------------------------------------------------------------------
+
+    /// When something is to be done next, and for which bot.
+    fn next(&self) -> Option<(DateTime<Utc>, BotId)> {
+        self.again.first().copied().into_iter().chain(self.timetable.next()).min()
+    }
+
+    /// Hands over whatever is due, and sleeps until the next.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        let now = self.links.clock.now();
+        while self.under_way < UNDER_WAY_MAX
+            && let Some((due_at, id)) = self.next()
+            && due_at <= now
+        {
+            self.timetable.hand_over(id);
+            self.again.remove(&(due_at, id));
+            self.hand_over(id, now, ctx);
+        }
+        self.arm(now, ctx);
+    }
+
+    /// Sets the timer to the next bot that is due. While the bound is reached the next outcome goes on instead.
+    fn arm(&mut self, now: DateTime<Utc>, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some((due_at, _)) = self.next().filter(|_| self.under_way < UNDER_WAY_MAX) {
+            let wait = (due_at - now).to_std().unwrap_or_default().min(SLEEP_MAX);
+            self.timer = Some(ctx.run_later(wait, |act, ctx| {
+                act.timer = None;
+                act.work(ctx);
+            }));
+        }
+    }
+
+    // --- hand-over ---------------------------------------------------------------------------------------------
+
+    fn hand_over(&mut self, id: BotId, now: DateTime<Utc>, ctx: &mut Context<Self>) {
+        let Some(scheduled) = self.bots.get_mut(&id) else { return };
+        self.under_way += 1;
+        if now >= missed_at(&self.settings, scheduled.start_at(), scheduled.bot.spec.end_at) {
+            let end = missed(scheduled.again.as_ref().map(|(_, why)| why));
+            return self.end(id, end, ctx);
+        }
+        scheduled.phase = Phase::Offered;
+        let (reply, answer) = oneshot::channel();
+        tell(&self.links.pool, HandOver { bot: Box::new(scheduled.bot.clone()), reply });
+        ctx.spawn(answer.into_actor(self).map(move |outcome, act, ctx| {
+            match outcome {
+                Ok(Ok(receiver)) => act.handed_over(id, &receiver),
+                // The row is not what was offered: it says what is.
+                Ok(Err(CreateError::Conflict(_))) => return act.reread(id, ctx),
+                Ok(Err(why)) => act.declined(id, why, ctx),
+                // The supervisor died, and the process with it.
+                Err(_) => return,
+            }
+            act.finished(ctx);
+        }));
+    }
+
+    /// A hand-over came to its end: there is room for the next.
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.work(ctx);
+    }
+
+    /// The receiver has the bot now; wishes that waited are its to apply.
+    fn handed_over(&mut self, id: BotId, receiver: &Receiver) {
+        let Some(scheduled) = self.bots.remove(&id) else { return };
+        for wish in scheduled.wishes {
+            match (wish, receiver) {
+                (Wish::Withdraw(wish), Receiver::Slot(slot)) => forward(slot, wish),
+                (Wish::Withdraw(wish), Receiver::Queue) => tell(&self.links.queue, wish),
+                (wish @ Wish::Move(_), _) => wish.answer_gone(None),
+            }
+        }
+    }
+
+    fn declined(&mut self, id: BotId, why: CreateError, ctx: &mut Context<Self>) {
+        let now = self.links.clock.now();
+        if let Some(scheduled) = self.bots.get_mut(&id) {
+            let missed_at = missed_at(&self.settings, scheduled.start_at(), scheduled.bot.spec.end_at);
+            scheduled.again = Some(((now + OFFER_AGAIN).min(missed_at), why));
+        }
+        self.settle(id, ctx);
+    }
+
+    // --- wishes ------------------------------------------------------------------------------------------------
+
+    fn wish(&mut self, id: BotId, wish: Wish, ctx: &mut Context<Self>) {
+        let Some(scheduled) = self.bots.get_mut(&id) else { return wish.answer_gone(None) };
+        scheduled.wishes.push_back(wish);
+        if scheduled.phase == Phase::Waiting {
+            self.settle(id, ctx);
+        }
+    }
+
+    /// The bot waits (again): apply what was wished meanwhile, else it has its place in time.
+    fn settle(&mut self, id: BotId, ctx: &mut Context<Self>) {
+        self.timetable.cancel(id);
+        let Some(scheduled) = self.bots.get_mut(&id) else { return };
+        scheduled.phase = Phase::Waiting;
+        if let Some((at, _)) = &scheduled.again {
+            self.again.remove(&(*at, id));
+        }
+        if scheduled.wishes.iter().any(|wish| matches!(wish, Wish::Withdraw(_))) {
+            self.under_way += 1;
+            self.end(id, life::end(EndReason::Cancelled), ctx);
+        } else if let Some(Wish::Move(wish)) = scheduled.wishes.pop_front() {
+            self.move_start(wish, ctx);
+        } else {
+            match &scheduled.again {
+                Some((at, _)) => drop(self.again.insert((*at, id))),
+                None => self.timetable.insert(id, &scheduled.bot.spec.platform, scheduled.start_at()),
+            }
+            self.work(ctx);
+        }
+    }
+
+    fn move_start(&mut self, wish: MoveStart, ctx: &mut Context<Self>) {
+        let id = wish.bot_id;
+        let Some(scheduled) = self.bots.get_mut(&id) else { return };
+        let (moved, decision) = match life::moved(&scheduled.bot, wish.start_at, wish.end_at) {
+            Ok(moved) => moved,
+            Err(refused) => {
+                let _ = wish.reply.send(Err(refused.into()));
+                return self.settle(id, ctx);
+            }
+        };
+        scheduled.phase = Phase::Changing;
+        let commit = self.links.journal.submit(decision);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                act.links.live.bot(&moved);
+                if let Some(scheduled) = act.bots.get_mut(&id) {
+                    scheduled.bot = moved.clone();
+                    scheduled.again = None;
+                }
+                let _ = wish.reply.send(Ok(moved));
+                act.settle(id, ctx);
+            }
+            Err(CommitError::Conflict(_)) => {
+                let _ = wish.reply.send(Err(MoveError::Unknown));
+                act.under_way += 1;
+                act.reread(id, ctx);
+            }
+            Err(CommitError::Deposed) => {}
+        }));
+    }
+
+    /// Ends a bot that waits. On a conflict the row is read again, and says whether it still does.
+    fn end(&mut self, id: BotId, end: End, ctx: &mut Context<Self>) {
+        let Some(scheduled) = self.bots.get_mut(&id) else { return };
+        scheduled.phase = Phase::Changing;
+        let (ended, decision): (Bot, Decision) = life::ended(&scheduled.bot, end, self.links.clock.now());
+        let commit = self.links.journal.submit(decision);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                act.links.live.bot(&ended);
+                act.forget(id, Some(ended));
+                act.finished(ctx);
+            }
+            Err(CommitError::Conflict(_)) => act.reread(id, ctx),
+            Err(CommitError::Deposed) => {}
+        }));
+    }
+
+    /// What was to be committed is not what is stored: what is stored counts.
+    fn reread(&mut self, id: BotId, ctx: &mut Context<Self>) {
+        let read = self.links.journal.read_bot(id);
+        ctx.spawn(read.into_actor(self).map(move |row, act, ctx| {
+            match row {
+                Ok(Some(bot)) if bot.state == BotState::Scheduled => {
+                    if let Some(scheduled) = act.bots.get_mut(&id) {
+                        scheduled.bot = bot;
+                    }
+                    act.settle(id, ctx);
+                }
+                Ok(row) => act.forget(id, row.filter(|bot| bot.state.is_final())),
+                // No longer leading: nothing may be handed over any more.
+                Err(_) => return,
+            }
+            act.finished(ctx);
+        }));
+    }
+
+    /// The bot waits no more: it ended here, or never came to be.
+    fn forget(&mut self, id: BotId, ended: Option<Bot>) {
+        let Some(scheduled) = self.bots.remove(&id) else { return };
+        scheduled.wishes.into_iter().for_each(|wish| wish.answer_gone(ended.as_ref()));
+        if let Some(bot) = ended {
+            tell(&self.links.recordings, BotEnded { bot });
+        }
+    }
+
+    fn observe(&self, within: TimeDelta) -> ScheduleSnapshot {
+        let until = self.links.clock.now() + within;
+        let mut coming = self.timetable.starting_before(until);
+        // Those that nobody could take yet have lost their place in time, and come too.
+        for scheduled in self.again.iter().filter_map(|(_, id)| self.bots.get(id)) {
+            *coming.entry(scheduled.bot.spec.platform.clone()).or_default() += 1;
+        }
+        let next_due_at = self.next().map(|(due_at, _)| due_at);
+        ScheduleSnapshot { count: self.bots.len(), next_due_at, coming }
+    }
+}
+
+/// The end of a bot that did not start in time: the server was down, or nobody could take it and this is why.
+fn missed(declined: Option<&CreateError>) -> End {
+    match declined {
+        None => life::end(EndReason::StartMissed),
+        Some(why) => {
+            let detail = format!("The bot could not be started at its time or soon after it: {why}.");
+            End { reason: EndReason::StartMissed, detail }
+        }
+    }
+}
+
+impl Actor for Scheduler {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        for (id, scheduled) in &self.bots {
+            self.links.live.bot(&scheduled.bot);
+            self.timetable.insert(*id, &scheduled.bot.spec.platform, scheduled.start_at());
+        }
+        self.work(ctx);
+    }
+}
+
+impl Handler<Schedule> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, message: Schedule, ctx: &mut Self::Context) {
+        self.schedule(message, ctx);
+    }
+}
+
+impl Handler<MoveStart> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, message: MoveStart, ctx: &mut Self::Context) {
+        self.wish(message.bot_id, Wish::Move(message), ctx);
+    }
+}
+
+impl Handler<Withdraw> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, message: Withdraw, ctx: &mut Self::Context) {
+        self.wish(message.bot_id, Wish::Withdraw(message), ctx);
+    }
+}
+
+impl Handler<StartObserved> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, StartObserved { platform, took }: StartObserved, ctx: &mut Self::Context) {
+        self.timetable.observe(&platform, took);
+        self.work(ctx);
+    }
+}
+
+impl Handler<Observe> for Scheduler {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, message: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.observe(message.within))
+    }
+}

@@ -1,0 +1,401 @@
+//! When scheduled bots are handed over. Pure: observed times and the bots are arguments.
+//!
+//! A bot is handed over a lead before its start: the configured one, or what nine of ten starts on its platform take
+//! where that is longer. Bots that start together would find an engine that starts only so many side by side, so each
+//! goes earlier still by its share of the time that the engine needs for all of them. The share comes from the bot's
+//! number: the same at every look, and spread evenly over bots that were asked for one after the other.
+
+use super::ScheduleSettings;
+use crate::ids::{BotId, Platform};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Starts of a platform that are remembered: enough for a ninth of ten, few enough to follow a change of the image.
+const STARTS_KEPT: usize = 50;
+/// Starts within this part of the lead count as together.
+const TOGETHER: i32 = 5;
+/// The least spread, as a part of the lead: even a lone bot does not start on the full minute with everybody else's.
+const JITTER: i32 = 10;
+/// The most spread, in leads: a bot must not sit in its meeting for long before the meeting begins.
+const SPREAD_MAX: i32 = 2;
+
+/// What starting takes on a platform, from the last starts.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(VecDeque<TimeDelta>);
+
+impl Pace {
+    /// Notes how long a start took.
+    pub fn observe(&mut self, took: TimeDelta) {
+        if self.0.len() == STARTS_KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(took.max(TimeDelta::zero()));
+    }
+
+    /// What nine of ten starts stay within; zero where none was observed.
+    pub fn p90(&self) -> TimeDelta {
+        let mut sorted: Vec<_> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * 9).div_ceil(10);
+        rank.checked_sub(1).and_then(|index| sorted.get(index)).copied().unwrap_or_default()
+    }
+}
+
+/// How long before its start a bot is handed over: between `lead` and `lead + spread`, by its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ahead {
+    lead: TimeDelta,
+    spread: TimeDelta,
+}
+
+impl Ahead {
+    /// For bots of a platform, `together` of which start at about the same time.
+    fn of(settings: &ScheduleSettings, p90: TimeDelta, together: usize) -> Self {
+        let lead = settings.lead.max(p90);
+        let others = i32::try_from(together.saturating_sub(1)).unwrap_or(i32::MAX);
+        let burst = i32::try_from(settings.burst.max(1)).unwrap_or(i32::MAX);
+        let needed = p90.checked_mul(others).map_or(TimeDelta::MAX, |all| all / burst);
+        Self { lead, spread: needed.clamp(lead / JITTER, lead * SPREAD_MAX) }
+    }
+
+    /// The furthest that any bot of a platform is handed over before its window.
+    fn furthest(settings: &ScheduleSettings, p90: TimeDelta) -> TimeDelta {
+        let lead = settings.lead.max(p90);
+        lead + lead * SPREAD_MAX
+    }
+
+    fn due_at(self, starts_at: DateTime<Utc>, share: u32) -> DateTime<Utc> {
+        let spread_ms = (i128::from(self.spread.num_milliseconds()) * i128::from(share)) >> u32::BITS;
+        let spread = TimeDelta::milliseconds(i64::try_from(spread_ms).unwrap_or(0));
+        starts_at - self.lead - spread
+    }
+}
+
+/// A bot's share of the spread, in parts of 2³²: the fractional part of its number times the golden ratio, which lays
+/// numbers that follow one another evenly over the whole.
+fn share(bot: BotId) -> u32 {
+    let product = bot.0.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    u32::try_from(product >> u32::BITS).unwrap_or(u32::MAX)
+}
+
+/// When a start counts as missed: later, a bot is not started any more.
+pub fn missed_at(
+    settings: &ScheduleSettings,
+    start_at: DateTime<Utc>,
+    end_at: Option<DateTime<Utc>>,
+) -> DateTime<Utc> {
+    let latest = start_at + settings.lateness;
+    end_at.map_or(latest, |end_at| end_at.min(latest))
+}
+
+/// Whether a bot waits for its start, rather than starting at once.
+pub fn waits(lead: TimeDelta, start_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    start_at.is_some_and(|start_at| start_at - now > lead)
+}
+
+/// Bots that start within one window, the furthest ahead first.
+#[derive(Debug, Default)]
+struct Group {
+    bots: BTreeSet<(Reverse<u32>, BotId)>,
+    /// Those that were handed over already count too, or the rest would close up behind them.
+    size: usize,
+}
+
+/// The bots of a platform.
+#[derive(Debug, Default)]
+struct Lane {
+    pace: Pace,
+    /// By the number of their window since 1970.
+    groups: BTreeMap<i64, Group>,
+}
+
+/// All bots that wait for their start, and which is next. Every operation takes a time that grows with the logarithm
+/// of their number.
+#[derive(Debug)]
+pub struct Timetable {
+    settings: ScheduleSettings,
+    lanes: BTreeMap<Platform, Lane>,
+    windows: BTreeMap<BotId, (Platform, i64)>,
+}
+
+impl Timetable {
+    /// An empty one.
+    pub fn new(settings: ScheduleSettings) -> Self {
+        Self { settings, lanes: BTreeMap::new(), windows: BTreeMap::new() }
+    }
+
+    /// Notes how long a start took on a platform.
+    pub fn observe(&mut self, platform: &Platform, took: TimeDelta) {
+        self.lanes.entry(platform.clone()).or_default().pace.observe(took);
+    }
+
+    /// Puts a bot in.
+    pub fn insert(&mut self, bot: BotId, platform: &Platform, start_at: DateTime<Utc>) {
+        self.cancel(bot);
+        let window = start_at.timestamp_millis().div_euclid(window_ms(&self.settings));
+        let lane = self.lanes.entry(platform.clone()).or_default();
+        let group = lane.groups.entry(window).or_default();
+        group.bots.insert((Reverse(share(bot)), bot));
+        group.size += 1;
+        self.windows.insert(bot, (platform.clone(), window));
+    }
+
+    /// Takes a bot out because its time has come: the others' times stay as they are.
+    pub fn hand_over(&mut self, bot: BotId) {
+        self.remove(bot, 0);
+    }
+
+    /// Takes a bot out that will not start then.
+    pub fn cancel(&mut self, bot: BotId) {
+        self.remove(bot, 1);
+    }
+
+    fn remove(&mut self, bot: BotId, leaves: usize) {
+        let Some((platform, window)) = self.windows.remove(&bot) else { return };
+        let Some(lane) = self.lanes.get_mut(&platform) else { return };
+        let Some(group) = lane.groups.get_mut(&window) else { return };
+        group.bots.remove(&(Reverse(share(bot)), bot));
+        group.size -= leaves;
+        if group.bots.is_empty() {
+            lane.groups.remove(&window);
+        }
+    }
+
+    /// The bot that is handed over next, and when.
+    pub fn next(&self) -> Option<(DateTime<Utc>, BotId)> {
+        self.lanes.values().filter_map(|lane| lane.next(&self.settings)).min()
+    }
+
+    /// How many bots of each platform start before `until`, to the window.
+    pub fn starting_before(&self, until: DateTime<Utc>) -> BTreeMap<Platform, usize> {
+        let end = until.timestamp_millis().div_euclid(window_ms(&self.settings));
+        let counts = self.lanes.iter().map(|(platform, lane)| {
+            let count = lane.groups.range(..=end).map(|(_, group)| group.bots.len()).sum();
+            (platform.clone(), count)
+        });
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+impl Lane {
+    fn next(&self, settings: &ScheduleSettings) -> Option<(DateTime<Utc>, BotId)> {
+        let p90 = self.pace.p90();
+        let furthest = Ahead::furthest(settings, p90);
+        let mut next: Option<(DateTime<Utc>, BotId)> = None;
+        for (window, group) in &self.groups {
+            let starts_at = window_start(settings, *window);
+            // A later group can come first only while it is within reach of the widest spread.
+            if next.is_some_and(|(at, _)| at < starts_at - furthest) {
+                break;
+            }
+            let Some((Reverse(share), bot)) = group.bots.first() else { continue };
+            let due = (Ahead::of(settings, p90, group.size).due_at(starts_at, *share), *bot);
+            next = Some(next.map_or(due, |known| known.min(due)));
+        }
+        next
+    }
+}
+
+/// The furthest that any bot of a platform is handed over before its start.
+pub fn furthest(settings: &ScheduleSettings, p90: TimeDelta) -> TimeDelta {
+    Ahead::furthest(settings, p90) + TimeDelta::milliseconds(window_ms(settings))
+}
+
+fn window_ms(settings: &ScheduleSettings) -> i64 {
+    (settings.lead / TOGETHER).num_milliseconds().max(1)
+}
+
+fn window_start(settings: &ScheduleSettings, window: i64) -> DateTime<Utc> {
+    let start_ms = window.saturating_mul(window_ms(settings));
+    DateTime::from_timestamp_millis(start_ms).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+    use proptest::prelude::*;
+
+    fn zoom() -> Platform {
+        Platform("zoom".into())
+    }
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        sample::now() + TimeDelta::minutes(minutes)
+    }
+
+    /// Hands over everything in order: when, and who.
+    fn run(mut timetable: Timetable) -> Vec<(DateTime<Utc>, BotId)> {
+        let next = std::iter::from_fn(move || {
+            let next = timetable.next()?;
+            timetable.hand_over(next.1);
+            Some(next)
+        });
+        next.collect()
+    }
+
+    fn timetable(took: TimeDelta, starts: &[(i64, DateTime<Utc>)]) -> Timetable {
+        let mut timetable = Timetable::new(ScheduleSettings::default());
+        timetable.observe(&zoom(), took);
+        for (bot, start_at) in starts {
+            timetable.insert(BotId(*bot), &zoom(), *start_at);
+        }
+        timetable
+    }
+
+    #[test]
+    fn a_lone_bot_goes_a_lead_ahead_with_a_little_jitter() {
+        for id in 1..50 {
+            let handed_over = run(timetable(TimeDelta::seconds(8), &[(id, at(60))]));
+            assert!((at(60 - 7)..=at(60 - 5)).contains(&handed_over[0].0), "{handed_over:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_platform_goes_further_ahead() {
+        let handed_over = run(timetable(TimeDelta::minutes(12), &[(1, at(60))]));
+        assert!((at(60 - 15)..=at(60 - 12)).contains(&handed_over[0].0), "{handed_over:?}");
+    }
+
+    #[test]
+    fn a_burst_is_spread_over_what_the_engine_can_start() {
+        let took = TimeDelta::seconds(60);
+        let starts: Vec<_> = (1..=100).map(|id| (id, at(60))).collect();
+        let handed_over = run(timetable(took, &starts));
+        assert_eq!(handed_over.len(), 100);
+        for (first, _) in &handed_over {
+            let within = handed_over.iter().filter(|(due, _)| (*first..*first + took).contains(due)).count();
+            assert!(within <= 14, "{within} in the time of one start, where 10 fit");
+        }
+        let (first, last) = (handed_over[0].0, handed_over[99].0);
+        assert!(last <= at(55) && first < at(46) && first > at(43), "from {first} to {last}");
+    }
+
+    #[test]
+    fn the_ninth_of_ten_counts() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.p90(), TimeDelta::zero());
+        (1..=10).for_each(|second| pace.observe(TimeDelta::seconds(second)));
+        assert_eq!(pace.p90(), TimeDelta::seconds(9));
+        (0..STARTS_KEPT).for_each(|_| pace.observe(TimeDelta::seconds(3)));
+        assert_eq!(pace.p90(), TimeDelta::seconds(3), "old starts are forgotten");
+    }
+
+    #[test]
+    fn a_start_is_missed_after_the_lateness_or_its_end() {
+        let settings = ScheduleSettings::default();
+        assert_eq!(missed_at(&settings, at(0), None), at(10));
+        assert_eq!(missed_at(&settings, at(0), Some(at(3))), at(3));
+        assert_eq!(missed_at(&settings, at(0), Some(at(30))), at(10));
+    }
+
+    #[test]
+    fn who_starts_soon_does_not_wait() {
+        let lead = TimeDelta::minutes(5);
+        assert!(!waits(lead, None, at(0)));
+        assert!(!waits(lead, Some(at(-3)), at(0)));
+        assert!(!waits(lead, Some(at(5)), at(0)));
+        assert!(waits(lead, Some(at(5) + TimeDelta::milliseconds(1)), at(0)));
+    }
+
+    /// The plain reference: every bot in one list, everything counted anew at each look.
+    #[derive(Default)]
+    struct Reference {
+        waiting: BTreeMap<BotId, (Platform, DateTime<Utc>)>,
+        gone: Vec<(Platform, DateTime<Utc>)>,
+        paces: BTreeMap<Platform, Vec<TimeDelta>>,
+    }
+
+    impl Reference {
+        fn next(&self, settings: &ScheduleSettings) -> Option<(DateTime<Utc>, BotId)> {
+            let due = self.waiting.iter().map(|(bot, (platform, start_at))| {
+                let p90 = self.paces.get(platform).map_or(TimeDelta::zero(), |took| {
+                    let mut last: Vec<_> = took.iter().rev().take(STARTS_KEPT).copied().collect();
+                    last.sort();
+                    last[(last.len() * 9).div_ceil(10) - 1]
+                });
+                let window = |at: &DateTime<Utc>| at.timestamp_millis().div_euclid(60_000);
+                let here = |(other, at): &(Platform, DateTime<Utc>)| {
+                    other == platform && window(at) == window(start_at)
+                };
+                let waiting = self.waiting.values().filter(|entry| here(entry)).count();
+                let together = waiting + self.gone.iter().filter(|entry| here(entry)).count();
+                let lead = settings.lead.max(p90);
+                let for_all = p90 * i32::try_from(together - 1).expect("fits") / 10;
+                let spread = for_all.max(lead / 10).min(lead * 2);
+                let product = u128::from(bot.0.cast_unsigned()) * 0x9E37_79B9_7F4A_7C15;
+                let part = (product % (1 << 64)) >> 32;
+                let earlier_ms = u128::from(spread.num_milliseconds().unsigned_abs()) * part / (1 << 32);
+                let start = DateTime::from_timestamp_millis(window(start_at) * 60_000).expect("fits");
+                (start - lead - TimeDelta::milliseconds(i64::try_from(earlier_ms).expect("fits")), *bot)
+            });
+            due.min()
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(i64, bool, i64),
+        Cancel(i64),
+        HandOver,
+        Observe(bool, i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (1..60i64, any::<bool>(), 0..7_200i64).prop_map(|(id, a, s)| Step::Insert(id, a, s)),
+            // Bursts: few starts, many bots.
+            6 => (1..60i64, any::<bool>(), 0..4i64).prop_map(|(id, a, s)| Step::Insert(id, a, s * 600)),
+            2 => (1..60i64).prop_map(Step::Cancel),
+            3 => Just(Step::HandOver),
+            2 => (any::<bool>(), 0..1_200i64).prop_map(|(a, s)| Step::Observe(a, s)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_timetable_does_as_the_reference(steps in prop::collection::vec(step(), 1..150)) {
+            let settings = ScheduleSettings::default();
+            let (mut timetable, mut reference) = (Timetable::new(settings), Reference::default());
+            let platform = |a: bool| if a { zoom() } else { Platform("google-meet".into()) };
+            for step in steps {
+                match step {
+                    Step::Insert(id, a, seconds) => {
+                        let start_at = sample::now() + TimeDelta::seconds(seconds);
+                        timetable.insert(BotId(id), &platform(a), start_at);
+                        reference.waiting.insert(BotId(id), (platform(a), start_at));
+                    }
+                    Step::Cancel(id) => {
+                        timetable.cancel(BotId(id));
+                        reference.waiting.remove(&BotId(id));
+                    }
+                    Step::HandOver => if let Some((_, bot)) = reference.next(&settings) {
+                        timetable.hand_over(bot);
+                        reference.gone.extend(reference.waiting.remove(&bot));
+                    }
+                    Step::Observe(a, seconds) => {
+                        timetable.observe(&platform(a), TimeDelta::seconds(seconds));
+                        reference.paces.entry(platform(a)).or_default().push(TimeDelta::seconds(seconds));
+                    }
+                }
+                // A group that is empty is forgotten, with those who left it.
+                let window = |at: &DateTime<Utc>| at.timestamp_millis().div_euclid(60_000);
+                let waiting = &reference.waiting;
+                reference.gone.retain(|(platform, at)| {
+                    waiting.values().any(|(other, other_at)| other == platform && window(other_at) == window(at))
+                });
+                let next = timetable.next();
+                prop_assert_eq!(next, reference.next(&settings));
+                if let Some((due_at, bot)) = next {
+                    let (platform, start_at) = &reference.waiting[&bot];
+                    let p90 = timetable.lanes[platform].pace.p90();
+                    prop_assert!(due_at <= *start_at - settings.lead && due_at <= *start_at - p90);
+                    prop_assert!(due_at >= *start_at - furthest(&settings, p90));
+                }
+                let coming: usize = timetable.starting_before(at(600)).values().sum();
+                prop_assert_eq!(coming, reference.waiting.len());
+            }
+        }
+    }
+}
