@@ -1,7 +1,9 @@
 //! The process driver, with shell scripts as bots.
 
 use meeboter::driver::process::{ProcessDriver, ProcessSettings};
-use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName};
+use meeboter_actors::ids::{
+    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName,
+};
 use meeboter_actors::ports::{Driver, DriverError, Presence, StartRequest, StopRequest};
 use std::fs;
 use std::path::PathBuf;

@@ -6,8 +6,7 @@ use super::message::{CreateBot, CreateError, CreateReply, Created, Owner};
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
-use crate::queue::PRIORITY_STANDARD;
-use crate::queue::actor::{Enqueue, EnqueueError};
+use crate::queue::message::{Enqueue, EnqueueError};
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::handle::SlotHandle;
@@ -24,6 +23,8 @@ const BOT_IDS_LOW: i64 = 64;
 /// A new bot on its way to an owner.
 struct Given {
     bot: Bot,
+    /// Its priority where it has to wait.
+    priority: i16,
     idempotency: Option<IdempotencyKey>,
     reply: CreateReply,
     offers: u32,
@@ -55,14 +56,14 @@ impl PoolSupervisor {
             self.without_id.push_back(message);
             return;
         };
-        let CreateBot { spec, user_id, idempotency, reply } = message;
+        let CreateBot { spec, user_id, priority, idempotency, reply } = message;
         let idempotency =
             idempotency.map(|(key, fingerprint)| IdempotencyKey { user_id, key, fingerprint, bot_id: id });
         if let Some(key) = &idempotency {
             self.keys_in_flight.insert((user_id, key.key.clone()));
         }
         let bot = self.new_bot(id, user_id, spec);
-        self.give(Given { bot, idempotency, reply, offers: 0 }, ctx);
+        self.give(Given { bot, priority, idempotency, reply, offers: 0 }, ctx);
     }
 
     fn new_bot(&self, id: BotId, user_id: UserId, spec: BotSpec) -> Bot {
@@ -140,7 +141,7 @@ impl PoolSupervisor {
             Enqueue {
                 bot: Box::new(given.bot.clone()),
                 idempotency: given.idempotency.clone(),
-                priority: PRIORITY_STANDARD,
+                priority: given.priority,
                 reply,
             },
         );

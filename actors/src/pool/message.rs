@@ -2,7 +2,8 @@
 
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, Platform, SlotName, UserId};
-use crate::queue::actor::{QueueActor, QueuePlace, WithdrawError};
+use crate::queue::actor::QueueActor;
+use crate::queue::message::{QueuePlace, WithdrawError};
 use crate::recording::actor::RecordingActor;
 use crate::slot::{Slot, SlotStatus};
 use actix::prelude::*;
@@ -17,6 +18,8 @@ pub struct CreateBot {
     pub spec: BotSpec,
     /// Whose it will be.
     pub user_id: UserId,
+    /// Its priority where it has to wait, by its user's plan; lower comes first.
+    pub priority: i16,
     /// The client's key and the request's fingerprint, where it sent one.
     pub idempotency: Option<(String, [u8; 32])>,
     /// Where the outcome goes, once it is durable.

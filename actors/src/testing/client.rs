@@ -1,10 +1,14 @@
 //! The scripted client: asks for a bot, asks again with the same key while it does not know what became of it, and
 //! may later ask the bot to leave.
 
+use super::invariants;
 use super::world::{Happening, Shared, World};
 use crate::bot::{BotSpec, EndReason};
 use crate::ids::{BotId, Platform, UserId};
 use crate::pool::message::{CreateBot, CreateError, LeaveBot};
+use crate::ports::Clock;
+use crate::queue::Plan;
+use crate::queue::message::WithdrawError;
 use crate::supervision::tell;
 use crate::tree::Tree;
 use tokio::sync::oneshot;
@@ -13,6 +17,7 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone)]
 pub struct Client {
     user: UserId,
+    plan: Plan,
     platform: Platform,
     key: String,
     queue_timeout_ms: u32,
@@ -40,8 +45,10 @@ impl Client {
         let platforms: Vec<Platform> = world.platforms.keys().cloned().collect();
         let platform = platforms[world.rng.usize(0..platforms.len())].clone();
         let queue_timeout_ms = [0, 5_000, 120_000, 600_000, 600_000][world.rng.usize(0..5)];
+        let user = UserId(world.rng.i64(1..=6));
         Self {
-            user: UserId(world.rng.i64(1..=3)),
+            user,
+            plan: plan_of(user),
             platform,
             key: format!("key-{number}"),
             queue_timeout_ms,
@@ -57,6 +64,16 @@ impl Client {
             queue_timeout_ms: self.queue_timeout_ms,
             ..super::sample::spec()
         }
+    }
+}
+
+/// Two users have what is usual; all four plans are there.
+fn plan_of(user: UserId) -> Plan {
+    match user.0 {
+        1 => Plan::Enterprise,
+        2 => Plan::Professional,
+        3 | 4 => Plan::Standard,
+        _ => Plan::Free,
     }
 }
 
@@ -93,15 +110,21 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
         CreateBot {
             spec: client.spec(),
             user_id: client.user,
+            priority: client.plan.priority(),
             idempotency: Some((client.key.clone(), [0; 32])),
             reply,
         },
     );
+    let asked_at = shared.now();
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
         if world.crashed {
             return;
+        }
+        if matches!(outcome, Err(CreateError::QueueFull(_))) {
+            world.count("queue full");
+            invariants::refused(&mut world, asked_at);
         }
         match outcome {
             Ok(created) => acknowledge(&mut world, number, created.bot.id),
@@ -151,10 +174,10 @@ fn leave(shared: Shared, number: usize, bot_id: BotId, tree: &Tree) {
                     ));
                 }
             }
-            Err(crate::queue::actor::WithdrawError::NotLive) => {
+            Err(WithdrawError::NotLive) => {
                 world.clients[number].left = stored.is_some_and(|row| row.state.is_final());
             }
-            Err(crate::queue::actor::WithdrawError::Unknown) => {}
+            Err(WithdrawError::Unknown) => {}
         }
     });
 }

@@ -140,12 +140,7 @@ impl FakeEngine {
 
 #[async_trait]
 impl Driver for FakeEngine {
-    async fn pull(
-        &self,
-        _: &HostName,
-        _: &str,
-        _: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
         self.0.delay(1, 1_000).await;
         Ok(())
     }
