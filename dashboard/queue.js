@@ -27,8 +27,9 @@ export class QueueView {
       const waiting = this.#store.queues.get(platform);
       length += waiting.length;
       const group = this.#groups.part(platform);
-      group.list.sync([...waiting.own.keys()]);
-      setText(group.others, others(waiting));
+      const behind = this.#behind(platform, waiting);
+      group.list.sync([...waiting.own.keys(), ...behind]);
+      setText(group.others, others(waiting.length, waiting.own.size + behind.length));
     }
     setText(byId('queue-length'), length);
     byId('no-queue').hidden = length > 0;
@@ -63,12 +64,22 @@ export class QueueView {
     setText(byId('queue-average'), averageMs > 0 ? duration(averageMs) : '–');
   }
 
+  /** Own bots that stand behind the places that the server tells of a long line. */
+  #behind(platform, { length, known, own }) {
+    if (length <= known) return [];
+    const waits = (bot) => bot.state === 'QUEUED' && bot.meetingInfo.platform === platform && !own.has(bot.id);
+    return [...this.#store.bots.values()].filter(waits).map((bot) => bot.id).sort((a, b) => a - b);
+  }
+
   #makeGroup(platform) {
     const places = make('ol', { class: 'places' });
     const others = make('span', { class: 'quiet', 'data-testid': `queue-others-${platform}` });
     const element = make('section', { class: 'group' },
       make('div', { class: 'group-head' }, make('h3', {}, platformName(platform)), others), places);
-    const paint = (place, id) => this.#paintPlace(place, id, this.#store.queues.get(platform).own.get(id));
+    const paint = (place, id) => {
+      const { own, known } = this.#store.queues.get(platform);
+      this.#paintPlace(place, id, own.get(id) ?? `> ${known}`);
+    };
     return { element, others, list: new KeyedList(places, makePlace, paint) };
   }
 
@@ -81,10 +92,11 @@ export class QueueView {
 }
 
 /** How many of a line are somebody else's. */
-function others({ length, own }) {
-  const count = length - own.size;
+function others(length, own) {
+  // A bot may have left the line since its length was told.
+  const count = Math.max(0, length - own);
   if (count === 0) return '';
-  if (own.size === 0) return count === 1 ? 'somebody else’s bot' : `${count} bots, none of them yours`;
+  if (own === 0) return count === 1 ? 'somebody else’s bot' : `${count} bots, none of them yours`;
   return count === 1 ? 'and one more, somebody else’s' : `and ${count} more, not yours`;
 }
 

@@ -99,10 +99,10 @@ export class Store {
       for (const id of [before?.botId, slot.botId]) if (id != null) this.#changed.bots.add(id);
       this.slots.set(slot.name, slot);
     }
-    for (const { platform, bots: ids, places, length } of queues) {
+    for (const { platform, bots: ids, places, known, length } of queues) {
       this.#changed.queues = true;
       const own = new Map(ids.map((id, index) => [id, places[index]]));
-      if (length > 0) this.queues.set(platform, { length, own });
+      if (length > 0) this.queues.set(platform, { length, known, own });
       else this.queues.delete(platform);
     }
     this.#forgetOldest();

@@ -18,7 +18,7 @@ fn check(scenario: &Scenario) -> Report {
 }
 
 /// What the drawn scenarios must have reached, or they prove nothing.
-const REACHED: [&str; 51] = [
+const REACHED: [&str; 56] = [
     "pull",
     "pull fails",
     "pull hangs",
@@ -45,6 +45,11 @@ const REACHED: [&str; 51] = [
     "bot is stubborn",
     "served from the queue",
     "refused at the door",
+    "queue full",
+    "queue timeout",
+    "move taken",
+    "move refused",
+    "bot reprioritised",
     "leave taken",
     "slot idle",
     "slot deploying",
@@ -83,6 +88,17 @@ fn seeds_of_faults_and_crashes() {
     }
     let missed: Vec<_> = REACHED.iter().filter(|what| !counts.contains_key(**what)).collect();
     assert!(missed.is_empty(), "never reached: {missed:?}\nreached: {counts:#?}");
+}
+
+#[test]
+fn a_flood_is_refused_at_once_and_those_let_in_wait_as_long_as_they_asked() {
+    for seed in 1..=5 {
+        let counts = check(&Scenario::flooded(seed)).counts;
+        for (what, least) in [("queue full", 100), ("queue timeout", 5), ("move taken", 5)] {
+            let count = counts.get(what).copied().unwrap_or(0);
+            assert!(count >= least, "seed {seed}: {what} {count} times, not {least}");
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub use error::StartError;
 
 use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
+use crate::auth::plans::Plans;
 use crate::config::{DriverKind, Settings};
 use crate::driver::process::{ProcessDriver, ProcessSettings};
 use crate::http::error::ApiError;
@@ -97,6 +98,7 @@ impl Application {
             artifacts: objects.artifacts().clone(),
             tokens,
             api_keys: ApiKeys::default(),
+            plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
             settings,
             clock: Arc::new(SystemClock),

@@ -4,6 +4,7 @@
 //! them is stored, and a rebuilt server gives the same one again. API keys are stored as their SHA-256.
 
 pub mod api_keys;
+pub mod plans;
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac};

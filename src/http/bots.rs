@@ -12,32 +12,34 @@ use super::views::{self, BotView, EventView, PageView};
 use crate::store::queries::{Page, StoredBot};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use meeboter_actors::bot::{BotSpec, EndReason};
-use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::bot::{BotSpec, BotState, EndReason};
+use meeboter_actors::ids::{BotId, Platform, UserId};
 use meeboter_actors::pool::message::{CreateBot, CreateError, Created, LeaveBot};
-use meeboter_actors::queue::actor::WithdrawError;
+use meeboter_actors::queue::estimate::PER_PLACE_UNKNOWN;
+use meeboter_actors::queue::message::{FindPlace, QueuePlace, WithdrawError};
 use meeboter_actors::schedule::actor::{MoveError, MoveStart};
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long a link to a recording is good for, as documented.
 const RECORDING_LINK: Duration = Duration::from_secs(3600);
+/// How long the queue may take to say where a bot stands; after that the bot is told without it.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client is told to stay away: not at all is no answer, and after five minutes much may have changed.
+const RETRY_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 const PAGE_MAX: u32 = 1_000_000;
 const PAGE_SIZE_MAX: u32 = 100;
 
-/// A bot that was asked for, and its place where it has to wait.
+/// A bot that was asked for, and whether it has to wait.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CreatedView {
     #[serde(flatten)]
     bot: BotView,
     queued: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue_position: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    estimated_wait_ms: Option<u64>,
 }
 
 /// POST /api/bots
@@ -55,7 +57,8 @@ pub async fn create(
     {
         return Ok(HttpResponse::Ok().json(known));
     }
-    let spec = body.into_spec(&state.settings, &offered(&request, &state), state.clock.now())?;
+    let plan = state.plans.of(&state.pool, caller.0).await?;
+    let spec = body.into_spec(&state.settings, &offered(&request, &state), plan, state.clock.now())?;
     let _admitted = state.admit()?;
     let created = ask(&state, caller.0, spec, key.clone()).await;
     match created {
@@ -85,6 +88,7 @@ async fn ask(
 ) -> Result<Created, CreateFailed> {
     let (reply, answer) = oneshot::channel();
     let tree = state.tree().map_err(CreateFailed::Answer)?;
+    let platform = spec.platform.clone();
     tell(&tree.pool, CreateBot { spec, user_id, idempotency, reply });
     let refused = match state.decided(answer).await.map_err(CreateFailed::Answer)? {
         Ok(created) => return Ok(created),
@@ -96,13 +100,15 @@ async fn ask(
             let message = format!("This server has no pool for {platform}.");
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_not_available", message)
         }
-        CreateError::PoolFull => {
-            ApiError::unavailable("pool_full", "All slots are taken, and the request does not wait.", 30)
-        }
+        CreateError::PoolFull => ApiError::unavailable(
+            "pool_full",
+            "All slots are taken, and the request does not wait.",
+            retry_after_s(state, &platform, |length| length + 1),
+        ),
         CreateError::QueueFull(bound) => ApiError::unavailable(
             "queue_full",
             &format!("All slots are taken and {bound} bots wait already."),
-            30,
+            retry_after_s(state, &platform, |_| 1),
         ),
         CreateError::ScheduleFull(bound) => {
             ApiError::unavailable("schedule_full", &format!("{bound} bots are scheduled already."), 300)
@@ -118,15 +124,18 @@ async fn ask(
     Err(CreateFailed::Answer(answer))
 }
 
+/// In how many seconds as many of the line as `places` says of its length will have moved on, as was last published.
+fn retry_after_s(state: &AppState, platform: &Platform, places: impl Fn(usize) -> usize) -> u32 {
+    let front = state.tree().ok().and_then(|tree| tree.live.front_of(platform));
+    let per_place = front.as_ref().map_or(PER_PLACE_UNKNOWN, |front| front.wait_per_place);
+    let places = u32::try_from(places(front.map_or(0, |front| front.length))).unwrap_or(u32::MAX);
+    let wait = per_place.saturating_mul(places).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end());
+    u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
 fn created_view(state: &AppState, created: &Created) -> CreatedView {
-    CreatedView {
-        bot: view(state, &StoredBot { bot: created.bot.clone(), recording: None }),
-        queued: created.queued.is_some(),
-        queue_position: created.queued.map(|place| place.position),
-        estimated_wait_ms: created
-            .queued
-            .map(|place| u64::try_from(place.estimated_wait.as_millis()).unwrap_or(u64::MAX)),
-    }
+    let stored = StoredBot { bot: created.bot.clone(), recording: None };
+    CreatedView { bot: view(state, &stored, created.queued), queued: created.queued.is_some() }
 }
 
 /// The bot that a key has made already.
@@ -141,7 +150,7 @@ async fn known_key(
         let message = "This Idempotency-Key was used for another request.";
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message));
     }
-    Ok(Some(view(state, &stored(state, user, known.bot_id).await?)))
+    Ok(Some(placed_view(state, &stored(state, user, known.bot_id).await?).await))
 }
 
 fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
@@ -196,7 +205,7 @@ pub async fn list(
 ) -> Result<web::Json<PageView<BotView>>, ApiError> {
     let page = query.checked()?;
     let listed = state.pool.list_bots(caller.0, page).await?;
-    Ok(web::Json(views::page(page, listed, |stored| view(&state, &stored))))
+    Ok(web::Json(views::page(page, listed, |stored| view(&state, &stored, None))))
 }
 
 /// GET /api/bots/{id}
@@ -205,7 +214,8 @@ pub async fn read(
     state: web::Data<AppState>,
     id: web::Path<i64>,
 ) -> Result<web::Json<BotView>, ApiError> {
-    Ok(web::Json(view(&state, &stored(&state, caller.0, BotId(*id)).await?)))
+    let stored = stored(&state, caller.0, BotId(*id)).await?;
+    Ok(web::Json(placed_view(&state, &stored).await))
 }
 
 /// PATCH /api/bots/{id}: moves a scheduled bot to other times.
@@ -224,7 +234,7 @@ pub async fn change(
     let (reply, answer) = oneshot::channel();
     tell(&state.tree()?.schedule, MoveStart { bot_id, start_at, end_at, reply });
     match state.decided(answer).await? {
-        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
+        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }, None))),
         Err(MoveError::NotScheduled) => {
             let message = "The bot does not wait for its start any more; it can leave, but not be moved.";
             Err(ApiError::conflict("already_started", message))
@@ -244,17 +254,17 @@ pub async fn leave(
     let bot_id = BotId(*id);
     let before = stored(&state, caller.0, bot_id).await?;
     if before.bot.state.is_final() {
-        return Ok(web::Json(view(&state, &before)));
+        return Ok(web::Json(view(&state, &before, None)));
     }
     let _admitted = state.admit()?;
     let (reply, answer) = oneshot::channel();
     tell(&state.tree()?.pool, LeaveBot { bot_id, reason: EndReason::LeftByRequest, reply });
     match state.decided(answer).await? {
-        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }))),
+        Ok(bot) => Ok(web::Json(view(&state, &StoredBot { bot, recording: before.recording }, None))),
         Err(WithdrawError::NotLive) => {
             let after = stored(&state, caller.0, bot_id).await?;
             if after.bot.state.is_final() {
-                Ok(web::Json(view(&state, &after)))
+                Ok(web::Json(view(&state, &after, None)))
             } else {
                 Err(ApiError::unknown_outcome())
             }
@@ -306,8 +316,20 @@ async fn stored(state: &AppState, user: UserId, id: BotId) -> Result<StoredBot, 
     state.pool.get_bot(user, id).await?.ok_or_else(|| ApiError::not_found(format!("bot {id}")))
 }
 
-fn view(state: &AppState, stored: &StoredBot) -> BotView {
-    let tree = state.leading.get().map(|leading| &leading.tree);
+fn view(state: &AppState, stored: &StoredBot, place: Option<QueuePlace>) -> BotView {
+    let tree = state.tree().ok();
     let slot = tree.and_then(|tree| tree.directory.bot(stored.bot.id)).map(|handle| handle.id().to_string());
-    views::bot(&stored.bot, stored.recording.as_ref(), slot)
+    views::bot(&stored.bot, stored.recording.as_ref(), slot, place)
+}
+
+/// With the bot's place, where it waits.
+async fn placed_view(state: &AppState, stored: &StoredBot) -> BotView {
+    let mut place = None;
+    if stored.bot.state == BotState::Queued
+        && let Ok(tree) = state.tree()
+    {
+        let found = tree.queue.send(FindPlace { bot_id: stored.bot.id }).timeout(PLACE_TIMEOUT).await;
+        place = found.ok().flatten();
+    }
+    view(state, stored, place)
 }

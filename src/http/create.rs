@@ -8,6 +8,7 @@ use crate::config::{Bots, Schedule, Settings};
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::machine::{EndsBeforeStart, check_times as times_in_order};
 use meeboter_actors::bot::{AutomaticLeave, BotSpec};
+use meeboter_actors::queue::Plan;
 use meeboter_actors::schedule::START_AHEAD_MAX;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -58,11 +59,12 @@ struct AutomaticLeaveRequest {
 }
 
 impl CreateBotRequest {
-    /// What the actors are asked for.
+    /// What the actors are asked for, on behalf of a user with this plan.
     pub fn into_spec(
         self,
         settings: &Settings,
         offered: &Offered<'_>,
+        plan: Plan,
         now: DateTime<Utc>,
     ) -> Result<BotSpec, ApiError> {
         let Object(meeting) = self.meeting_info;
@@ -86,6 +88,7 @@ impl CreateBotRequest {
             start_at: self.start_time,
             end_at: self.end_time,
             queue_timeout_ms,
+            priority: plan.priority(),
         })
     }
 }

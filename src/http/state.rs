@@ -4,6 +4,7 @@ use super::error::ApiError;
 use crate::artifacts::S3Artifacts;
 use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
+use crate::auth::plans::Plans;
 use crate::config::Settings;
 use crate::store::pool::Pool;
 use actix_web::HttpRequest;
@@ -26,6 +27,8 @@ pub struct AppState {
     pub tokens: Tokens,
     /// Keys.
     pub api_keys: ApiKeys,
+    /// Users' plans.
+    pub plans: Plans,
     /// Settings.
     pub settings: Settings,
     /// The time.

@@ -4,11 +4,13 @@ use super::caller::Caller;
 use super::error::ApiError;
 use super::meeting::REHEARSAL;
 use super::state::AppState;
+use super::views::milliseconds;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use actix_web::web;
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::Platform;
+use meeboter_actors::queue::message::LineSnapshot;
 use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::{pool, queue};
 use serde::Serialize;
@@ -80,34 +82,42 @@ pub struct LineStats {
     avg_wait_ms: i64,
 }
 
+/// A platform's line in numbers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlatformLineStats {
+    #[serde(flatten)]
+    line: LineStats,
+    /// How long one more bot may have to wait.
+    estimated_wait_ms: u64,
+}
+
 /// GET /api/bots/queue/stats
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueStats {
     #[serde(flatten)]
     all: LineStats,
-    platforms: BTreeMap<Platform, LineStats>,
+    platforms: BTreeMap<Platform, PlatformLineStats>,
 }
 
 /// The queue in numbers.
 pub async fn queue(_: Caller, state: web::Data<AppState>) -> Result<web::Json<QueueStats>, ApiError> {
-    let snapshot = observe(&state.tree()?.queue, queue::actor::Observe).await?;
-    let now = state.clock.now();
-    let mut queued: BTreeMap<Platform, Vec<DateTime<Utc>>> = BTreeMap::new();
-    for entry in snapshot.entries {
-        queued.entry(entry.platform).or_default().push(entry.queued_at);
-    }
-    let all: Vec<_> = queued.values().flatten().copied().collect();
-    let platforms = queued.into_iter().map(|(platform, times)| (platform, line(&times, now))).collect();
-    Ok(web::Json(QueueStats { all: line(&all, now), platforms }))
+    let snapshot = observe(&state.tree()?.queue, queue::message::Observe).await?;
+    let platforms = snapshot.lines.iter().map(|(platform, snapshot)| {
+        let estimated_wait_ms = milliseconds(snapshot.estimated_wait);
+        (platform.clone(), PlatformLineStats { line: line([snapshot]), estimated_wait_ms })
+    });
+    Ok(web::Json(QueueStats { all: line(snapshot.lines.values()), platforms: platforms.collect() }))
 }
 
-fn line(queued: &[DateTime<Utc>], now: DateTime<Utc>) -> LineStats {
-    let total: i64 = queued.iter().map(|at| (now - *at).num_milliseconds().max(0)).sum();
-    let length = queued.len();
-    let avg_wait_ms =
-        i64::try_from(length).ok().filter(|length| *length > 0).map_or(0, |length| total / length);
-    LineStats { length, oldest_queued_at: queued.iter().min().copied(), avg_wait_ms }
+fn line<'a>(lines: impl IntoIterator<Item = &'a LineSnapshot> + Clone) -> LineStats {
+    let each = || lines.clone().into_iter();
+    let length = each().map(|line| line.length).sum();
+    let waited_ms: i64 = each().map(|line| line.waited_ms).sum();
+    let length_or_one = i64::try_from(length).unwrap_or(i64::MAX).max(1);
+    let oldest_queued_at = each().filter_map(|line| line.oldest_queued_at).min();
+    LineStats { length, oldest_queued_at, avg_wait_ms: waited_ms / length_or_one }
 }
 
 async fn observe<A, M>(addr: &Addr<A>, message: M) -> Result<M::Result, ApiError>

@@ -3,10 +3,12 @@
 use crate::store::queries::{Listed, Page, StoredEvent};
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotState, EndReason};
+use meeboter_actors::queue::message::QueuePlace;
 use meeboter_actors::recording::{Recording, RecordingState};
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotStatus};
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Duration;
 
 /// A bot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,6 +24,12 @@ pub struct BotView {
     pub meeting_info: MeetingView,
     pub bot_display_name: String,
     pub slot_name: Option<String>,
+    /// Where it stands in its platform's line, counted from 1, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<usize>,
+    /// A guess of how long it has to wait yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_wait_ms: Option<u64>,
     /// The slot's uuid while the bot is in it.
     pub coolify_service_uuid: Option<String>,
     pub recording_enabled: bool,
@@ -63,8 +71,13 @@ pub struct AutomaticLeaveView {
     pub inactivity_timeout: u64,
 }
 
-/// A bot with its recording; `slot_uuid` where it is in a slot.
-pub fn bot(bot: &Bot, recording: Option<&Recording>, slot_uuid: Option<String>) -> BotView {
+/// A bot with its recording; `slot_uuid` where it is in a slot, `place` where it waits.
+pub fn bot(
+    bot: &Bot,
+    recording: Option<&Recording>,
+    slot_uuid: Option<String>,
+    place: Option<QueuePlace>,
+) -> BotView {
     let leave = &bot.spec.automatic_leave;
     let joined = recording.and_then(joined);
     BotView {
@@ -80,6 +93,8 @@ pub fn bot(bot: &Bot, recording: Option<&Recording>, slot_uuid: Option<String>) 
         },
         bot_display_name: bot.spec.display_name.clone(),
         slot_name: bot.seat.as_ref().map(|seat| seat.slot.0.clone()),
+        queue_position: place.map(|place| place.position),
+        estimated_wait_ms: place.map(|place| milliseconds(place.estimated_wait)),
         coolify_service_uuid: slot_uuid,
         recording_enabled: bot.spec.recording_enabled,
         recording: joined.map(|joined| joined.key.clone()),
@@ -105,6 +120,11 @@ pub fn bot(bot: &Bot, recording: Option<&Recording>, slot_uuid: Option<String>) 
         joined_at: bot.joined_at,
         ended_at: bot.ended_at,
     }
+}
+
+/// A wait as clients are told it.
+pub fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The joined recording that can be played now, also while late segments are joined again.

@@ -110,14 +110,15 @@ fn message(state: &AppState, tree: &Tree, kind: &str, user: UserId, changes: &Ch
             (_, Entry::Bot(bot)) if bot.user_id == user => {
                 let uuid = tree.directory.bot(bot.id).map(|handle| handle.id().to_string());
                 let recording = tree.live.recording_of(bot.id);
-                bots.push(views::bot(bot, recording.as_deref(), uuid));
+                bots.push(views::bot(bot, recording.as_deref(), uuid, None));
             }
-            (Topic::Queue(platform), Entry::Queue(line)) => {
-                let places = line.iter().zip(1..).filter(|(bot, _)| own(**bot));
+            (Topic::Queue(platform), Entry::Queue(front)) => {
+                let places = front.bots.iter().zip(1..).filter(|(bot, _)| own(**bot));
                 let (mine, places): (Vec<i64>, Vec<usize>) =
                     places.map(|(bot, place)| (bot.0, place)).unzip();
                 queues.push(json!({
-                    "platform": platform, "bots": mine, "places": places, "length": line.len(),
+                    "platform": platform, "bots": mine, "places": places, "known": front.bots.len(),
+                    "length": front.length,
                 }));
             }
             (Topic::Recording(bot), Entry::Recording(recording)) if own(*bot) => recordings.push(json!({

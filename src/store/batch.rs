@@ -57,6 +57,7 @@ pub(super) struct Statements {
     insert_slots: Statement,
     delete_queue: Statement,
     insert_queue: Statement,
+    update_queue: Statement,
     insert_recordings: Statement,
     update_recordings: Statement,
     insert_idempotency_keys: Statement,
@@ -76,6 +77,7 @@ impl Statements {
             insert("bot_pool_slots", &slots),
             delete("bot_pool_queue", &gone_queue_columns(&[])),
             insert("bot_pool_queue", &queue_columns(&[])),
+            replace("bot_pool_queue", &queue_columns(&[])),
             insert("recordings", &recordings),
             update("recordings", &recordings),
             insert("idempotency_keys", &idempotency_key_columns(&[])),
@@ -92,12 +94,13 @@ impl Statements {
                 insert_slots,
                 delete_queue,
                 insert_queue,
+                update_queue,
                 insert_recordings,
                 update_recordings,
                 insert_idempotency_keys,
                 insert_events,
             ],
-        ) = <[Statement; 12]>::try_from(prepared)
+        ) = <[Statement; 13]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
@@ -110,6 +113,7 @@ impl Statements {
             insert_slots,
             delete_queue,
             insert_queue,
+            update_queue,
             insert_recordings,
             update_recordings,
             insert_idempotency_keys,
@@ -129,16 +133,18 @@ fn insert(table: &str, columns: &[Column<'_>]) -> String {
 
 /// Replaces rows, found by their first column, that are at the version before.
 fn update(table: &str, columns: &[Column<'_>]) -> String {
+    checked(table, columns, &format!("{} AND old.version = new.version - 1", set(table, columns)))
+}
+
+/// Replaces rows without a version, found by their first column.
+fn replace(table: &str, columns: &[Column<'_>]) -> String {
+    checked(table, columns, &set(table, columns))
+}
+
+fn set(table: &str, columns: &[Column<'_>]) -> String {
     let key = columns[0].name;
     let set: Vec<String> = columns[1..].iter().map(|column| format!("{0} = new.{0}", column.name)).collect();
-    checked(
-        table,
-        columns,
-        &format!(
-            "UPDATE {table} AS old SET {} FROM new WHERE old.{key} = new.{key} AND old.version = new.version - 1",
-            set.join(", "),
-        ),
-    )
+    format!("UPDATE {table} AS old SET {} FROM new WHERE old.{key} = new.{key}", set.join(", "))
 }
 
 /// Deletes rows that are equal in all these columns.
@@ -188,6 +194,7 @@ pub(super) struct Batch<'a> {
     slots: Vec<SlotRow<'a>>,
     gone_slots: Vec<(&'a SlotName, i64)>,
     new_entries: Vec<&'a QueueEntry>,
+    entries: Vec<&'a QueueEntry>,
     gone_entries: Vec<BotId>,
     new_recordings: Vec<&'a Recording>,
     recordings: Vec<&'a Recording>,
@@ -222,6 +229,7 @@ impl<'a> Batch<'a> {
             Change::DeleteSlot { name, version } => self.gone_slots.push((name, *version)),
             Change::InsertEvent(event) => self.events.push(event),
             Change::InsertQueueEntry(entry) => self.new_entries.push(entry),
+            Change::UpdateQueueEntry(entry) => self.entries.push(entry),
             Change::DeleteQueueEntry(bot) => self.gone_entries.push(*bot),
             Change::WriteRecording(recording) if recording.version == 1 => {
                 self.new_recordings.push(recording)
@@ -240,6 +248,7 @@ impl<'a> Batch<'a> {
         self.slots.sort_by(|a, b| a.slot.name.cmp(&b.slot.name));
         self.gone_slots.sort();
         self.new_entries.sort_by_key(|entry| entry.bot_id);
+        self.entries.sort_by_key(|entry| entry.bot_id);
         self.gone_entries.sort();
         self.new_recordings.sort_by_key(|recording| recording.bot_id);
         self.recordings.sort_by_key(|recording| recording.bot_id);
@@ -313,6 +322,7 @@ impl<'a> Batch<'a> {
                 gone_queue_columns(&self.gone_entries.iter().collect::<Vec<_>>()),
             ),
             (&statements.insert_queue, self.new_entries.len(), queue_columns(&self.new_entries)),
+            (&statements.update_queue, self.entries.len(), queue_columns(&self.entries)),
             (
                 &statements.insert_recordings,
                 self.new_recordings.len(),

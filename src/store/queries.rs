@@ -2,13 +2,14 @@
 
 use super::pool::{Pool, QueryError};
 use super::rows::{
-    bot_columns, bot_from, event_columns, event_from, get, idempotency_key_columns, idempotency_key_from,
-    names, recording_columns, recording_from,
+    DecodeError, bot_columns, bot_from, event_columns, event_from, get, idempotency_key_columns,
+    idempotency_key_from, names, recording_columns, recording_from,
 };
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent};
 use meeboter_actors::ids::{BotId, UserId};
 use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Recording;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -71,6 +72,8 @@ pub struct User {
     pub id: UserId,
     /// Its name.
     pub name: String,
+    /// What its contract says.
+    pub plan: Plan,
     /// Since when.
     pub created_at: DateTime<Utc>,
 }
@@ -112,6 +115,7 @@ pub fn hash_of_key(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
+const USER_COLUMNS: &str = "id, name, plan, created_at";
 const API_KEY_COLUMNS: &str = "id, user_id, name, prefix, created_at, revoked_at";
 
 impl Pool {
@@ -224,16 +228,18 @@ impl Pool {
 
     /// The user of this number.
     pub async fn get_user(&self, id: UserId) -> Result<Option<User>, QueryError> {
-        let text = "SELECT id, name, created_at FROM users WHERE id = $1";
-        self.row("a user", text, &[&id.0]).await?.as_ref().map(user_from).transpose()
+        let text = format!("SELECT {USER_COLUMNS} FROM users WHERE id = $1");
+        self.row("a user", &text, &[&id.0]).await?.as_ref().map(user_from).transpose()
     }
 
     /// The user of this name, made if there is none.
     pub async fn user_named(&self, name: &str) -> Result<User, QueryError> {
         // The update changes nothing; it makes the row that is there the answer.
-        let text = "INSERT INTO users (name) VALUES ($1) \
-                    ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id, name, created_at";
-        let rows = self.rows("a user by name", text, &[&name]).await?;
+        let text = format!(
+            "INSERT INTO users (name) VALUES ($1) \
+             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING {USER_COLUMNS}"
+        );
+        let rows = self.rows("a user by name", &text, &[&name]).await?;
         user_from(only(&rows, "a user by name")?)
     }
 
@@ -273,5 +279,9 @@ fn api_key_from(row: &Row) -> Result<ApiKey, QueryError> {
 }
 
 fn user_from(row: &Row) -> Result<User, QueryError> {
-    Ok(User { id: UserId(get(row, "id")?), name: get(row, "name")?, created_at: get(row, "created_at")? })
+    let (id, plan): (i64, String) = (get(row, "id")?, get(row, "plan")?);
+    let Some(plan) = Plan::named(&plan) else {
+        return Err(DecodeError::Unknown { row: format!("user {id}"), column: "plan", value: plan }.into());
+    };
+    Ok(User { id: UserId(id), name: get(row, "name")?, plan, created_at: get(row, "created_at")? })
 }

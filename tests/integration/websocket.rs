@@ -209,7 +209,7 @@ async fn a_client_that_does_not_read_for_a_while_gets_the_latest_state() {
     for id in &ids {
         assert_eq!(watcher.bots[id]["endReason"], "cancelled", "{}", watcher.bots[id]);
     }
-    assert_eq!(watcher.queue["bots"], json!([last]));
+    watcher.hear_until("the line", |watcher| watcher.queue["bots"] == json!([last])).await;
 
     // Awake again, it hears of what happens at once.
     let (status, _) = visitor.post(&format!("/api/bots/{last}/cancel"), &json!({})).await;

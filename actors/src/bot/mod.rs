@@ -6,6 +6,7 @@ pub mod machine;
 pub use end_reason::{EndReason, Outcome};
 
 use crate::ids::{BotId, Generation, Platform, SlotName, UserId};
+use crate::queue::Plan;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -85,6 +86,9 @@ pub struct BotSpec {
     /// How long it may wait for a slot, in milliseconds; 0: do not queue. Counted from the request, or from the start
     /// time where that is later.
     pub queue_timeout_ms: u32,
+    /// Its priority where it has to wait, by its user's plan; lower comes first.
+    #[serde(default = "standard_priority")]
+    pub priority: i16,
 }
 
 /// Limits after which a bot leaves by itself, in milliseconds.
@@ -98,6 +102,11 @@ pub struct AutomaticLeave {
     pub everyone_left_timeout_ms: u64,
     /// Silence.
     pub inactivity_timeout_ms: u64,
+}
+
+/// Of bots that were stored before plans were.
+fn standard_priority() -> i16 {
+    Plan::Standard.priority()
 }
 
 /// Where a bot is in its life; the order is that of the life. `DONE` and `FATAL` are final.

@@ -29,6 +29,9 @@ pub enum Change {
     InsertEvent(BotEvent),
     /// `bot_pool_queue`.
     InsertQueueEntry(QueueEntry),
+    /// `bot_pool_queue`: another place. It has no version: its only writer is the queue, which does one thing at a time
+    /// to a bot.
+    UpdateQueueEntry(QueueEntry),
     /// `bot_pool_queue`: the bot no longer waits.
     DeleteQueueEntry(BotId),
     /// `recordings`, versioned.
@@ -73,7 +76,9 @@ impl Change {
             Self::WriteSlot(slot) => Some(RowKey::Slot(slot.name.clone())),
             Self::DeleteSlot { name, .. } => Some(RowKey::Slot(name.clone())),
             Self::InsertEvent(_) => None,
-            Self::InsertQueueEntry(entry) => Some(RowKey::Queue(entry.bot_id)),
+            Self::InsertQueueEntry(entry) | Self::UpdateQueueEntry(entry) => {
+                Some(RowKey::Queue(entry.bot_id))
+            }
             Self::DeleteQueueEntry(bot_id) => Some(RowKey::Queue(*bot_id)),
             Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
             Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),

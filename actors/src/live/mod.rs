@@ -9,6 +9,7 @@ use crate::recording::Recording;
 use crate::slot::{Slot, SlotState};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Ended bots kept for those who look; older ones are in the database.
@@ -34,12 +35,23 @@ pub enum Entry {
     Slot(Arc<Slot>),
     /// As committed.
     Bot(Arc<Bot>),
-    /// Waiting bots, first to last.
-    Queue(Arc<[BotId]>),
+    /// As it stood a moment ago.
+    Queue(Arc<Front>),
     /// As committed.
     Recording(Arc<Recording>),
     /// It is gone.
     Gone,
+}
+
+/// The front of a platform's line, and how the rest of it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Front {
+    /// The first of those who wait; no more than a bounded number is published.
+    pub bots: Vec<BotId>,
+    /// Bots that wait in all.
+    pub length: usize,
+    /// How long the line takes for each place, as far as was observed.
+    pub wait_per_place: Duration,
 }
 
 /// Everything that changed after some number.
@@ -91,8 +103,8 @@ impl Live {
     }
 
     /// Publishes a platform's line.
-    pub fn queue(&self, platform: &Platform, bots: Vec<BotId>) {
-        self.put(Topic::Queue(platform.clone()), Entry::Queue(bots.into()));
+    pub fn queue(&self, platform: &Platform, front: Front) {
+        self.put(Topic::Queue(platform.clone()), Entry::Queue(Arc::new(front)));
     }
 
     /// Publishes a recording.
@@ -124,6 +136,14 @@ impl Live {
     pub fn recording_of(&self, bot: BotId) -> Option<Arc<Recording>> {
         match self.lock().entries.get(&Topic::Recording(bot)) {
             Some((_, Entry::Recording(recording))) => Some(Arc::clone(recording)),
+            _ => None,
+        }
+    }
+
+    /// The front of a platform's line, if anybody has waited for it yet.
+    pub fn front_of(&self, platform: &Platform) -> Option<Arc<Front>> {
+        match self.lock().entries.get(&Topic::Queue(platform.clone())) {
+            Some((_, Entry::Queue(front))) => Some(Arc::clone(front)),
             _ => None,
         }
     }
@@ -182,7 +202,7 @@ mod tests {
             bot.report_seq = seq;
             live.bot(&bot);
         }
-        live.queue(&Platform("zoom".into()), vec![]);
+        live.queue(&Platform("zoom".into()), Front::default());
         let changes = live.changes_after(seen);
         assert_eq!(changes.entries.len(), 2);
         assert_eq!(changes.entries[0].1, Entry::Bot(Arc::new(bot.clone())));

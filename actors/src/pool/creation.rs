@@ -7,8 +7,7 @@ use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Own
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
-use crate::queue::PRIORITY_STANDARD;
-use crate::queue::actor::{Enqueue, EnqueueError, Newcomer, QueuePlace};
+use crate::queue::message::{Enqueue, EnqueueError, Newcomer, QueuePlace};
 use crate::schedule::actor::{Schedule, ScheduleError};
 use crate::schedule::plan::waits;
 use crate::slot::actor::Refused;
@@ -199,12 +198,7 @@ impl PoolSupervisor {
         self.owners.insert(given.bot.id, Owner::Queue(platform));
         tell(
             &partners.queue,
-            Enqueue {
-                bot: Box::new(given.bot.clone()),
-                source: given.origin.newcomer(),
-                priority: PRIORITY_STANDARD,
-                reply,
-            },
+            Enqueue { bot: Box::new(given.bot.clone()), source: given.origin.newcomer(), reply },
         );
         ctx.spawn(answer.into_actor(self).map(move |outcome, act, _| {
             let refused = match outcome {

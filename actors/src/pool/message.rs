@@ -2,7 +2,8 @@
 
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, Platform, SlotName, UserId};
-use crate::queue::actor::{QueueActor, QueuePlace, WithdrawError};
+use crate::queue::actor::QueueActor;
+use crate::queue::message::{QueuePlace, WithdrawError};
 use crate::recording::actor::RecordingActor;
 use crate::schedule::actor::Scheduler;
 use crate::slot::handle::SlotHandle;

@@ -2,13 +2,18 @@
 //! has moved it; wishes that arrive meanwhile wait for the outcome and are then applied by whoever owns it.
 
 use super::QueueEntry;
-use super::order::Line;
+use super::estimate::Pace;
+use super::message::{
+    Enqueue, EnqueueError, FindPlace, LineSnapshot, Newcomer, Observe, OfferNext, QueuePlace, QueueSnapshot,
+    Reprioritise, ReprioritiseError, Withdraw, WithdrawError,
+};
+use super::order::Lines;
 use crate::bot::machine as life;
 use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, Platform, SlotName};
 use crate::journal::actor::Journal;
-use crate::journal::{Change, CommitError, IdempotencyKey};
-use crate::live::Live;
+use crate::journal::{Change, CommitError};
+use crate::live::{Front, Live};
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{OfferEnded, QueueMoved};
 use crate::ports::Clock;
@@ -18,101 +23,14 @@ use crate::slot::handle::SlotHandle;
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
-/// The wait to announce for each place in the line while no release was observed.
-pub const ESTIMATE_PER_PLACE: Duration = Duration::from_secs(30);
-
-/// Takes in a bot; the queue's commit creates it, or takes it from the Scheduler.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Enqueue {
-    /// The bot.
-    pub bot: Box<Bot>,
-    /// Where it comes from.
-    pub source: Newcomer,
-    /// Lower comes first.
-    pub priority: i16,
-    /// Where the outcome goes.
-    pub reply: oneshot::Sender<Result<QueuePlace, EnqueueError>>,
-}
-
-/// Where a bot comes from that joins the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Newcomer {
-    /// Just asked for, with the client's key where it sent one.
-    Request(Option<IdempotencyKey>),
-    /// Its start time is near.
-    Scheduled,
-}
-
-/// Where a bot stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueuePlace {
-    /// Counted from 1.
-    pub position: usize,
-    /// A guess.
-    pub estimated_wait: Duration,
-}
-
-/// Why a bot was not taken in.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnqueueError {
-    /// The bound on waiting bots is reached.
-    #[error("{0} bots are waiting already")]
-    Full(u32),
-    /// The store's word.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-/// Offers the first bot in a platform's line to a slot that the supervisor has reserved.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct OfferNext {
-    /// Whose line.
-    pub platform: Platform,
-    /// The slot.
-    pub slot: Arc<SlotHandle>,
-}
-
-/// Takes a bot out of the queue before its turn.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Withdraw {
-    /// Which.
-    pub bot_id: BotId,
-    /// Why, for a bot that has a slot by the time this is applied.
-    pub reason: EndReason,
-    /// Where the bot as it then is goes.
-    pub reply: oneshot::Sender<Result<Bot, WithdrawError>>,
-}
-
-/// Why a wish was not applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WithdrawError {
-    /// The bot is in no mailbox: it has ended, or never was.
-    #[error("the bot is not live")]
-    NotLive,
-    /// The outcome is not known; ask again.
-    #[error("the outcome is not known")]
-    Unknown,
-}
-
-/// The queue as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct QueueSnapshot {
-    /// All entries, platform by platform, first to last.
-    pub entries: Vec<QueueEntry>,
-}
-
-/// Asks for a [`QueueSnapshot`].
-#[derive(Message)]
-#[rtype(result = "QueueSnapshot")]
-pub struct Observe;
+/// Between two publications of the lines: a long line that moves quickly costs no more than a short one.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
+/// Places of a line that are published, first to last; of the others only how many there are.
+const PUBLISHED_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -121,6 +39,8 @@ enum Phase {
     Waiting,
     /// A slot is committing it.
     Offered,
+    /// Its new place is being committed.
+    Moving,
     /// Its end is being committed.
     Ending,
 }
@@ -128,21 +48,30 @@ enum Phase {
 struct Waiting {
     bot: Bot,
     phase: Phase,
-    wishes: Vec<Withdraw>,
+    wishes: VecDeque<Wish>,
+}
+
+/// What was asked of a bot; applied while it waits.
+enum Wish {
+    Withdraw(Withdraw),
+    Reprioritise(Reprioritise),
 }
 
 /// See the module.
 pub struct QueueActor {
-    line: Line,
+    lines: Lines,
+    paces: BTreeMap<Platform, Pace>,
     bots: BTreeMap<BotId, Waiting>,
-    /// When each gives up, soonest first.
+    /// When those in [`Phase::Waiting`] give up, soonest first.
     deadlines: BTreeSet<(DateTime<Utc>, BotId)>,
     bound: u32,
     journal: Journal,
     pool: Addr<PoolSupervisor>,
     live: Live,
     clock: Arc<dyn Clock>,
-    timer: Option<SpawnHandle>,
+    timer: Option<(DateTime<Utc>, SpawnHandle)>,
+    /// Lines that changed since they were published.
+    unpublished: BTreeSet<Platform>,
     _guard: DeathGuard,
 }
 
@@ -157,54 +86,68 @@ impl QueueActor {
         clock: Arc<dyn Clock>,
         guard: DeathGuard,
     ) -> Self {
-        let mut line = Line::default();
-        line.restore(stored.iter().map(|(entry, _)| entry.clone()));
+        let mut lines = Lines::default();
+        lines.restore(stored.iter().map(|(entry, _)| entry.clone()));
         let deadlines = stored.iter().map(|(entry, _)| (entry.deadline_at, entry.bot_id)).collect();
         let bots = stored
             .into_iter()
-            .map(|(_, bot)| (bot.id, Waiting { bot, phase: Phase::Waiting, wishes: vec![] }))
+            .map(|(_, bot)| (bot.id, Waiting { bot, phase: Phase::Waiting, wishes: VecDeque::new() }))
             .collect();
-        Self { line, bots, deadlines, bound, journal, pool, live, clock, timer: None, _guard: guard }
+        Self {
+            lines,
+            paces: BTreeMap::new(),
+            bots,
+            deadlines,
+            bound,
+            journal,
+            pool,
+            live,
+            clock,
+            timer: None,
+            unpublished: BTreeSet::new(),
+            _guard: guard,
+        }
     }
 
+    // --- coming ------------------------------------------------------------------------------------------------
+
     fn enqueue(&mut self, message: Enqueue, ctx: &mut Context<Self>) {
-        let Enqueue { mut bot, source, priority, reply } = message;
+        let Enqueue { mut bot, source, reply } = message;
         if self.bots.len() >= self.bound as usize {
             let _ = reply.send(Err(EnqueueError::Full(self.bound)));
             return;
         }
         bot.state = BotState::Queued;
-        let platform = bot.spec.platform.clone();
         let (mut decision, queued_at) = match source {
             Newcomer::Request(idempotency) => (life::created(&bot, idempotency), bot.created_at),
             Newcomer::Scheduled => (life::left_schedule(&mut bot), self.clock.now()),
         };
-        let entry = self.entry_for(&bot, priority, queued_at);
+        let entry = self.entry_for(&bot, queued_at);
         decision.push(Change::InsertQueueEntry(entry.clone()));
         let bot_id = bot.id;
-        self.deadlines.insert((entry.deadline_at, bot_id));
-        self.line.insert(entry);
-        self.bots.insert(bot_id, Waiting { bot: *bot, phase: Phase::Arriving, wishes: vec![] });
+        let platform = entry.platform.clone();
+        self.lines.insert(entry);
+        self.line_changed(&platform, ctx);
+        self.bots.insert(bot_id, Waiting { bot: *bot, phase: Phase::Arriving, wishes: VecDeque::new() });
         let commit = self.journal.submit(decision);
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
-            match outcome {
-                Ok(()) => {
-                    let place = act.place(bot_id);
-                    act.settle(bot_id, ctx);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                let place = act.place(bot_id);
+                act.settle(bot_id, ctx);
+                if let Some(place) = place {
                     let _ = reply.send(Ok(place));
                 }
-                Err(error) => {
-                    act.forget(bot_id, None);
-                    let _ = reply.send(Err(error.into()));
-                }
             }
-            act.publish(&platform);
+            Err(error) => {
+                act.forget(bot_id, None, ctx);
+                let _ = reply.send(Err(error.into()));
+            }
         }));
     }
 
-    fn entry_for(&mut self, bot: &Bot, priority: i16, queued_at: DateTime<Utc>) -> QueueEntry {
+    fn entry_for(&mut self, bot: &Bot, queued_at: DateTime<Utc>) -> QueueEntry {
         let platform = bot.spec.platform.clone();
-        let (priority, turn, arrival) = self.line.next_place(&platform, priority, bot.user_id);
+        let (priority, turn, arrival) = self.lines.next_place(&platform, bot.spec.priority, bot.user_id);
         let timeout = TimeDelta::milliseconds(i64::from(bot.spec.queue_timeout_ms));
         QueueEntry {
             bot_id: bot.id,
@@ -219,34 +162,50 @@ impl QueueActor {
         }
     }
 
-    fn place(&self, bot: BotId) -> QueuePlace {
-        let position = self.line.position(bot).unwrap_or(1);
-        let places = u32::try_from(position).unwrap_or(u32::MAX);
-        QueuePlace { position, estimated_wait: ESTIMATE_PER_PLACE.saturating_mul(places) }
+    fn place(&self, bot_id: BotId) -> Option<QueuePlace> {
+        let position = self.lines.position(bot_id)?;
+        let pace = self.paces.get(&self.lines.get(bot_id)?.platform).copied().unwrap_or_default();
+        Some(QueuePlace { position, estimated_wait: pace.wait(position, self.clock.now()) })
     }
 
     /// The bot stands in line (again): apply what was wished meanwhile, else it may be offered.
     fn settle(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
         let Some(waiting) = self.bots.get_mut(&bot_id) else { return };
-        waiting.phase = Phase::Waiting;
         self.live.bot(&waiting.bot);
-        let platform = waiting.bot.spec.platform.clone();
-        if !waiting.wishes.is_empty() {
-            self.end(bot_id, EndReason::Cancelled, ctx);
-        } else {
-            tell(&self.pool, QueueMoved { platform, left: None });
+        waiting.phase = Phase::Waiting;
+        if let Some(wish) = waiting.wishes.pop_front() {
+            return self.apply(bot_id, wish, ctx);
         }
+        let platform = waiting.bot.spec.platform.clone();
+        if let Some(entry) = self.lines.get(bot_id) {
+            self.deadlines.insert((entry.deadline_at, bot_id));
+        }
+        self.lines.free(bot_id);
+        tell(&self.pool, QueueMoved { platform, left: None });
         self.arm(ctx);
     }
 
+    /// The bot is about to be committed as something else: it is neither offered nor ended meanwhile.
+    fn hold(&mut self, bot_id: BotId, phase: Phase) -> Option<&mut Waiting> {
+        self.lines.hold(bot_id);
+        if let Some(entry) = self.lines.get(bot_id) {
+            self.deadlines.remove(&(entry.deadline_at, bot_id));
+        }
+        let waiting = self.bots.get_mut(&bot_id)?;
+        waiting.phase = phase;
+        Some(waiting)
+    }
+
+    // --- being served ------------------------------------------------------------------------------------------
+
     fn offer(&mut self, OfferNext { platform, slot }: OfferNext, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
-        let first = self.line.of(&platform).find(|entry| entry.deadline_at > now && self.waits(entry.bot_id));
-        let Some(entry) = first.cloned() else {
+        // Whose time is up is not offered any more, even where the timer has not rung yet.
+        self.expire(ctx);
+        let first = self.lines.of(&platform).and_then(|line| line.first_free()).map(|entry| entry.bot_id);
+        let Some(bot_id) = first else {
             return self.offer_ended(platform, slot.name().clone(), false);
         };
-        let Some(waiting) = self.bots.get_mut(&entry.bot_id) else { return };
-        waiting.phase = Phase::Offered;
+        let Some(waiting) = self.hold(bot_id, Phase::Offered) else { return };
         let bot = Box::new(waiting.bot.clone());
         let accepted = slot.send(SlotEvent::Assigned { bot, source: BotSource::Queue });
         let journal = self.journal.clone();
@@ -255,7 +214,7 @@ impl QueueActor {
                 Ok(Ok(_)) => true,
                 Ok(Err(Refused::Rejected(_) | Refused::Busy)) => false,
                 // Conflict, or the slot's actor died over it: the row says what became of the offer.
-                Ok(Err(Refused::Commit(_))) | Err(_) => match journal.read_bot(entry.bot_id).await {
+                Ok(Err(Refused::Commit(_))) | Err(_) => match journal.read_bot(bot_id).await {
                     Ok(row) => row.is_none_or(|bot| bot.state != BotState::Queued),
                     // No longer leading: nothing may be offered any more.
                     Err(_) => std::future::pending().await,
@@ -264,12 +223,11 @@ impl QueueActor {
         };
         ctx.spawn(outcome.into_actor(self).map(move |taken, act, ctx| {
             if taken {
-                act.handed_over(&entry, &slot);
+                act.handed_over(bot_id, &platform, &slot, ctx);
             } else {
-                act.settle(entry.bot_id, ctx);
+                act.settle(bot_id, ctx);
                 act.expire(ctx);
             }
-            act.publish(&platform);
             act.offer_ended(platform, slot.name().clone(), taken);
         }));
     }
@@ -279,41 +237,96 @@ impl QueueActor {
     }
 
     /// The slot has the bot now; wishes that waited are the slot's to apply.
-    fn handed_over(&mut self, entry: &QueueEntry, slot: &Arc<SlotHandle>) {
-        self.leave_line(entry.bot_id);
-        self.line.served(entry);
-        let Some(waiting) = self.bots.remove(&entry.bot_id) else { return };
-        tell(&self.pool, QueueMoved { platform: entry.platform.clone(), left: Some((entry.bot_id, None)) });
+    fn handed_over(
+        &mut self,
+        bot_id: BotId,
+        platform: &Platform,
+        slot: &Arc<SlotHandle>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.paces.entry(platform.clone()).or_default().move_on(self.clock.now());
+        self.lines.serve(bot_id);
+        self.line_changed(platform, ctx);
+        let Some(waiting) = self.bots.remove(&bot_id) else { return };
+        tell(&self.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
         for wish in waiting.wishes {
-            forward(slot, wish);
+            match wish {
+                Wish::Withdraw(wish) => forward(slot, wish),
+                Wish::Reprioritise(wish) => {
+                    let _ = wish.reply.send(Err(ReprioritiseError::NotWaiting));
+                }
+            }
         }
     }
 
-    fn withdraw(&mut self, wish: Withdraw, ctx: &mut Context<Self>) {
-        let Some(waiting) = self.bots.get_mut(&wish.bot_id) else {
-            let _ = wish.reply.send(Err(WithdrawError::NotLive));
-            return;
-        };
-        let bot_id = wish.bot_id;
-        waiting.wishes.push(wish);
-        if waiting.phase == Phase::Waiting {
-            self.end(bot_id, EndReason::Cancelled, ctx);
+    // --- wishes ------------------------------------------------------------------------------------------------
+
+    /// Applies a wish to a bot that waits, or keeps it until the outcome of what is under way is known.
+    fn wish(&mut self, bot_id: BotId, wish: Wish, ctx: &mut Context<Self>) {
+        match self.bots.get_mut(&bot_id) {
+            None => wish.refuse(),
+            Some(waiting) if waiting.phase == Phase::Waiting => self.apply(bot_id, wish, ctx),
+            Some(waiting) => waiting.wishes.push_back(wish),
         }
     }
+
+    fn apply(&mut self, bot_id: BotId, wish: Wish, ctx: &mut Context<Self>) {
+        match wish {
+            Wish::Withdraw(wish) => {
+                if let Some(waiting) = self.bots.get_mut(&bot_id) {
+                    // Answered when the bot is gone, with all who wish the same.
+                    waiting.wishes.push_front(Wish::Withdraw(wish));
+                }
+                self.end(bot_id, EndReason::Cancelled, ctx);
+            }
+            Wish::Reprioritise(wish) => self.reprioritise(wish, ctx),
+        }
+    }
+
+    /// Moves a waiting bot. It stands at its new place at once, and is not offered before that is committed.
+    fn reprioritise(
+        &mut self,
+        Reprioritise { bot_id, priority, reply }: Reprioritise,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.lines.get(bot_id).is_some_and(|entry| entry.priority == priority) {
+            let _ = reply.send(self.place(bot_id).ok_or(ReprioritiseError::NotWaiting));
+            return self.settle(bot_id, ctx);
+        }
+        self.hold(bot_id, Phase::Moving);
+        let Some((before, after)) = self.lines.reprioritise(bot_id, priority) else { return };
+        self.line_changed(&before.platform, ctx);
+        let commit = self.journal.submit(vec![Change::UpdateQueueEntry(after)]);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
+            Ok(()) => {
+                let _ = reply.send(act.place(bot_id).ok_or(ReprioritiseError::NotWaiting));
+                act.settle(bot_id, ctx);
+            }
+            Err(CommitError::Conflict(_)) => {
+                let _ = reply.send(Err(ReprioritiseError::Unknown));
+                act.lines.remove(bot_id);
+                act.lines.insert(before);
+                act.reread(bot_id, ctx);
+            }
+            Err(CommitError::Deposed) => {
+                let _ = reply.send(Err(ReprioritiseError::Unknown));
+            }
+        }));
+    }
+
+    // --- ending ------------------------------------------------------------------------------------------------
 
     /// Ends a waiting bot. On a conflict the row is read again, and says whether it still waits.
     fn end(&mut self, bot_id: BotId, reason: EndReason, ctx: &mut Context<Self>) {
-        let Some(waiting) = self.bots.get_mut(&bot_id) else { return };
-        waiting.phase = Phase::Ending;
-        let (ended, mut decision) = life::ended(&waiting.bot, life::end(reason), self.clock.now());
+        let now = self.clock.now();
+        let Some(waiting) = self.hold(bot_id, Phase::Ending) else { return };
+        let (ended, mut decision) = life::ended(&waiting.bot, life::end(reason), now);
         decision.push(Change::DeleteQueueEntry(bot_id));
         let commit = self.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
-                let platform = ended.spec.platform.clone();
                 act.live.bot(&ended);
-                act.forget(bot_id, Some(ended));
-                act.publish(&platform);
+                act.forget(bot_id, Some(ended), ctx);
             }
             Err(CommitError::Conflict(_)) => act.reread(bot_id, ctx),
             Err(CommitError::Deposed) => {}
@@ -329,68 +342,106 @@ impl QueueActor {
                 }
                 act.settle(bot_id, ctx);
             }
-            Ok(row) => act.forget(bot_id, row),
+            Ok(row) => act.forget(bot_id, row, ctx),
             Err(_) => {}
         }));
     }
 
     /// The bot waits no more: it ended here, or never came to be.
-    fn forget(&mut self, bot_id: BotId, ended: Option<Bot>) {
-        self.leave_line(bot_id);
+    fn forget(&mut self, bot_id: BotId, ended: Option<Bot>, ctx: &mut Context<Self>) {
+        self.lines.remove(bot_id);
         let Some(waiting) = self.bots.remove(&bot_id) else { return };
+        let platform = waiting.bot.spec.platform;
+        self.line_changed(&platform, ctx);
         let left = Some((bot_id, ended.clone().map(Box::new)));
-        tell(&self.pool, QueueMoved { platform: waiting.bot.spec.platform.clone(), left });
+        tell(&self.pool, QueueMoved { platform, left });
         for wish in waiting.wishes {
-            let _ = wish.reply.send(ended.clone().ok_or(WithdrawError::NotLive));
+            match (wish, &ended) {
+                (Wish::Withdraw(wish), Some(ended)) => drop(wish.reply.send(Ok(ended.clone()))),
+                (wish, _) => wish.refuse(),
+            }
         }
     }
 
     /// Ends the bots whose time is up. One that is offered is the slot's if it takes it; else it comes back here.
     fn expire(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let due = self.deadlines.iter().take_while(|(deadline_at, _)| *deadline_at <= now);
-        let due: Vec<BotId> = due.map(|(_, bot_id)| *bot_id).filter(|id| self.waits(*id)).collect();
-        for bot_id in due {
+        while let Some((at, bot_id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&(at, bot_id));
             self.end(bot_id, EndReason::QueueTimeout, ctx);
         }
         self.arm(ctx);
     }
 
-    /// Sets the timer to the next deadline of a bot that waits.
+    /// Sets the timer to the next deadline. One that rings early does no harm, so it is only ever brought forward.
     fn arm(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
+        let Some((next, _)) = self.deadlines.first().copied() else { return };
+        if let Some((at, timer)) = self.timer {
+            if at <= next {
+                return;
+            }
             ctx.cancel_future(timer);
         }
-        let next: Option<DateTime<Utc>> = self
-            .line
-            .all()
-            .filter(|entry| {
-                self.bots.get(&entry.bot_id).is_some_and(|waiting| waiting.phase == Phase::Waiting)
-            })
-            .map(|entry| entry.deadline_at)
-            .min();
-        if let Some(at) = next {
-            let wait = (at - self.clock.now()).to_std().unwrap_or(Duration::ZERO);
-            self.timer = Some(ctx.run_later(wait, |act, ctx| {
-                act.timer = None;
-                act.expire(ctx);
-            }));
+        let wait = (next - self.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        let timer = ctx.run_later(wait, |act, ctx| {
+            act.timer = None;
+            act.expire(ctx);
+        });
+        self.timer = Some((next, timer));
+    }
+
+    // --- publishing --------------------------------------------------------------------------------------------
+
+    /// Publishes the line soon, together with what else happens to it until then.
+    fn line_changed(&mut self, platform: &Platform, ctx: &mut Context<Self>) {
+        let pace = self.paces.entry(platform.clone()).or_default();
+        match self.lines.of(platform) {
+            Some(_) => pace.begin(self.clock.now()),
+            None => pace.end(self.clock.now()),
+        }
+        if self.unpublished.is_empty() {
+            ctx.run_later(PUBLISH_INTERVAL, |act, _| act.publish());
+        }
+        self.unpublished.insert(platform.clone());
+    }
+
+    fn publish(&mut self) {
+        for platform in std::mem::take(&mut self.unpublished) {
+            let line = self.lines.of(&platform);
+            let bots = line.into_iter().flat_map(|line| line.entries()).take(PUBLISHED_MAX);
+            let pace = self.paces.get(&platform).copied().unwrap_or_default();
+            let front = Front {
+                bots: bots.map(|entry| entry.bot_id).collect(),
+                length: line.map_or(0, |line| line.length()),
+                wait_per_place: pace.per_place(self.clock.now()),
+            };
+            self.live.queue(&platform, front);
         }
     }
 
-    /// Neither on offer nor being ended.
-    fn waits(&self, bot_id: BotId) -> bool {
-        self.bots.get(&bot_id).is_some_and(|waiting| waiting.phase == Phase::Waiting)
+    fn snapshot(&self) -> QueueSnapshot {
+        let now = self.clock.now();
+        let line = |(platform, line): (&Platform, &super::order::Line)| {
+            let pace = self.paces.get(platform).copied().unwrap_or_default();
+            let snapshot = LineSnapshot {
+                length: line.length(),
+                oldest_queued_at: line.oldest_queued_at(),
+                waited_ms: line.waited_ms(now),
+                estimated_wait: pace.wait(line.length() + 1, now),
+            };
+            (platform.clone(), snapshot)
+        };
+        QueueSnapshot { lines: self.lines.all().map(line).collect() }
     }
+}
 
-    fn leave_line(&mut self, bot_id: BotId) {
-        if let Some(entry) = self.line.remove(bot_id) {
-            self.deadlines.remove(&(entry.deadline_at, bot_id));
+impl Wish {
+    /// The bot does not wait.
+    fn refuse(self) {
+        match self {
+            Self::Withdraw(wish) => drop(wish.reply.send(Err(WithdrawError::NotLive))),
+            Self::Reprioritise(wish) => drop(wish.reply.send(Err(ReprioritiseError::NotWaiting))),
         }
-    }
-
-    fn publish(&self, platform: &Platform) {
-        self.live.queue(platform, self.line.of(platform).map(|entry| entry.bot_id).collect());
     }
 }
 
@@ -411,13 +462,13 @@ impl Actor for QueueActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let mut platforms: Vec<Platform> = self.line.all().map(|entry| entry.platform.clone()).collect();
-        platforms.dedup();
+        let platforms: Vec<Platform> = self.lines.all().map(|(platform, _)| platform.clone()).collect();
         self.bots.values().for_each(|waiting| self.live.bot(&waiting.bot));
         for platform in platforms {
-            self.publish(&platform);
+            self.line_changed(&platform, ctx);
             tell(&self.pool, QueueMoved { platform, left: None });
         }
+        self.publish();
         self.expire(ctx);
     }
 }
@@ -442,7 +493,23 @@ impl Handler<Withdraw> for QueueActor {
     type Result = ();
 
     fn handle(&mut self, message: Withdraw, ctx: &mut Self::Context) {
-        self.withdraw(message, ctx);
+        self.wish(message.bot_id, Wish::Withdraw(message), ctx);
+    }
+}
+
+impl Handler<Reprioritise> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Reprioritise, ctx: &mut Self::Context) {
+        self.wish(message.bot_id, Wish::Reprioritise(message), ctx);
+    }
+}
+
+impl Handler<FindPlace> for QueueActor {
+    type Result = Option<QueuePlace>;
+
+    fn handle(&mut self, message: FindPlace, _: &mut Self::Context) -> Self::Result {
+        self.place(message.bot_id)
     }
 }
 
@@ -450,6 +517,6 @@ impl Handler<Observe> for QueueActor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult(QueueSnapshot { entries: self.line.all().cloned().collect() })
+        MessageResult(self.snapshot())
     }
 }

@@ -1,13 +1,60 @@
-//! Waiting bots. Plain data; who comes first is in [`order`].
+//! Waiting bots. Plain data; who comes first is in [`order`], how long it may take in [`estimate`].
 
 pub mod actor;
+pub mod estimate;
+pub mod message;
 pub mod order;
+#[cfg(test)]
+mod order_tests;
+mod ranks;
+mod rotation;
 
 use crate::ids::{BotId, Platform, UserId};
 use chrono::{DateTime, Utc};
 
-/// The priority of a request without one; lower comes first.
-pub const PRIORITY_STANDARD: i16 = 100;
+/// What a user's contract says of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Plan {
+    /// First.
+    Enterprise,
+    /// Second.
+    Professional,
+    /// Who has nothing else agreed.
+    #[default]
+    Standard,
+    /// Last.
+    Free,
+}
+
+impl Plan {
+    /// All plans, first served to last.
+    pub const ALL: [Self; 4] = [Self::Enterprise, Self::Professional, Self::Standard, Self::Free];
+
+    /// The name that `users.plan` holds.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enterprise => "enterprise",
+            Self::Professional => "professional",
+            Self::Standard => "standard",
+            Self::Free => "free",
+        }
+    }
+
+    /// The plan of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plan| plan.as_str() == name)
+    }
+
+    /// The priority of its bots in the queue; lower comes first.
+    pub fn priority(self) -> i16 {
+        match self {
+            Self::Enterprise => 10,
+            Self::Professional => 50,
+            Self::Standard => 100,
+            Self::Free => 200,
+        }
+    }
+}
 
 /// A bot's place in the queue, as the row in `bot_pool_queue` holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,16 @@
 //! Who comes first: priority (lower first), then fair between users, then age. Pure.
 //!
-//! Fairness is round-robin by turns: a user's entry gets the turn after the user's last one, and not an earlier one
-//! than the turn being served. The turn is stored with the entry, so the order survives a restart as it is.
+//! Fairness is round-robin by turns ([`super::rotation`]). The turn is stored with the entry, so the order survives a
+//! restart as it is. Everything here is O(log n) in the bots that wait, but for what hands out a whole line.
 
 use super::QueueEntry;
+use super::ranks::Ranks;
+use super::rotation::Rotation;
 use crate::ids::{BotId, Platform, UserId};
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sorts entries: the least comes first.
+/// Sorts entries: the least comes first. Priority, turn, arrival.
 pub type Place = (i16, i64, i64);
 
 impl QueueEntry {
@@ -17,149 +20,195 @@ impl QueueEntry {
     }
 }
 
-/// A line for each platform.
+/// A line for each platform that somebody waits for.
 #[derive(Debug, Default)]
-pub struct Line {
-    entries: BTreeMap<Platform, BTreeMap<Place, QueueEntry>>,
+pub struct Lines {
+    lines: BTreeMap<Platform, Line>,
     places: BTreeMap<BotId, (Platform, Place)>,
-    /// The turns that each user's entries have, by platform and priority.
-    turns: BTreeMap<(Platform, i16, UserId), BTreeSet<i64>>,
-    /// The turn last served, by platform and priority: newcomers do not get an earlier one.
-    served: BTreeMap<(Platform, i16), i64>,
     arrivals: i64,
 }
 
-impl Line {
-    /// The turn and arrival for a new entry of this user.
+/// The bots that wait for one platform.
+#[derive(Debug, Default)]
+pub struct Line {
+    entries: BTreeMap<Place, QueueEntry>,
+    ranks: Ranks<Place>,
+    /// Those who may be offered.
+    free: BTreeSet<Place>,
+    /// Since when each waits.
+    since: BTreeSet<(DateTime<Utc>, BotId)>,
+    /// The sum of these, in milliseconds since 1970.
+    since_total_ms: i128,
+    rotations: BTreeMap<i16, Rotation>,
+}
+
+impl Lines {
+    /// The place for a new entry of this user.
     pub fn next_place(&mut self, platform: &Platform, priority: i16, user: UserId) -> Place {
         self.arrivals += 1;
-        let floor = self.served.get(&(platform.clone(), priority)).copied().unwrap_or(0);
-        let turns = self.turns.get(&(platform.clone(), priority, user));
-        let last = turns.and_then(BTreeSet::last);
-        (priority, last.map_or(floor, |last| (last + 1).max(floor)), self.arrivals)
+        let turn = self.of(platform).map_or(0, |line| line.next_turn(priority, user));
+        (priority, turn, self.arrivals)
     }
 
-    /// Puts an entry at its place.
+    /// Puts an entry at its place. It is held: not to be offered yet.
     pub fn insert(&mut self, entry: QueueEntry) {
         self.arrivals = self.arrivals.max(entry.arrival);
         self.places.insert(entry.bot_id, (entry.platform.clone(), entry.place()));
-        self.turns.entry(turns_key(&entry)).or_default().insert(entry.turn);
-        self.entries.entry(entry.platform.clone()).or_default().insert(entry.place(), entry);
+        self.lines.entry(entry.platform.clone()).or_default().insert(entry);
     }
 
-    /// Puts stored entries back. The least turn of each priority is the one being served.
+    /// Puts stored entries back, free to be offered. The least turn of each priority is the one being served.
     pub fn restore(&mut self, entries: impl IntoIterator<Item = QueueEntry>) {
+        let mut entries: Vec<QueueEntry> = entries.into_iter().collect();
+        entries.sort_unstable_by_key(QueueEntry::place);
         for entry in entries {
-            let served = self.served.entry((entry.platform.clone(), entry.priority)).or_insert(entry.turn);
-            *served = (*served).min(entry.turn);
+            let line = self.lines.entry(entry.platform.clone()).or_default();
+            line.rotations.entry(entry.priority).or_insert_with(|| Rotation::at(entry.turn));
+            let bot = entry.bot_id;
             self.insert(entry);
+            self.free(bot);
         }
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, bot: BotId) -> Option<QueueEntry> {
-        let (platform, place) = self.places.remove(&bot)?;
-        let line = self.entries.get_mut(&platform)?;
-        let entry = line.remove(&place)?;
-        if line.is_empty() {
-            self.entries.remove(&platform);
+        self.take(bot, Line::remove)
+    }
+
+    /// Takes an entry out that was served: its turn is now the earliest that newcomers get.
+    pub fn serve(&mut self, bot: BotId) -> Option<QueueEntry> {
+        self.take(bot, Line::serve)
+    }
+
+    /// Moves an entry to another priority, behind its user's others there; it keeps its age, and is held. Returns it
+    /// as it was and as it is.
+    pub fn reprioritise(&mut self, bot: BotId, priority: i16) -> Option<(QueueEntry, QueueEntry)> {
+        let before = self.remove(bot)?;
+        let turn = self.of(&before.platform).map_or(0, |line| line.next_turn(priority, before.user_id));
+        let after = QueueEntry { priority, turn, ..before.clone() };
+        self.insert(after.clone());
+        Some((before, after))
+    }
+
+    /// The entry may be offered from now on.
+    pub fn free(&mut self, bot: BotId) {
+        if let Some((line, place)) = self.find(bot) {
+            line.free.insert(place);
         }
-        let key = turns_key(&entry);
-        if let Some(turns) = self.turns.get_mut(&key) {
-            turns.remove(&entry.turn);
-            if turns.is_empty() {
-                self.turns.remove(&key);
-            }
+    }
+
+    /// The entry may not be offered until it is free again; it keeps its place.
+    pub fn hold(&mut self, bot: BotId) {
+        if let Some((line, place)) = self.find(bot) {
+            line.free.remove(&place);
         }
-        Some(entry)
     }
 
-    /// Notes that an entry was served: its turn is now the earliest that newcomers get.
-    pub fn served(&mut self, entry: &QueueEntry) {
-        let served = self.served.entry((entry.platform.clone(), entry.priority)).or_default();
-        *served = (*served).max(entry.turn);
+    /// The line of a platform; `None`: nobody waits for it.
+    pub fn of(&self, platform: &Platform) -> Option<&Line> {
+        self.lines.get(platform)
     }
 
-    /// The entries of a platform, first to last.
-    pub fn of(&self, platform: &Platform) -> impl Iterator<Item = &QueueEntry> {
-        self.entries.get(platform).into_iter().flat_map(BTreeMap::values)
-    }
-
-    /// All entries, platform by platform, first to last.
-    pub fn all(&self) -> impl Iterator<Item = &QueueEntry> {
-        self.entries.values().flat_map(BTreeMap::values)
+    /// All lines.
+    pub fn all(&self) -> impl Iterator<Item = (&Platform, &Line)> {
+        self.lines.iter()
     }
 
     /// The entry of a bot.
     pub fn get(&self, bot: BotId) -> Option<&QueueEntry> {
         let (platform, place) = self.places.get(&bot)?;
-        self.entries.get(platform)?.get(place)
+        self.of(platform)?.entries.get(place)
     }
 
     /// Where a bot stands in its platform's line, counted from 1.
     pub fn position(&self, bot: BotId) -> Option<usize> {
         let (platform, place) = self.places.get(&bot)?;
-        Some(self.entries.get(platform)?.range(..place).count() + 1)
+        Some(self.of(platform)?.ranks.before(place) + 1)
+    }
+
+    fn find(&mut self, bot: BotId) -> Option<(&mut Line, Place)> {
+        let (platform, place) = self.places.get(&bot)?;
+        Some((self.lines.get_mut(platform)?, *place))
+    }
+
+    fn take(
+        &mut self,
+        bot: BotId,
+        take: impl Fn(&mut Line, Place) -> Option<QueueEntry>,
+    ) -> Option<QueueEntry> {
+        let (platform, place) = self.places.remove(&bot)?;
+        let line = self.lines.get_mut(&platform)?;
+        let entry = take(line, place);
+        if line.entries.is_empty() {
+            self.lines.remove(&platform);
+        }
+        entry
     }
 }
 
-fn turns_key(entry: &QueueEntry) -> (Platform, i16, UserId) {
-    (entry.platform.clone(), entry.priority, entry.user_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::sample;
-
-    fn join(line: &mut Line, bot: i64, user: i64, priority: i16) {
-        let platform = Platform("zoom".into());
-        let (priority, turn, arrival) = line.next_place(&platform, priority, UserId(user));
-        let entry = QueueEntry { priority, turn, arrival, ..sample::queue_entry(bot, user) };
-        line.insert(entry);
+impl Line {
+    /// First to last.
+    pub fn entries(&self) -> impl Iterator<Item = &QueueEntry> {
+        self.entries.values()
     }
 
-    fn order(line: &Line) -> Vec<i64> {
-        line.of(&Platform("zoom".into())).map(|entry| entry.bot_id.0).collect()
+    /// How many wait; never 0.
+    pub fn length(&self) -> usize {
+        self.entries.len()
     }
 
-    #[test]
-    fn priority_then_users_in_turn_then_age() {
-        let mut line = Line::default();
-        for (bot, user, priority) in
-            [(1, 1, 100), (2, 1, 100), (3, 1, 100), (4, 2, 100), (5, 3, 200), (6, 4, 10)]
-        {
-            join(&mut line, bot, user, priority);
-        }
-        assert_eq!(order(&line), [6, 1, 4, 2, 3, 5]);
-        assert_eq!(line.position(BotId(2)), Some(4));
+    /// The first that may be offered.
+    pub fn first_free(&self) -> Option<&QueueEntry> {
+        self.entries.get(self.free.first()?)
     }
 
-    #[test]
-    fn a_newcomer_does_not_overtake_the_turn_being_served() {
-        let mut line = Line::default();
-        for bot in 1..=4 {
-            join(&mut line, bot, 1, 100);
-        }
-        for bot in 1..=3 {
-            let entry = line.remove(BotId(bot)).expect("waits");
-            line.served(&entry);
-        }
-        join(&mut line, 5, 2, 100);
-        join(&mut line, 6, 2, 100);
-        assert_eq!(order(&line), [5, 4, 6]);
+    /// Since when the one waits who waits longest.
+    pub fn oldest_queued_at(&self) -> Option<DateTime<Utc>> {
+        self.since.first().map(|(at, _)| *at)
     }
 
-    #[test]
-    fn the_order_is_in_the_entries() {
-        let mut line = Line::default();
-        for (bot, user) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)] {
-            join(&mut line, bot, user, 100);
+    /// The waits so far of all who wait, added up, in milliseconds.
+    pub fn waited_ms(&self, now: DateTime<Utc>) -> i64 {
+        let length = i128::try_from(self.length()).unwrap_or(i128::MAX);
+        let total = i128::from(now.timestamp_millis()) * length - self.since_total_ms;
+        i64::try_from(total.max(0)).unwrap_or(i64::MAX)
+    }
+
+    fn next_turn(&self, priority: i16, user: UserId) -> i64 {
+        self.rotations.get(&priority).map_or(0, |rotation| rotation.next_turn(user))
+    }
+
+    fn insert(&mut self, entry: QueueEntry) {
+        let place = entry.place();
+        self.ranks.insert(place);
+        self.since.insert((entry.queued_at, entry.bot_id));
+        self.since_total_ms += i128::from(entry.queued_at.timestamp_millis());
+        let rotation = self.rotations.entry(entry.priority).or_default();
+        rotation.join(entry.user_id, entry.turn, entry.arrival);
+        self.entries.insert(place, entry);
+    }
+
+    fn remove(&mut self, place: Place) -> Option<QueueEntry> {
+        let entry = self.entries.remove(&place)?;
+        self.ranks.remove(&place);
+        self.free.remove(&place);
+        self.since.remove(&(entry.queued_at, entry.bot_id));
+        self.since_total_ms -= i128::from(entry.queued_at.timestamp_millis());
+        if let Some(rotation) = self.rotations.get_mut(&entry.priority) {
+            rotation.leave(entry.user_id, entry.turn, entry.arrival);
+            // Where nobody waits there is nobody to be fair to: the next ones begin anew.
+            if rotation.is_empty() {
+                self.rotations.remove(&entry.priority);
+            }
         }
-        let mut restored = Line::default();
-        let mut entries: Vec<_> = line.all().cloned().collect();
-        entries.reverse();
-        restored.restore(entries);
-        assert_eq!(order(&restored), order(&line));
+        Some(entry)
+    }
+
+    fn serve(&mut self, place: Place) -> Option<QueueEntry> {
+        let entry = self.remove(place)?;
+        if let Some(rotation) = self.rotations.get_mut(&entry.priority) {
+            rotation.serve(entry.user_id, entry.turn);
+        }
+        Some(entry)
     }
 }

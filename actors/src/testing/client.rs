@@ -1,10 +1,14 @@
 //! The scripted client: asks for a bot, for now or for later, asks again with the same key while it does not know what
 //! became of it, and may later move the bot to another time and ask it to leave.
 
+use super::invariants;
 use super::world::{Happening, Shared, World};
 use crate::bot::{BotSpec, EndReason};
 use crate::ids::{BotId, Platform, UserId};
 use crate::pool::message::{CreateBot, CreateError, LeaveBot};
+use crate::ports::Clock;
+use crate::queue::Plan;
+use crate::queue::message::WithdrawError;
 use crate::schedule::actor::{MoveError, MoveStart};
 use crate::supervision::tell;
 use crate::tree::Tree;
@@ -18,6 +22,7 @@ const START_AHEAD_MS_MAX: u64 = 3_600_000;
 #[derive(Debug, Clone)]
 pub struct Client {
     user: UserId,
+    plan: Plan,
     platform: Platform,
     key: String,
     queue_timeout_ms: u32,
@@ -53,8 +58,10 @@ impl Client {
         let moves_to = start_at
             .filter(|_| world.rng.u8(0..3) == 0)
             .map(|start_at| start_at + world.between(0, 1_200_000) - TimeDelta::minutes(5));
+        let user = UserId(world.rng.i64(1..=6));
         Self {
-            user: UserId(world.rng.i64(1..=3)),
+            user,
+            plan: plan_of(user),
             platform,
             key: format!("key-{number}"),
             queue_timeout_ms,
@@ -70,9 +77,20 @@ impl Client {
         BotSpec {
             platform: self.platform.clone(),
             queue_timeout_ms: self.queue_timeout_ms,
+            priority: self.plan.priority(),
             start_at: self.start_at,
             ..super::sample::spec()
         }
+    }
+}
+
+/// Two users have what is usual; all four plans are there.
+fn plan_of(user: UserId) -> Plan {
+    match user.0 {
+        1 => Plan::Enterprise,
+        2 => Plan::Professional,
+        3 | 4 => Plan::Standard,
+        _ => Plan::Free,
     }
 }
 
@@ -118,11 +136,16 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
             reply,
         },
     );
+    let asked_at = shared.now();
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
         if world.crashed {
             return;
+        }
+        if matches!(outcome, Err(CreateError::QueueFull(_))) {
+            world.count("queue full");
+            invariants::refused(&mut world, asked_at);
         }
         match outcome {
             Ok(created) => acknowledge(&mut world, number, created.bot.id),
@@ -206,10 +229,10 @@ fn leave(shared: Shared, number: usize, bot_id: BotId, tree: &Tree) {
                     ));
                 }
             }
-            Err(crate::queue::actor::WithdrawError::NotLive) => {
+            Err(WithdrawError::NotLive) => {
                 world.clients[number].left = stored.is_some_and(|row| row.state.is_final());
             }
-            Err(crate::queue::actor::WithdrawError::Unknown) => {}
+            Err(WithdrawError::Unknown) => {}
         }
     });
 }

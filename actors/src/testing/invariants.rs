@@ -6,12 +6,12 @@ use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
 use crate::pool::message::PoolSnapshot;
-use crate::queue::actor::QueueSnapshot;
+use crate::queue::message::QueueSnapshot;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
 use crate::slot::{BusyStep, SlotState, SlotStatus};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -27,8 +27,10 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     final_states_stay(world);
     idle_means_gone(world, before);
     caps_hold(world);
+    note_places(world, decisions);
     queue_order_kept(world, before, decisions);
     schedule_kept(world, before, decisions);
+    queue_timeouts_exact(world, before, decisions);
 }
 
 fn note_changes(world: &mut World, decisions: &[Decision]) {
@@ -54,6 +56,10 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             }
             Change::InsertQueueEntry(entry) => {
                 world.note(format!("bot {} queued {:?}", entry.bot_id, entry.place()))
+            }
+            Change::UpdateQueueEntry(entry) => {
+                world.count("bot reprioritised");
+                world.note(format!("bot {} moved to {:?}", entry.bot_id, entry.place()));
             }
             Change::InsertEvent(_)
             | Change::DeleteQueueEntry(_)
@@ -129,10 +135,24 @@ fn caps_hold(world: &mut World) {
     }
 }
 
-/// An entry may be served before an earlier one only while the earlier one is on offer itself, so there are never
-/// as many left behind as there are slots.
+/// An offer is under way no longer than this, if the store answers and if it does not.
+const OFFER_MAX: [TimeDelta; 2] = [TimeDelta::milliseconds(500), TimeDelta::seconds(60)];
+/// How exact deadlines in the queue are kept, where the store answers; and how soon a refusal is there.
+const QUICK: TimeDelta = TimeDelta::milliseconds(100);
+
+fn note_places(world: &mut World, decisions: &[Decision]) {
+    for change in decisions.iter().flatten() {
+        if let Change::InsertQueueEntry(entry) | Change::UpdateQueueEntry(entry) = change {
+            world.placed_at.insert(entry.bot_id, world.now);
+        }
+    }
+}
+
+/// An entry may be served before an earlier one only while the earlier one is on offer itself, or came to its place
+/// when the offer was under way, so there are never as many others left behind as there are slots.
 fn queue_order_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
     let mut wrong = Vec::new();
+    let settled_by = world.now - OFFER_MAX[usize::from(!world.steady())];
     for change in decisions.iter().flatten() {
         let Change::WriteBot(bot) = change else { continue };
         let Some(entry) = before.queue.get(&bot.id).filter(|_| bot.state == BotState::Deploying) else {
@@ -144,6 +164,7 @@ fn queue_order_kept(world: &mut World, before: &Tables, decisions: &[Decision]) 
             .values()
             .filter(|other| other.platform == entry.platform && other.place() < entry.place())
             .filter(|other| other.deadline_at > world.now)
+            .filter(|other| world.placed_at.get(&other.bot_id).is_some_and(|at| *at < settled_by))
             .count();
         let slots = world.platforms.get(&entry.platform).copied().unwrap_or(0) as usize;
         if overtaken >= slots {
@@ -208,6 +229,32 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     }
 }
 
+/// Nobody's time is up early; where the store answers, nobody waits longer than was asked.
+fn queue_timeouts_exact(world: &mut World, before: &Tables, decisions: &[Decision]) {
+    let mut wrong = Vec::new();
+    for change in decisions.iter().flatten() {
+        let Change::WriteBot(bot) = change else { continue };
+        let timed_out = bot.end.as_ref().is_some_and(|end| end.reason == EndReason::QueueTimeout);
+        let Some(entry) = before.queue.get(&bot.id).filter(|_| timed_out) else { continue };
+        if bot.ended_at.is_none_or(|at| at < entry.deadline_at) {
+            wrong.push(format!("bot {} gave up before its time", bot.id));
+        }
+        world.count("queue timeout");
+    }
+    if world.steady() {
+        let overdue = world.tables.queue.values().filter(|entry| entry.deadline_at + QUICK < world.now);
+        wrong.extend(overdue.map(|entry| format!("bot {} waits past its time", entry.bot_id)));
+    }
+    wrong.into_iter().for_each(|what| world.violated(what));
+}
+
+/// Checked when a client is told that the queue is full: it is told at once.
+pub fn refused(world: &mut World, asked_at: DateTime<Utc>) {
+    if world.steady() && world.now > asked_at + QUICK {
+        world.violated(format!("a refusal took {}", world.now - asked_at));
+    }
+}
+
 /// Checked before the engine stops something: never a live meeting by mistake.
 pub fn before_stop(world: &mut World, key: ContainerKey) {
     let holder = world.tables.slots.values().find(|slot| slot.id == key.slot);
@@ -254,8 +301,8 @@ pub fn nothing_remembered(
     if !pool.owners.is_empty() {
         world.violated(format!("the pool still remembers {:?}", pool.owners));
     }
-    if !queue.entries.is_empty() {
-        world.violated(format!("the queue still remembers {:?}", queue.entries));
+    if !queue.lines.is_empty() {
+        world.violated(format!("the queue still remembers {:?}", queue.lines));
     }
 }
 

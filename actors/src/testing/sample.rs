@@ -2,7 +2,7 @@
 
 use crate::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
 use crate::ids::{BotId, ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
-use crate::queue::QueueEntry;
+use crate::queue::{Plan, QueueEntry};
 use crate::slot::{BusyStep, Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -30,6 +30,7 @@ pub fn spec() -> BotSpec {
         start_at: None,
         end_at: None,
         queue_timeout_ms: 300_000,
+        priority: Plan::Standard.priority(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::client::{self, Client};
 use super::engine::{FakeArtifacts, FakeEngine};
+use super::operator;
 use super::program;
 use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
@@ -28,7 +29,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Requests for bots.
     pub clients: usize,
-    /// Over how long they come.
+    /// Further requests that come all within two seconds.
+    pub flood: usize,
+    /// Over how long the others come.
     pub spread: TimeDelta,
     /// How likely faults are.
     pub faults: Faults,
@@ -43,12 +46,12 @@ pub struct Scenario {
 impl Scenario {
     /// A full one: every fault, some crashes, two platforms.
     pub fn drawn(seed: u64) -> Self {
-        let faults = Faults::all();
         Self {
             seed,
             clients: 30,
+            flood: if seed.is_multiple_of(4) { 60 } else { 0 },
             spread: TimeDelta::minutes(40),
-            faults,
+            faults: Faults::all(),
             scheduled_percent: 33,
             slots: [3, 2],
             crash_at: None,
@@ -60,6 +63,7 @@ impl Scenario {
         Self {
             seed: 7,
             clients: 5,
+            flood: 0,
             spread: TimeDelta::seconds(20),
             faults: Faults::default(),
             scheduled_percent: 40,
@@ -71,6 +75,18 @@ impl Scenario {
     /// Nothing breaks, there is room for all, and every bot has a start ahead.
     pub fn on_time(seed: u64) -> Self {
         Self { seed, clients: 60, scheduled_percent: 100, slots: [60, 60], ..Self::quiet(None) }
+    }
+
+    /// Hundreds of requests at once against the bound of the queue, where store and engine do as they are told.
+    pub fn flooded(seed: u64) -> Self {
+        Self {
+            seed,
+            clients: 20,
+            flood: 300,
+            spread: TimeDelta::minutes(20),
+            slots: [3, 2],
+            ..Self::quiet(None)
+        }
     }
 }
 
@@ -126,12 +142,17 @@ pub fn run(scenario: &Scenario) -> Report {
 
 fn draw(world: &mut World, scenario: &Scenario) {
     world.scheduled_percent = scenario.scheduled_percent;
-    for number in 0..scenario.clients {
+    let spread_ms = u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0);
+    let flood_at_ms = world.rng.u64(0..spread_ms);
+    for number in 0..scenario.clients + scenario.flood {
         let client = Client::new(world, number);
         world.clients.push(client);
-        let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
+        let floods = number >= scenario.clients;
+        let (from, to) = if floods { (flood_at_ms, flood_at_ms + 2_000) } else { (0, spread_ms) };
+        let after = world.between(from, to);
         world.plan(after, Happening::Client(number));
     }
+    world.plan(TimeDelta::seconds(1), Happening::Operator);
     world.crash_at = match &scenario.crash_at {
         Some(at) => at.iter().copied().collect(),
         None => (0..world.rng.usize(0..6)).map(|_| world.rng.u64(1..1_500)).collect(),
@@ -150,7 +171,7 @@ fn downtime(world: &mut World, length: TimeDelta) {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
             Happening::Panic(_) => {}
-            Happening::Program(_) | Happening::Client(_) => {
+            Happening::Program(_) | Happening::Client(_) | Happening::Operator => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
             }
@@ -182,11 +203,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
         let world = shared.lock();
         (Arc::clone(&world.crash_bell), Arc::clone(&world.calendar_bell))
     };
-    let store = Arc::new(FakeStore::lead(shared.clone()));
-    let rows = store.load().await.unwrap_or_default();
-    let ports = ports(&shared, store);
-    let settings = settings(&shared.lock().platforms);
-    let tree = Tree::start(&ports, rows, settings, ScheduleSettings::default(), SlotTiming::default());
+    let tree = plant(&shared).await;
     loop {
         let next = shared.lock().calendar.first_key_value().map_or(end, |((at, _), _)| *at);
         tokio::select! {
@@ -199,7 +216,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             let within = TimeDelta::days(1);
             let left = (
                 tree.pool.send(pool::message::Observe).await,
-                tree.queue.send(queue::actor::Observe).await,
+                tree.queue.send(queue::message::Observe).await,
                 tree.schedule.send(schedule::actor::Observe { within }).await,
             );
             let mut world = shared.lock();
@@ -226,6 +243,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Engine(deed) => shared.lock().carry_out(deed),
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
+            Happening::Operator => operator::step(&shared, &tree),
             Happening::Panic(name) => {
                 shared.lock().note(format!("{name}: its actor panics"));
                 tree.directory
@@ -236,6 +254,14 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             }
         }
     }
+}
+
+/// Starts the actors of a world on its fakes.
+pub async fn plant(shared: &Shared) -> Tree {
+    let store = Arc::new(FakeStore::lead(shared.clone()));
+    let rows = store.load().await.unwrap_or_default();
+    let settings = settings(&shared.lock().platforms);
+    Tree::start(&ports(shared, store), rows, settings, ScheduleSettings::default(), SlotTiming::default())
 }
 
 fn settings(platforms: &BTreeMap<Platform, u32>) -> PoolSettings {

@@ -98,6 +98,10 @@ impl Tables {
                         return Err(format!("bot {} is queued already", entry.bot_id));
                     }
                 }
+                Change::UpdateQueueEntry(entry) => {
+                    let row = self.queue.get_mut(&entry.bot_id);
+                    *row.ok_or_else(|| format!("bot {} is not queued", entry.bot_id))? = entry.clone();
+                }
                 Change::DeleteQueueEntry(bot) => {
                     self.queue.remove(bot).ok_or_else(|| format!("bot {bot} is not queued"))?;
                 }

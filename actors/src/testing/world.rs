@@ -71,6 +71,8 @@ pub enum Happening {
     Program(ContainerKey),
     /// A client does its next step.
     Client(usize),
+    /// The operator moves a bot in the queue, if a server is up.
+    Operator,
     /// A slot's actor panics, if a server is up.
     Panic(SlotName),
 }
@@ -120,6 +122,10 @@ pub struct World {
     pub violations: Vec<String>,
     /// How often each fault was injected and each state was reached.
     pub counts: BTreeMap<String, u64>,
+    /// Since when each bot has stood at its place in the queue.
+    pub placed_at: BTreeMap<BotId, DateTime<Utc>>,
+    /// How often each bot was asked to be moved in the queue.
+    pub moves_asked: BTreeMap<BotId, u32>,
     /// Final states as first seen.
     pub finals: BTreeMap<BotId, BotState>,
     /// Tells the runner of a crash.
@@ -136,6 +142,13 @@ impl World {
         }
         self.count(name);
         true
+    }
+
+    /// Whether the store has answered everything so far, and the server was always up.
+    pub fn steady(&self) -> bool {
+        let faults = &self.faults;
+        let store = faults.commit_lost + faults.commit_torn + faults.store_away + faults.panic_committing;
+        store == 0 && self.crashes == 0
     }
 
     /// Counts something worth knowing that it was reached.
@@ -261,6 +274,8 @@ impl World {
             trace: Vec::new(),
             violations: Vec::new(),
             counts: BTreeMap::new(),
+            placed_at: BTreeMap::new(),
+            moves_asked: BTreeMap::new(),
             finals: BTreeMap::new(),
             crash_bell: Arc::new(Notify::new()),
             calendar_bell: Arc::new(Notify::new()),

@@ -5,8 +5,9 @@ use crate::support::server::{Answer, Server};
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use tokio_postgres::NoTls;
 
 #[tokio::test]
 async fn who_finds_no_slot_waits_as_long_as_it_wants_and_no_longer() {
@@ -58,6 +59,39 @@ async fn a_burst_of_requests_right_after_the_start_is_taken_whole() {
         answers.iter().filter_map(|answer| answer.body["queuePosition"].as_u64()).collect();
     assert_eq!((ids.len(), places), (BOTS, (1..BOTS as u64).collect()));
     assert_eq!(server.bot_count().await, BOTS as u64);
+}
+
+#[tokio::test]
+async fn a_better_plan_comes_first_and_everybody_knows_their_place() {
+    let server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1")]).await;
+    server.send_bot("first", "host=silent").await;
+    let pool = server.pool().await;
+    let (free, enterprise) = (server.visitor(&pool, "free").await, server.visitor(&pool, "enterprise").await);
+    let (client, connection) = tokio_postgres::connect(&server.database_url(), NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.execute("UPDATE users SET plan = name WHERE name IN ('free', 'enterprise')", &[]).await.unwrap();
+    assert!(client.execute("UPDATE users SET plan = 'gold'", &[]).await.is_err(), "there is no such plan");
+
+    let (_, last) = free.post("/api/bots", &free.bot_request("last")).await;
+    let (_, middle) = server.post("/api/bots", &server.bot_request("middle", "")).await;
+    let (_, first) = enterprise.post("/api/bots", &enterprise.bot_request("first")).await;
+    // Each was alone when it came, or came first.
+    for created in [&last, &middle, &first] {
+        assert_eq!((&created["queued"], &created["queuePosition"]), (&json!(true), &json!(1)), "{created}");
+    }
+    let (last, middle, first) = (
+        free.get(&format!("/api/bots/{}", last["id"])).await.1,
+        server.bot(middle["id"].as_i64().unwrap()).await,
+        enterprise.get(&format!("/api/bots/{}", first["id"])).await.1,
+    );
+    for (bot, place) in [(&first, 1), (&middle, 2), (&last, 3)] {
+        assert_eq!(bot["queuePosition"], place, "{bot}");
+        assert_eq!(bot["estimatedWaitMs"], place * 30_000, "nothing has moved yet: {bot}");
+    }
+    let (_, stats) = server.get("/api/bots/queue/stats").await;
+    assert_eq!(stats["platforms"]["rehearsal"]["estimatedWaitMs"], 4 * 30_000, "{stats}");
+    drop(client);
+    connection.await.unwrap().unwrap();
 }
 
 fn time(value: &Value) -> DateTime<Utc> {

@@ -5,6 +5,7 @@ use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::{BotId, UserId};
 use meeboter_actors::journal::IdempotencyKey;
 use meeboter_actors::ports::StoreError;
+use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
 use std::collections::BTreeSet;
 
@@ -113,6 +114,10 @@ async fn the_queue_comes_back_in_order() {
     let queue = journal.load().await.expect("loads").queue;
     let expected: Vec<_> = [1, 3].map(|id| (sample::queue_entry(id, 1), sample::bot(id))).into();
     assert_eq!(queue, expected);
+    let first = QueueEntry { priority: 10, turn: 4, ..sample::queue_entry(3, 1) };
+    commit(&journal, 3, vec![Change::UpdateQueueEntry(first.clone())]).await;
+    let queue = journal.load().await.expect("loads").queue;
+    assert_eq!(queue, [(first, sample::bot(3)), (sample::queue_entry(1, 1), sample::bot(1))]);
 }
 
 #[tokio::test]
@@ -144,6 +149,7 @@ async fn a_conflict_writes_nothing_of_its_batch() {
         vec![write_slot(&Slot { version: 5, ..slot_one() })],
         vec![Change::DeleteSlot { name: slot_one().name, version: 2 }],
         vec![Change::DeleteQueueEntry(BotId(1))],
+        vec![Change::UpdateQueueEntry(sample::queue_entry(1, 1))],
         vec![Change::WriteRecording(Recording { version: 2, ..Recording::open(BotId(1)) })],
         // A bot that is not there; a slot that another bot has; a key that is taken twice.
         vec![Change::InsertQueueEntry(sample::queue_entry(77, 1))],

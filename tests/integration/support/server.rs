@@ -355,6 +355,13 @@ impl Server {
         self.folder.path().join("postgres/data")
     }
 
+    /// The private database, for another program.
+    pub(crate) fn database_url(&self) -> String {
+        let socket = self.folder.path().join("postgres/run");
+        assert!(socket.join(".s.PGSQL.5432").exists(), "no socket in {}", socket.display());
+        format!("postgres:///meeboter?host={}&user=meeboter", socket.display())
+    }
+
     /// Everything of this server that still runs, but the server.
     pub(crate) fn remains(&self) -> Vec<i32> {
         let mut remains = self.bot_pids();
