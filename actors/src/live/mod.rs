@@ -66,6 +66,8 @@ pub struct Changes {
 struct Board {
     number: u64,
     entries: BTreeMap<Topic, (u64, Entry)>,
+    /// The topics by the number of their last change: a reader looks only at what it lacks.
+    changed: BTreeMap<u64, Topic>,
     ended: VecDeque<BotId>,
 }
 
@@ -78,7 +80,8 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        let board = Board { number: 0, entries: BTreeMap::new(), ended: VecDeque::new() };
+        let (entries, changed) = (BTreeMap::new(), BTreeMap::new());
+        let board = Board { number: 0, entries, changed, ended: VecDeque::new() };
         Self { board: Arc::new(Mutex::new(board)), latest: Arc::new(watch::Sender::new(0)) }
     }
 }
@@ -115,11 +118,11 @@ impl Live {
     /// What changed after `number`; from 0, everything there is.
     pub fn changes_after(&self, number: u64) -> Changes {
         let board = self.lock();
-        let entries = board
-            .entries
-            .iter()
-            .filter(|(_, (changed, entry))| *changed > number && (number > 0 || *entry != Entry::Gone))
-            .map(|(topic, (_, entry))| (topic.clone(), entry.clone()))
+        let lacking = board.changed.range(number.saturating_add(1)..);
+        let entries = lacking
+            .filter_map(|(_, topic)| Some((topic, &board.entries.get(topic)?.1)))
+            .filter(|(_, entry)| number > 0 || **entry != Entry::Gone)
+            .map(|(topic, entry)| (topic.clone(), entry.clone()))
             .collect();
         Changes { number: board.number, entries }
     }
@@ -161,7 +164,10 @@ impl Live {
             }
             board.number += 1;
             let number = board.number;
-            board.entries.insert(topic, (number, entry));
+            board.changed.insert(number, topic.clone());
+            if let Some((before, _)) = board.entries.insert(topic, (number, entry)) {
+                board.changed.remove(&before);
+            }
             number
         };
         self.latest.send_replace(number);
@@ -177,8 +183,11 @@ impl Live {
         };
         if let Some(bot) = forgotten {
             let mut board = self.lock();
-            board.entries.remove(&Topic::Bot(bot));
-            board.entries.remove(&Topic::Recording(bot));
+            for topic in [Topic::Bot(bot), Topic::Recording(bot)] {
+                if let Some((number, _)) = board.entries.remove(&topic) {
+                    board.changed.remove(&number);
+                }
+            }
         }
     }
 

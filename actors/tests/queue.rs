@@ -1,0 +1,139 @@
+//! The queue within the whole tree, on the fakes and without faults: one slot, which its first bot keeps.
+
+use actix::System;
+use meeboter_actors::bot::{Bot, BotSpec, EndReason};
+use meeboter_actors::ids::{BotId, Platform, UserId};
+use meeboter_actors::pool::message::{CreateBot, Created};
+use meeboter_actors::queue::Plan;
+use meeboter_actors::queue::message::{
+    FindPlace, Observe, QueuePlace, Reprioritise, ReprioritiseError, Withdraw, WithdrawError,
+};
+use meeboter_actors::supervision::tell;
+use meeboter_actors::testing::sample;
+use meeboter_actors::testing::simulation::plant;
+use meeboter_actors::testing::world::{Faults, Shared, World};
+use meeboter_actors::tree::Tree;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+fn zoom() -> Platform {
+    Platform("zoom".to_owned())
+}
+
+fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
+    let runner = System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    });
+    let world = Arc::new(Mutex::new(World::new(1, Faults::default(), [(zoom(), 1)].into())));
+    runner.block_on(async { test(Shared::enter(&world)).await });
+    let mut world = world.lock().expect("nobody panicked with it");
+    // The actors die with their System; that is no news.
+    world.crashed = true;
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+async fn create(tree: &Tree, user: i64, plan: Plan) -> Created {
+    let (reply, answer) = oneshot::channel();
+    let spec = BotSpec { platform: zoom(), ..sample::spec() };
+    let priority = plan.priority();
+    tell(&tree.pool, CreateBot { spec, user_id: UserId(user), priority, idempotency: None, reply });
+    answer.await.expect("an answer").expect("a bot")
+}
+
+fn move_to(
+    tree: &Tree,
+    bot_id: BotId,
+    plan: Plan,
+) -> oneshot::Receiver<Result<QueuePlace, ReprioritiseError>> {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.queue, Reprioritise { bot_id, priority: plan.priority(), reply });
+    answer
+}
+
+fn withdraw(tree: &Tree, bot_id: BotId) -> oneshot::Receiver<Result<Bot, WithdrawError>> {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.queue, Withdraw { bot_id, reason: EndReason::LeftByRequest, reply });
+    answer
+}
+
+async fn position(tree: &Tree, bot_id: BotId) -> Option<usize> {
+    tree.queue.send(FindPlace { bot_id }).await.expect("an answer").map(|place| place.position)
+}
+
+#[test]
+fn a_bot_is_moved_and_that_is_stored() {
+    run(async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let holder = create(&tree, 1, Plan::Standard).await;
+        assert_eq!(holder.queued, None);
+        let first = create(&tree, 2, Plan::Standard).await.bot.id;
+        let second = create(&tree, 3, Plan::Standard).await.bot.id;
+        let third = create(&tree, 4, Plan::Enterprise).await;
+        assert_eq!(third.queued.map(|place| place.position), Some(1), "a better plan comes first");
+
+        let moved = move_to(&tree, second, Plan::Enterprise).await.expect("an answer");
+        assert_eq!(moved.map(|place| place.position), Ok(1), "it is older than the third");
+        assert_eq!(shared.lock().tables.queue[&second].priority, 10);
+        let moved = move_to(&tree, third.bot.id, Plan::Free).await.expect("an answer");
+        assert_eq!(moved.map(|place| place.position), Ok(3));
+        assert_eq!(position(&tree, first).await, Some(2));
+
+        for nowhere in [holder.bot.id, BotId(1_000)] {
+            let refused = move_to(&tree, nowhere, Plan::Enterprise).await.expect("an answer");
+            assert_eq!(refused, Err(ReprioritiseError::NotWaiting));
+            assert_eq!(position(&tree, nowhere).await, None);
+        }
+    });
+}
+
+#[test]
+fn wishes_for_one_bot_are_applied_one_after_the_other() {
+    run(async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree, 1, Plan::Standard).await;
+        let bot = create(&tree, 2, Plan::Standard).await.bot.id;
+        let (up, down) = (move_to(&tree, bot, Plan::Enterprise), move_to(&tree, bot, Plan::Free));
+        let (ended, late) = (withdraw(&tree, bot), move_to(&tree, bot, Plan::Standard));
+        for moved in [up, down] {
+            assert_eq!(moved.await.expect("an answer").map(|place| place.position), Ok(1));
+        }
+        let ended = ended.await.expect("an answer").expect("it was there");
+        assert_eq!(ended.end.map(|end| end.reason), Some(EndReason::Cancelled));
+        assert_eq!(late.await.expect("an answer"), Err(ReprioritiseError::NotWaiting));
+        assert!(shared.lock().tables.queue.is_empty());
+    });
+}
+
+#[test]
+fn the_queue_in_numbers() {
+    run(async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree, 1, Plan::Standard).await;
+        for user in 2..=4 {
+            create(&tree, user, Plan::Standard).await;
+        }
+        let snapshot = tree.queue.send(Observe).await.expect("an answer");
+        let line = snapshot.lines[&zoom()];
+        assert_eq!((snapshot.lines.len(), line.length), (1, 3));
+        assert_eq!(line.estimated_wait, Duration::from_secs(4 * 30), "nothing has moved yet");
+        assert!(line.oldest_queued_at.is_some_and(|at| at <= shared.lock().now));
+    });
+}
+
+#[test]
+fn a_line_is_published_a_moment_after_it_changed() {
+    run(async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree, 1, Plan::Standard).await;
+        create(&tree, 2, Plan::Standard).await;
+        assert_eq!(tree.live.front_of(&zoom()), None, "it is too soon");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let front = tree.live.front_of(&zoom()).expect("was published");
+        assert_eq!((front.bots.len(), front.length), (1, 1));
+    });
+}
