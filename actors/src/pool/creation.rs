@@ -2,7 +2,8 @@
 //! it; an offer whose receiver died is looked up before the next one is made.
 
 use super::actor::PoolSupervisor;
-use super::message::{CreateBot, CreateError, CreateReply, Created, Owner};
+use super::message::{CreateBot, CreateError, CreateReply, Created};
+use super::owners::Owner;
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
@@ -38,8 +39,11 @@ enum Offered {
 impl PoolSupervisor {
     pub(super) fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
         let key = message.idempotency.as_ref().map(|(key, _)| (message.user_id, key.clone()));
-        let refused = if !self.settings.platforms.contains_key(&message.spec.platform) {
-            Some(CreateError::PlatformNotServed(message.spec.platform.clone()))
+        let platform = &message.spec.platform;
+        let refused = if !self.settings.platforms.contains_key(platform) {
+            Some(CreateError::PlatformNotServed(platform.clone()))
+        } else if self.is_closed(platform) {
+            Some(CreateError::PlatformDisabled(platform.clone()))
         } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {
             Some(CreateError::KeyInFlight)
         } else {
@@ -87,7 +91,7 @@ impl PoolSupervisor {
     /// Gives a new bot to a slot if one is free and nobody waits, else to the queue.
     fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
         let platform = given.bot.spec.platform.clone();
-        let somebody_waits = self.waiting(&platform) > 0;
+        let somebody_waits = self.owners.waiting(&platform) > 0;
         let place = if somebody_waits || given.offers >= OFFERS_MAX { None } else { self.reserve(&platform) };
         match place {
             Some(handle) => self.offer(given, handle, ctx),
@@ -118,7 +122,6 @@ impl PoolSupervisor {
             }
         };
         ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
-            let platform = given.bot.spec.platform.clone();
             act.unreserve(handle.name());
             match offered {
                 Offered::Taken(bot) => act.created(given, Created { bot: *bot, queued: None }),
@@ -126,7 +129,7 @@ impl PoolSupervisor {
                 Offered::Failed(CommitError::Conflict(why)) => act.refuse(given, CreateError::Conflict(why)),
                 Offered::Failed(CommitError::Deposed) => act.refuse(given, CreateError::Unavailable),
             }
-            act.pump(&platform);
+            act.pump_all();
         }));
     }
 
@@ -155,7 +158,7 @@ impl PoolSupervisor {
                 Ok(Err(EnqueueError::Commit(CommitError::Conflict(why)))) => CreateError::Conflict(why),
                 Ok(Err(EnqueueError::Commit(CommitError::Deposed))) | Err(_) => CreateError::Unavailable,
             };
-            act.owners.remove(&given.bot.id);
+            act.owners.remove(given.bot.id);
             act.refuse(given, refused);
         }));
     }

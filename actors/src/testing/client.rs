@@ -105,7 +105,12 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
         }
         match outcome {
             Ok(created) => acknowledge(&mut world, number, created.bot.id),
-            Err(CreateError::PoolFull | CreateError::QueueFull(_) | CreateError::PlatformNotServed(_)) => {
+            Err(
+                CreateError::PoolFull
+                | CreateError::QueueFull(_)
+                | CreateError::PlatformNotServed(_)
+                | CreateError::PlatformDisabled(_),
+            ) => {
                 world.count("refused at the door");
                 world.clients[number].answer = Answer::Refused;
             }

@@ -21,6 +21,8 @@ use tokio::sync::watch;
 pub struct Containers {
     /// Running containers.
     pub running: BTreeMap<ContainerKey, ContainerId>,
+    /// Where each was told to run.
+    hosts: BTreeMap<ContainerKey, HostName>,
     fenced: BTreeSet<ContainerKey>,
     exit_notes: BTreeMap<ContainerKey, String>,
 }
@@ -140,17 +142,18 @@ impl FakeEngine {
 
 #[async_trait]
 impl Driver for FakeEngine {
-    async fn pull(
-        &self,
-        _: &HostName,
-        _: &str,
-        _: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
         self.0.delay(1, 1_000).await;
+        let mut world = self.0.lock();
+        let refuse = world.faults.refuse / 2;
+        if world.chance("pull refused", refuse) {
+            return Err(DriverError { message: "no such image".to_owned(), answered: true, retryable: true });
+        }
         Ok(())
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        self.0.lock().containers.hosts.insert(request.key, request.host);
         self.call("start", Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
@@ -187,10 +190,11 @@ impl Driver for FakeEngine {
         Ok(if running { Presence::Running } else { Presence::Gone })
     }
 
-    async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+    async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.look().await?;
         let world = self.0.lock();
-        let listed = world.containers.running.iter();
+        let containers = &world.containers;
+        let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));
         Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
     }
 }

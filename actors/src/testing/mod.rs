@@ -8,6 +8,7 @@
 pub mod client;
 pub mod engine;
 pub mod invariants;
+pub mod operator;
 pub mod program;
 pub mod sample;
 pub mod simulation;

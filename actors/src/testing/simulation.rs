@@ -3,6 +3,7 @@
 
 use super::client::{self, Client};
 use super::engine::{FakeArtifacts, FakeEngine};
+use super::operator;
 use super::program;
 use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
@@ -32,6 +33,10 @@ pub struct Scenario {
     pub faults: Faults,
     /// Slots of each of two platforms.
     pub slots: [u32; 2],
+    /// How often the operator does something.
+    pub operations: usize,
+    /// Whether the slots of the second platform are deleted with their bots.
+    pub ephemeral: bool,
     /// Boundaries at which the server crashes; `None`: drawn.
     pub crash_at: Option<Vec<u64>>,
 }
@@ -39,8 +44,16 @@ pub struct Scenario {
 impl Scenario {
     /// A full one: every fault, some crashes, two platforms.
     pub fn drawn(seed: u64) -> Self {
-        let faults = Faults::all();
-        Self { seed, clients: 30, spread: TimeDelta::minutes(40), faults, slots: [3, 2], crash_at: None }
+        Self {
+            seed,
+            clients: 30,
+            spread: TimeDelta::minutes(40),
+            faults: Faults::all(),
+            slots: [3, 2],
+            operations: if seed.is_multiple_of(4) { 0 } else { 30 },
+            ephemeral: seed.is_multiple_of(3),
+            crash_at: None,
+        }
     }
 
     /// A small quiet one, for crashing at every boundary in turn.
@@ -51,6 +64,8 @@ impl Scenario {
             spread: TimeDelta::seconds(20),
             faults: Faults::default(),
             slots: [2, 1],
+            operations: 0,
+            ephemeral: true,
             crash_at: Some(crash_at.into_iter().collect()),
         }
     }
@@ -76,7 +91,8 @@ const SETTLE: TimeDelta = TimeDelta::minutes(90);
 pub fn run(scenario: &Scenario) -> Report {
     let platforms: BTreeMap<Platform, u32> =
         ["google-meet", "zoom"].into_iter().map(|key| Platform(key.to_owned())).zip(scenario.slots).collect();
-    let mut world = World::new(scenario.seed, scenario.faults, platforms);
+    let settings = settings(&platforms, scenario.ephemeral);
+    let mut world = World::new(scenario.seed, scenario.faults, platforms, settings);
     draw(&mut world, scenario);
     let world = Arc::new(Mutex::new(world));
     let calm_at = sample::now() + scenario.spread + program::LONGEST;
@@ -106,6 +122,10 @@ fn draw(world: &mut World, scenario: &Scenario) {
         let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
         world.plan(after, Happening::Client(number));
     }
+    for _ in 0..scenario.operations {
+        let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
+        world.plan(after, Happening::Operator);
+    }
     world.crash_at = match &scenario.crash_at {
         Some(at) => at.iter().copied().collect(),
         None => (0..world.rng.usize(0..6)).map(|_| world.rng.u64(1..1_500)).collect(),
@@ -123,7 +143,7 @@ fn downtime(world: &mut World, length: TimeDelta) {
         match happening {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
-            Happening::Panic(_) => {}
+            Happening::Panic(_) | Happening::Operator => {}
             Happening::Program(_) | Happening::Client(_) => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
@@ -159,7 +179,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
     let store = Arc::new(FakeStore::lead(shared.clone()));
     let rows = store.load().await.unwrap_or_default();
     let ports = ports(&shared, store);
-    let settings = settings(&shared.lock().platforms);
+    let settings = shared.lock().settings.clone();
     let tree = Tree::start(&ports, rows, settings, SlotTiming::default());
     loop {
         let next = shared.lock().calendar.first_key_value().map_or(end, |((at, _), _)| *at);
@@ -194,6 +214,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Engine(deed) => shared.lock().carry_out(deed),
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
+            Happening::Operator => operator::step(&shared, &tree),
             Happening::Panic(name) => {
                 shared.lock().note(format!("{name}: its actor panics"));
                 tree.directory
@@ -206,22 +227,25 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
     }
 }
 
-fn settings(platforms: &BTreeMap<Platform, u32>) -> PoolSettings {
+/// Two hosts, of which neither has room for everybody.
+fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) -> PoolSettings {
     let platforms = platforms
         .iter()
-        .map(|(key, max)| {
+        .enumerate()
+        .map(|(number, (key, max))| {
             let settings = PlatformSettings {
                 max_size: *max,
                 image: format!("{key}:1"),
                 enabled: true,
                 prewarm: 0,
-                ephemeral: false,
+                ephemeral: second_is_ephemeral && number == 1,
             };
             (key.clone(), settings)
         })
         .collect();
-    let hosts = [(HostName::local(), HostSettings { capacity: 100 })].into();
-    PoolSettings { platforms, hosts, max_size: 100, queue_max: 20 }
+    let hosts = [(HostName::local(), 4), (HostName("other".to_owned()), 3)];
+    let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
+    PoolSettings { platforms, hosts, queue_max: 20, ..PoolSettings::default() }
 }
 
 fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {

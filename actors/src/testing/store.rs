@@ -5,6 +5,7 @@ use super::world::{Happening, Shared, World};
 use crate::bot::Bot;
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
+use crate::pool::Drain;
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
@@ -25,6 +26,8 @@ pub struct Tables {
     pub queue: BTreeMap<BotId, QueueEntry>,
     /// `recordings`.
     pub recordings: BTreeMap<BotId, Recording>,
+    /// `pool_drains`.
+    pub drains: BTreeSet<Drain>,
     /// `idempotency_keys`.
     pub keys: BTreeMap<(UserId, String), IdempotencyKey>,
     /// Batches, by epoch and number.
@@ -66,6 +69,7 @@ impl Tables {
             slots: self.slots.keys().filter_map(|name| self.slot(name)).collect(),
             queue: queue.collect(),
             recordings: recordings.collect(),
+            drains: self.drains.clone(),
         }
     }
 
@@ -99,6 +103,16 @@ impl Tables {
                 }
                 Change::DeleteQueueEntry(bot) => {
                     self.queue.remove(bot).ok_or_else(|| format!("bot {bot} is not queued"))?;
+                }
+                Change::InsertDrain(drain) => {
+                    if !self.drains.insert(drain.clone()) {
+                        return Err(format!("{drain} is being drained already"));
+                    }
+                }
+                Change::DeleteDrain(drain) => {
+                    if !self.drains.remove(drain) {
+                        return Err(format!("{drain} is not being drained"));
+                    }
                 }
                 Change::InsertIdempotencyKey(key) => {
                     if self.keys.insert((key.user_id, key.key.clone()), key.clone()).is_some() {
