@@ -29,6 +29,11 @@ impl SlotName {
     pub fn new(platform: &Platform, number: u32) -> Self {
         Self(format!("pool-{}-{number:03}", platform.0))
     }
+
+    /// The number that it ends in; 0, which no slot is given, where it has none.
+    pub fn number(&self) -> u32 {
+        self.0.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// A platform's canonical key: `google-meet`, `microsoft-teams`, `zoom`, `rehearsal`, or a configured one.

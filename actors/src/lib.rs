@@ -15,7 +15,8 @@
 //! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
-//! files (`machine`, `effects`, `policy`, `plan`, `order`, `estimate`) know no actix, no tokio, no clock and no randomness. What
+//! files (`machine`, `command`, `effects`, `index`, `plan`, `order`, `estimate`) know no actix, no tokio, no clock and no
+//! randomness. What
 //! the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
 
 pub mod bot;

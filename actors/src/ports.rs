@@ -6,11 +6,13 @@ use crate::ids::{
     BotId, ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName,
 };
 use crate::journal::Decision;
+use crate::pool::Drain;
 use crate::queue::QueueEntry;
 use crate::recording::{Joined, Recording};
 use crate::slot::Slot;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -152,6 +154,8 @@ pub struct Rows {
     pub scheduled: Vec<Bot>,
     /// Recordings that are not ready or failed yet, with their bots.
     pub recordings: Vec<(Recording, Bot)>,
+    /// What is being emptied.
+    pub drains: BTreeSet<Drain>,
 }
 
 /// The durable rows, through the one connection that leads.

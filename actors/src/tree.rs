@@ -114,6 +114,7 @@ impl Tree {
             settings,
             Arc::clone(&ports.slot_ids),
             rows.slots,
+            rows.drains,
             waiting,
             make_links,
             guard(ports, "the PoolSupervisor died"),

@@ -10,7 +10,7 @@ use meeboter_actors::queue::message::{
 };
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
-use meeboter_actors::testing::simulation::plant;
+use meeboter_actors::testing::simulation::{plant, settings};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,9 @@ fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
             .build()
             .expect("a runtime")
     });
-    let world = Arc::new(Mutex::new(World::new(1, Faults::default(), [(zoom(), 1)].into())));
+    let platforms = [(zoom(), 1)].into();
+    let settings = settings(&platforms, false);
+    let world = Arc::new(Mutex::new(World::new(1, Faults::default(), platforms, settings)));
     runner.block_on(async { test(Shared::enter(&world)).await });
     let mut world = world.lock().expect("nobody panicked with it");
     // The actors die with their System; that is no news.
@@ -39,9 +41,8 @@ fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
 
 async fn create(tree: &Tree, user: i64, plan: Plan) -> Created {
     let (reply, answer) = oneshot::channel();
-    let spec = BotSpec { platform: zoom(), ..sample::spec() };
-    let priority = plan.priority();
-    tell(&tree.pool, CreateBot { spec, user_id: UserId(user), priority, idempotency: None, reply });
+    let spec = BotSpec { platform: zoom(), priority: plan.priority(), ..sample::spec() };
+    tell(&tree.pool, CreateBot { spec, user_id: UserId(user), idempotency: None, reply });
     answer.await.expect("an answer").expect("a bot")
 }
 

@@ -63,9 +63,12 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
     SlotTiming {
         deploy: ms(bots.deploy_timeout_ms),
         leave_grace: ms(bots.leave_grace_ms),
+        segment_grace: ms(bots.segment_grace_ms),
+        leave_limit: ms(bots.leave_limit_ms),
         stop_grace: ms(bots.stop_grace_ms),
         max_duration: ms(bots.max_duration_ms),
         recovery_delay: ms(bots.recovery_delay_ms),
+        recovery_interval: ms(bots.recovery_interval_ms),
         heartbeat_suspect: ms(bots.heartbeat_suspect_ms),
         heartbeat_lost: ms(bots.heartbeat_lost_ms),
         ..SlotTiming::default()

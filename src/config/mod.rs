@@ -108,8 +108,9 @@ sections! {
     /// `[bots]`
     Bots {
         heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
-        leave_grace_ms: u64, stop_grace_ms: u64, deploy_timeout_ms: u64, max_duration_ms: u64,
-        recovery_delay_ms: u64, waiting_room_timeout_ms: u64, no_one_joined_timeout_ms: u64,
+        leave_grace_ms: u64, segment_grace_ms: u64, leave_limit_ms: u64, stop_grace_ms: u64,
+        deploy_timeout_ms: u64, max_duration_ms: u64, recovery_delay_ms: u64, recovery_interval_ms: u64,
+        waiting_room_timeout_ms: u64, no_one_joined_timeout_ms: u64,
         everyone_left_timeout_ms: u64, inactivity_timeout_ms: u64,
     }
     /// `[driver]`
@@ -228,10 +229,13 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     number("bots.heartbeat_lost_ms", bots.heartbeat_lost_ms, bots.heartbeat_suspect_ms, day_ms)?;
     number("bots.segment_ms", bots.segment_ms, 1_000, 60_000)?;
     number("bots.leave_grace_ms", bots.leave_grace_ms, 1_000, day_ms)?;
+    number("bots.segment_grace_ms", bots.segment_grace_ms, 1_000, day_ms)?;
+    number("bots.leave_limit_ms", bots.leave_limit_ms, bots.leave_grace_ms, day_ms)?;
     number("bots.stop_grace_ms", bots.stop_grace_ms, 100, 600_000)?;
     number("bots.deploy_timeout_ms", bots.deploy_timeout_ms, 1_000, day_ms)?;
     number("bots.max_duration_ms", bots.max_duration_ms, 1_000, 7 * day_ms)?;
     number("bots.recovery_delay_ms", bots.recovery_delay_ms, 100, day_ms)?;
+    number("bots.recovery_interval_ms", bots.recovery_interval_ms, bots.recovery_delay_ms, day_ms)?;
     number("bots.waiting_room_timeout_ms", bots.waiting_room_timeout_ms, 1_000, day_ms)?;
     number("bots.no_one_joined_timeout_ms", bots.no_one_joined_timeout_ms, 1_000, day_ms)?;
     number("bots.everyone_left_timeout_ms", bots.everyone_left_timeout_ms, 1_000, day_ms)?;

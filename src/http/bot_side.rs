@@ -165,6 +165,7 @@ pub async fn segment(
     let generation = authorized(&request, &state, bot_id, asked.generation)?;
     let commands = match holder(&state, bot_id, generation) {
         Ok(handle) if handle.snapshot().bot().is_some_and(|bot| !bot.state.is_final()) => {
+            handle.segment_arrives(state.clock.now());
             commands(&handle.snapshot())
         }
         Ok(_) | Err(_) => {

@@ -100,6 +100,10 @@ async fn ask(
             let message = format!("This server has no pool for {platform}.");
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_not_available", message)
         }
+        CreateError::PlatformDisabled(platform) => {
+            let message = format!("{platform} takes no new bots: it is switched off, or being drained.");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_disabled", message)
+        }
         CreateError::PoolFull => ApiError::unavailable(
             "pool_full",
             "All slots are taken, and the request does not wait.",

@@ -6,7 +6,7 @@
 //! should `BEGIN` itself fail, nothing behind it commits by itself.
 
 use super::rows::{
-    Column, bot_columns, column, event_columns, idempotency_key_columns, names, queue_columns,
+    Column, bot_columns, column, drain_columns, event_columns, idempotency_key_columns, names, queue_columns,
     recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns};
@@ -14,6 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join, join_all, mayb
 use meeboter_actors::bot::{Bot, BotEvent};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
+use meeboter_actors::pool::Drain;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::Recording;
 use std::collections::BTreeSet;
@@ -60,6 +61,8 @@ pub(super) struct Statements {
     update_queue: Statement,
     insert_recordings: Statement,
     update_recordings: Statement,
+    delete_drains: Statement,
+    insert_drains: Statement,
     insert_idempotency_keys: Statement,
     insert_events: Statement,
 }
@@ -80,6 +83,8 @@ impl Statements {
             replace("bot_pool_queue", &queue_columns(&[])),
             insert("recordings", &recordings),
             update("recordings", &recordings),
+            delete("pool_drains", &drain_columns(&[])),
+            insert("pool_drains", &drain_columns(&[])),
             insert("idempotency_keys", &idempotency_key_columns(&[])),
             insert("events", &event_columns(&[])),
         ];
@@ -97,10 +102,12 @@ impl Statements {
                 update_queue,
                 insert_recordings,
                 update_recordings,
+                delete_drains,
+                insert_drains,
                 insert_idempotency_keys,
                 insert_events,
             ],
-        ) = <[Statement; 13]>::try_from(prepared)
+        ) = <[Statement; 15]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
@@ -116,6 +123,8 @@ impl Statements {
             update_queue,
             insert_recordings,
             update_recordings,
+            delete_drains,
+            insert_drains,
             insert_idempotency_keys,
             insert_events,
         })
@@ -198,6 +207,8 @@ pub(super) struct Batch<'a> {
     gone_entries: Vec<BotId>,
     new_recordings: Vec<&'a Recording>,
     recordings: Vec<&'a Recording>,
+    gone_drains: Vec<&'a Drain>,
+    new_drains: Vec<&'a Drain>,
     keys: Vec<&'a IdempotencyKey>,
     events: Vec<&'a BotEvent>,
 }
@@ -235,6 +246,8 @@ impl<'a> Batch<'a> {
                 self.new_recordings.push(recording)
             }
             Change::WriteRecording(recording) => self.recordings.push(recording),
+            Change::InsertDrain(drain) => self.new_drains.push(drain),
+            Change::DeleteDrain(drain) => self.gone_drains.push(drain),
             Change::InsertIdempotencyKey(key) => self.keys.push(key),
         }
         Ok(())
@@ -252,6 +265,8 @@ impl<'a> Batch<'a> {
         self.gone_entries.sort();
         self.new_recordings.sort_by_key(|recording| recording.bot_id);
         self.recordings.sort_by_key(|recording| recording.bot_id);
+        self.gone_drains.sort();
+        self.new_drains.sort();
         self.keys.sort_by(|a, b| (a.user_id, &a.key).cmp(&(b.user_id, &b.key)));
     }
 
@@ -329,6 +344,8 @@ impl<'a> Batch<'a> {
                 recording_columns(&self.new_recordings),
             ),
             (&statements.update_recordings, self.recordings.len(), recording_columns(&self.recordings)),
+            (&statements.delete_drains, self.gone_drains.len(), drain_columns(&self.gone_drains)),
+            (&statements.insert_drains, self.new_drains.len(), drain_columns(&self.new_drains)),
             (&statements.insert_idempotency_keys, self.keys.len(), idempotency_key_columns(&self.keys)),
             (&statements.insert_events, self.events.len(), event_columns(&self.events)),
         ];

@@ -4,12 +4,12 @@ use super::batch::{Batch, Malformed, RunError, Statements};
 use super::database::{Connection, DatabaseError};
 use super::lead;
 use super::rows::{
-    DecodeError, bot_columns, bot_from, get, names, queue_columns, queue_entry_from, recording_columns,
-    recording_from,
+    DecodeError, bot_columns, bot_from, drain_columns, drain_from, get, names, queue_columns,
+    queue_entry_from, recording_columns, recording_from,
 };
 use super::slot_row::{assigned_bot_id, slot_columns, slot_from};
 use crate::telemetry::chain;
-use futures_util::future::{try_join, try_join_all, try_join4};
+use futures_util::future::{try_join, try_join_all, try_join5};
 use meeboter_actors::bot::{Bot, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::Decision;
@@ -185,7 +185,7 @@ impl Link {
         Ok(slot.map(|row| slot_from(&row, bot)).transpose()?)
     }
 
-    /// Everything live. Nobody else writes these tables, so the four reads see the same moment.
+    /// Everything live. Nobody else writes these tables, so the reads see the same moment.
     pub(super) async fn load(&self) -> Result<Rows, Failure> {
         let client = &self.connection.client;
         let bots = format!(
@@ -203,14 +203,18 @@ impl Link {
             "SELECT {} FROM recordings WHERE state IN ('open', 'joining') ORDER BY bot_id",
             names(&recording_columns(&[]))
         );
-        let (bots, slots, queue, recordings) = try_join4(
+        let drains = format!("SELECT {} FROM pool_drains", names(&drain_columns(&[])));
+        let (bots, slots, queue, recordings, drains) = try_join5(
             client.query(&bots, &[]),
             client.query(&slots, &[]),
             client.query(&queue, &[]),
             client.query(&recordings, &[]),
+            client.query(&drains, &[]),
         )
         .await?;
-        assemble(&bots, &slots, &queue, &recordings)
+        let mut rows = assemble(&bots, &slots, &queue, &recordings)?;
+        rows.drains = drains.iter().map(drain_from).collect::<Result<_, _>>()?;
+        Ok(rows)
     }
 }
 

@@ -5,8 +5,9 @@
 
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat};
-use meeboter_actors::ids::{BotId, Generation, Platform, SlotName, UserId};
+use meeboter_actors::ids::{BotId, Generation, HostName, Platform, SlotName, UserId};
 use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::pool::Drain;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
 use serde_json::Value;
@@ -260,6 +261,21 @@ pub(super) fn recording_from(row: &Row) -> Result<Recording, DecodeError> {
         attempts: get_count(row, &name, "attempts")?,
         version: get(row, "version")?,
     })
+}
+
+/// `pool_drains`, but for the time that the database gives.
+pub(super) fn drain_columns<'a>(drains: &[&'a Drain]) -> Vec<Column<'a>> {
+    vec![column(drains, "subject", "text", Drain::to_string)]
+}
+
+/// A drain from a row of [`drain_columns`].
+pub(super) fn drain_from(row: &Row) -> Result<Drain, DecodeError> {
+    let subject: &str = get(row, "subject")?;
+    match subject.split_once(' ') {
+        Some(("platform", platform)) => Ok(Drain::Platform(Platform(platform.to_owned()))),
+        Some(("host", host)) => Ok(Drain::Host(HostName(host.to_owned()))),
+        _ => Err(unknown("a drain", "subject", subject)),
+    }
 }
 
 /// `idempotency_keys`, but for the time that the database gives.

@@ -19,6 +19,7 @@ pub(super) struct SlotRow<'a> {
     retry_at: Option<DateTime<Utc>>,
     leave_at: Option<DateTime<Utc>>,
     stop_at: Option<DateTime<Utc>>,
+    stop_latest_at: Option<DateTime<Utc>>,
     error: Option<(&'a str, DateTime<Utc>, u32)>,
     recovery_at: Option<DateTime<Utc>>,
 }
@@ -37,6 +38,7 @@ impl<'a> SlotRow<'a> {
             retry_at: None,
             leave_at: None,
             stop_at: None,
+            stop_latest_at: None,
             error: None,
             recovery_at: None,
         };
@@ -60,8 +62,9 @@ impl<'a> SlotRow<'a> {
                         row.leave_at = Some(*leave_at);
                         "running"
                     }
-                    BusyStep::Leaving { until } => {
+                    BusyStep::Leaving { until, latest } => {
                         row.stop_at = Some(*until);
+                        row.stop_latest_at = Some(*latest);
                         "leaving"
                     }
                     BusyStep::Stopping => "stopping",
@@ -92,6 +95,8 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         column(rows, "platform", "text", |row| row.slot.platform.0.as_str()),
         column(rows, "host", "text", |row| row.slot.host.0.as_str()),
         column(rows, "image", "text", |row| row.slot.image.as_str()),
+        column(rows, "draining", "boolean", |row| row.slot.draining),
+        column(rows, "ephemeral", "boolean", |row| row.slot.ephemeral),
         column(rows, "status", "text", |row| row.status),
         column(rows, "step", "text", |row| row.step),
         column(rows, "generation", "bigint", |row| row.slot.generation.0),
@@ -106,6 +111,7 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         column(rows, "retry_at", "timestamptz", |row| row.retry_at),
         column(rows, "leave_at", "timestamptz", |row| row.leave_at),
         column(rows, "stop_at", "timestamptz", |row| row.stop_at),
+        column(rows, "stop_latest_at", "timestamptz", |row| row.stop_latest_at),
         column(rows, "error_message", "text", |row| row.error.map(|(reason, ..)| storable(reason))),
         column(rows, "error_since", "timestamptz", |row| row.error.map(|(_, since, _)| since)),
         column(rows, "recovery_attempts", "bigint", |row| {
@@ -131,6 +137,8 @@ pub(super) fn slot_from(row: &Row, bot: Option<Bot>) -> Result<Slot, DecodeError
         platform: Platform(get(row, "platform")?),
         host: HostName(get(row, "host")?),
         image: get(row, "image")?,
+        draining: get(row, "draining")?,
+        ephemeral: get(row, "ephemeral")?,
         generation: Generation(get(row, "generation")?),
         operation: Operation(get(row, "operation")?),
         version: get(row, "version")?,
@@ -168,7 +176,11 @@ fn state_from(row: &Row, label: &str, bot: Option<Bot>) -> Result<SlotState, Dec
         "busy" => {
             let step = match step {
                 Some("running") => BusyStep::Running { leave_at: get(row, "leave_at")? },
-                Some("leaving") => BusyStep::Leaving { until: get(row, "stop_at")? },
+                Some("leaving") => {
+                    let until = get(row, "stop_at")?;
+                    let latest = get::<Option<_>>(row, "stop_latest_at")?.unwrap_or(until);
+                    BusyStep::Leaving { until, latest }
+                }
                 Some("stopping") => BusyStep::Stopping,
                 _ => return Err(no_step()),
             };

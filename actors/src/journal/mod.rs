@@ -6,6 +6,7 @@ pub mod settle;
 
 use crate::bot::{Bot, BotEvent};
 use crate::ids::{BotId, SlotName, UserId};
+use crate::pool::Drain;
 use crate::queue::QueueEntry;
 use crate::recording::Recording;
 use crate::slot::Slot;
@@ -36,6 +37,10 @@ pub enum Change {
     DeleteQueueEntry(BotId),
     /// `recordings`, versioned.
     WriteRecording(Recording),
+    /// `pool_drains`.
+    InsertDrain(Drain),
+    /// `pool_drains`: it is over.
+    DeleteDrain(Drain),
     /// `idempotency_keys`.
     InsertIdempotencyKey(IdempotencyKey),
 }
@@ -64,6 +69,8 @@ pub enum RowKey {
     Queue(BotId),
     /// A row of `recordings`.
     Recording(BotId),
+    /// A row of `pool_drains`.
+    Drain(Drain),
     /// A row of `idempotency_keys`.
     Idempotency(UserId, String),
 }
@@ -81,6 +88,7 @@ impl Change {
             }
             Self::DeleteQueueEntry(bot_id) => Some(RowKey::Queue(*bot_id)),
             Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
+            Self::InsertDrain(drain) | Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
             Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),
         }
     }

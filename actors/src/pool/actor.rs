@@ -2,14 +2,16 @@
 //! the queue on whatever frees room, and rebuilds slots whose actors died. It never waits: it reserves in memory,
 //! passes on, and hears of outcomes as messages.
 
-use super::PoolSettings;
+use super::index::{Growth, Placement, SlotIndex};
 use super::message::{
-    Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, Owner, PoolSnapshot, QueueMoved, SlotDied,
+    Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, PoolSnapshot, QueueMoved, SlotDied,
     SlotPublished,
 };
-use super::policy::{Candidate, Placement, place};
+use super::owners::{Owner, Owners};
+use super::restart::RestartBudget;
+use super::{Drain, PoolSettings};
 use crate::bot::Bot;
-use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
+use crate::ids::{BotId, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::SlotIds;
@@ -28,23 +30,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rebuilds of one slot within [`REBUILD_WINDOW`] before the next one waits that long.
-const REBUILDS_MAX: usize = 5;
-const REBUILD_WINDOW: Duration = Duration::from_secs(60);
-
-struct Member {
-    handle: Arc<SlotHandle>,
+/// What is needed to speak to a slot and to build it again; what is known of it is in the index.
+pub(super) struct Member {
+    pub(super) handle: Arc<SlotHandle>,
     addr: Addr<SlotActor>,
-    platform: Platform,
-    host: HostName,
-    image: String,
-    /// `None`: being rebuilt.
-    status: Option<SlotStatus>,
-    last_used_at: Option<DateTime<Utc>>,
-    reserved: bool,
-    /// Whether there is a row.
-    stored: bool,
-    rebuilt_at: VecDeque<DateTime<Utc>>,
+    budget: RestartBudget,
+    /// There is no slot any more; kept while somebody holds its reservation, which must not become its successor's.
+    gone: bool,
+}
+
+/// How the offers to a platform's line stand.
+#[derive(Default)]
+struct LineState {
+    /// Under way.
+    offers: usize,
+    /// Somebody joined the line, or is back in it, since the last offer was made.
+    moved: bool,
+    /// The last offer found nobody who could take it: those who wait are being stored, served or ended.
+    nobody_to_offer: bool,
 }
 
 /// See the module.
@@ -55,9 +58,12 @@ pub struct PoolSupervisor {
     make_links: Option<Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>>,
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
-    members: BTreeMap<SlotName, Member>,
-    pub(super) owners: BTreeMap<BotId, Owner>,
-    offers: BTreeMap<Platform, usize>,
+    /// What is being emptied, as committed.
+    pub(super) drains: BTreeSet<Drain>,
+    pub(super) index: SlotIndex,
+    pub(super) members: BTreeMap<SlotName, Member>,
+    pub(super) owners: Owners,
+    lines: BTreeMap<Platform, LineState>,
     pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
     pub(super) bot_ids: Range<i64>,
     pub(super) fetching_ids: bool,
@@ -73,10 +79,21 @@ impl PoolSupervisor {
         settings: PoolSettings,
         slot_ids: Arc<dyn SlotIds>,
         stored: Vec<Slot>,
+        drains: BTreeSet<Drain>,
         waiting: impl IntoIterator<Item = (BotId, Platform)>,
         make_links: Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>,
         guard: DeathGuard,
     ) -> Self {
+        let mut index = SlotIndex::new(&settings);
+        for drain in &drains {
+            if let Drain::Host(host) = drain {
+                index.drain_host(host, true);
+            }
+        }
+        let mut owners = Owners::default();
+        for (bot, platform) in waiting {
+            owners.insert(bot, Owner::Queue(platform));
+        }
         Self {
             settings,
             slot_ids,
@@ -84,9 +101,11 @@ impl PoolSupervisor {
             make_links: Some(make_links),
             stored,
             partners: None,
+            drains,
+            index,
             members: BTreeMap::new(),
-            owners: waiting.into_iter().map(|(bot, platform)| (bot, Owner::Queue(platform))).collect(),
-            offers: BTreeMap::new(),
+            owners,
+            lines: BTreeMap::new(),
             keys_in_flight: BTreeSet::new(),
             bot_ids: 0..0,
             fetching_ids: false,
@@ -100,41 +119,58 @@ impl PoolSupervisor {
 
     /// Reserves a slot for one bot of the platform, growing the pool where that is allowed.
     pub(super) fn reserve(&mut self, platform: &Platform) -> Option<Arc<SlotHandle>> {
-        let candidates = self.members.iter().map(|(name, member)| Candidate {
-            name,
-            platform: &member.platform,
-            host: &member.host,
-            image: &member.image,
-            status: member.status,
-            reserved: member.reserved,
-            last_used_at: member.last_used_at,
-        });
-        let name = match place(platform, &self.settings, candidates) {
-            Placement::Slot(name) => name,
-            Placement::Grow { name, host } => {
-                let image = self.settings.platforms.get(platform)?.image.clone();
-                let (id, now) = (self.slot_ids.next(), self.now());
-                self.build(Slot::vacant(name.clone(), id, platform.clone(), host, image, now));
-                name
-            }
-            Placement::Full => return None,
-        };
-        let member = self.members.get_mut(&name)?;
-        member.reserved = true;
-        Some(Arc::clone(&member.handle))
+        match self.index.take(platform) {
+            Placement::Slot(name) => self.members.get(&name).map(|member| Arc::clone(&member.handle)),
+            Placement::Grow(growth) => self.grow(platform, growth),
+            Placement::Full => None,
+        }
     }
 
+    /// Makes a slot that nobody but the caller may use; it is stored by its first commit.
+    pub(super) fn grow(
+        &mut self,
+        platform: &Platform,
+        Growth { name, host }: Growth,
+    ) -> Option<Arc<SlotHandle>> {
+        let settings = self.settings.platforms.get(platform)?;
+        // What a platform that is being drained still needs goes with its bot.
+        let ephemeral = settings.ephemeral || self.drains.contains(&Drain::Platform(platform.clone()));
+        let (image, id, now) = (settings.image.clone(), self.slot_ids.next(), self.now());
+        self.build(Slot::vacant(name.clone(), id, platform.clone(), host, image, ephemeral, now));
+        self.index.reserve(&name, true);
+        self.members.get(&name).map(|member| Arc::clone(&member.handle))
+    }
+
+    /// Whoever reserved the slot is through with it. One that nobody took was never stored; it leaves without a trace.
     pub(super) fn unreserve(&mut self, name: &SlotName) {
-        let Some(member) = self.members.get_mut(name) else { return };
-        member.reserved = false;
-        if !member.stored {
-            // A place that nobody took was never stored; it leaves without a trace.
-            if let Some(member) = self.members.remove(name) {
-                tell(&member.addr, Discard);
-                if let Some(links) = &self.links {
-                    links.directory.remove(member.handle.id());
-                }
-            }
+        self.index.reserve(name, false);
+        let (Some(line), Some(member)) = (self.index.get(name), self.members.get(name)) else { return };
+        // The row of one that is being rebuilt is read just now, and says whether there is one.
+        let rebuilding = line.status.is_none();
+        if member.gone {
+            self.forget(name);
+        } else if !rebuilding && !line.stored && member.handle.snapshot().version == 0 {
+            tell(&member.addr, Discard);
+            self.forget(name);
+        }
+    }
+
+    /// The slot is no more. Its number is free once nobody holds its reservation.
+    fn gone(&mut self, name: &SlotName) {
+        if !self.index.get(name).is_some_and(|line| line.reserved) {
+            return self.forget(name);
+        }
+        self.index.gone(name);
+        if let Some(member) = self.members.get_mut(name) {
+            member.gone = true;
+        }
+    }
+
+    fn forget(&mut self, name: &SlotName) {
+        self.index.remove(name);
+        let Some(member) = self.members.remove(name) else { return };
+        if let Some(links) = &self.links {
+            links.directory.remove(member.handle.id());
         }
     }
 
@@ -153,35 +189,21 @@ impl PoolSupervisor {
         // At once, not when the actor first runs: an offer may follow on the heels of this.
         handle.connect(slot.clone(), addr.clone());
         links.directory.insert(Arc::clone(&handle));
-        let member = Member {
-            platform: slot.platform.clone(),
-            host: slot.host.clone(),
-            image: slot.image.clone(),
-            status: slot.status(),
-            last_used_at: last_used(&slot),
-            reserved: known.as_ref().is_some_and(|known| known.reserved),
-            stored: slot.version > 0,
-            rebuilt_at: known.map(|known| known.rebuilt_at).unwrap_or_default(),
-            addr,
-            handle,
-        };
-        self.members.insert(name, member);
+        self.index.put(&slot);
+        let budget = known.map(|known| known.budget).unwrap_or_default();
+        self.members.insert(name, Member { handle, addr, budget, gone: false });
     }
 
     fn slot_published(&mut self, SlotPublished { slot, ended }: SlotPublished) {
-        let platform = slot.platform.clone();
         if matches!(slot.state, SlotState::Retired) {
-            self.members.remove(&slot.name);
-            if let Some(links) = &self.links {
-                links.directory.remove(slot.id);
+            self.gone(&slot.name);
+        } else if self.members.contains_key(&slot.name) {
+            let before = self.index.get(&slot.name).and_then(|line| line.status);
+            if let (Some(took), Some(partners)) = (started(before, &slot), &self.partners) {
+                tell(&partners.schedule, StartObserved { platform: slot.platform.clone(), took });
             }
-        } else if let Some(member) = self.members.get_mut(&slot.name) {
-            if let (Some(took), Some(partners)) = (started(member.status, &slot), &self.partners) {
-                tell(&partners.schedule, StartObserved { platform: platform.clone(), took });
-            }
-            member.status = slot.status();
-            member.last_used_at = last_used(&slot).or(member.last_used_at);
-            member.stored = slot.version > 0;
+            self.index.put(&slot);
+            self.keep_up(&slot);
         }
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {
             self.owners.insert(bot.id, Owner::Slot(slot.name.clone()));
@@ -192,12 +214,12 @@ impl PoolSupervisor {
         // A vacant slot is not news of room: it was built for somebody.
         let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
         if frees || matches!(slot.state, SlotState::Retired) {
-            self.pump(&platform);
+            self.pump_all();
         }
     }
 
     fn ended(&mut self, bot: Bot) {
-        self.owners.remove(&bot.id);
+        self.owners.remove(bot.id);
         if let Some(links) = &self.links {
             links.live.bot(&bot);
         }
@@ -210,18 +232,12 @@ impl PoolSupervisor {
     fn slot_died(&mut self, name: SlotName, ctx: &mut Context<Self>) {
         let now = self.now();
         let (Some(member), Some(links)) = (self.members.get_mut(&name), &self.links) else { return };
-        member.status = None;
         self.rebuilds += 1;
-        let window = TimeDelta::from_std(REBUILD_WINDOW).unwrap_or_default();
-        member.rebuilt_at.retain(|at| now - *at < window);
-        member.rebuilt_at.push_back(now);
-        let often = member.rebuilt_at.len() > REBUILDS_MAX;
-        let wait = if often { REBUILD_WINDOW } else { Duration::ZERO };
+        let wait = member.budget.died(now);
+        self.index.rebuilding(&name);
         slog::error!(links.log, "slot actor died; rebuilding it";
-            "slot" => %name, "wait_s" => wait.as_secs(), "deaths_in_window" => member.rebuilt_at.len());
-        let here = Owner::Slot(name.clone());
-        let held = self.owners.iter().filter(|(_, owner)| **owner == here).map(|(bot, _)| *bot).collect();
-        let found = Found::read(links.journal.clone(), name, held, wait);
+            "slot" => %name, "wait_s" => wait.as_secs(), "deaths" => member.budget.deaths());
+        let found = Found::read(links.journal.clone(), name.clone(), self.owners.seated(&name), wait);
         ctx.spawn(found.into_actor(self).map(|found, act, _| {
             if let Ok(found) = found {
                 act.rebuild(found);
@@ -237,46 +253,57 @@ impl PoolSupervisor {
         match found.slot {
             Some(slot) => self.build(slot),
             None => {
-                if let Some(member) = self.members.remove(&found.name) {
-                    self.pump(&member.platform);
-                }
+                self.gone(&found.name);
+                self.pump_all();
             }
         }
     }
 
     // --- the queue ---------------------------------------------------------------------------------------------
 
-    pub(super) fn waiting(&self, platform: &Platform) -> usize {
-        self.owners.values().filter(|owner| matches!(owner, Owner::Queue(line) if line == platform)).count()
+    /// Offers free room to whoever waits, whatever the platform: a slot that is gone leaves room for any.
+    pub(super) fn pump_all(&mut self) {
+        for platform in self.owners.waiting_by_platform().into_keys() {
+            self.pump(&platform);
+        }
     }
 
     /// Offers free room to those who wait, as long as there are both.
-    pub(super) fn pump(&mut self, platform: &Platform) {
+    fn pump(&mut self, platform: &Platform) {
         let Some(queue) = self.partners.as_ref().map(|partners| partners.queue.clone()) else { return };
-        let waiting = self.waiting(platform);
-        while self.offers.get(platform).copied().unwrap_or(0) < waiting {
+        let waiting = self.owners.waiting(platform);
+        loop {
+            let line = self.lines.entry(platform.clone()).or_default();
+            if line.nobody_to_offer || line.offers >= waiting {
+                return;
+            }
             let Some(slot) = self.reserve(platform) else { return };
-            *self.offers.entry(platform.clone()).or_default() += 1;
+            let line = self.lines.entry(platform.clone()).or_default();
+            line.offers += 1;
+            line.moved = false;
             tell(&queue, OfferNext { platform: platform.clone(), slot });
         }
     }
 
     fn offer_ended(&mut self, OfferEnded { platform, slot, taken }: OfferEnded) {
-        if let Some(offers) = self.offers.get_mut(&platform) {
-            *offers = offers.saturating_sub(1);
-        }
+        let line = self.lines.entry(platform).or_default();
+        line.offers = line.offers.saturating_sub(1);
+        // Unless somebody came (back) meanwhile, another offer would come back too.
+        line.nobody_to_offer = !taken && !std::mem::take(&mut line.moved);
         self.unreserve(&slot);
-        if taken {
-            self.pump(&platform);
-        }
+        self.pump_all();
     }
 
     fn queue_moved(&mut self, QueueMoved { platform, left }: QueueMoved) {
         match left {
-            None => self.pump(&platform),
+            None => {
+                let line = self.lines.entry(platform.clone()).or_default();
+                (line.moved, line.nobody_to_offer) = (true, false);
+                self.pump(&platform);
+            }
             Some((bot_id, ended)) => {
-                if matches!(self.owners.get(&bot_id), Some(Owner::Queue(_))) {
-                    self.owners.remove(&bot_id);
+                if matches!(self.owners.get(bot_id), Some(Owner::Queue(_))) {
+                    self.owners.remove(bot_id);
                 }
                 if let Some(bot) = ended.filter(|bot| bot.state.is_final()) {
                     self.ended(*bot);
@@ -287,7 +314,7 @@ impl PoolSupervisor {
 
     fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot) {
         let wish = Withdraw { bot_id, reason, reply };
-        match (self.owners.get(&bot_id), &self.partners) {
+        match (self.owners.get(bot_id), &self.partners) {
             (Some(Owner::Queue(_)), Some(partners)) => tell(&partners.queue, wish),
             (Some(Owner::Slot(name)), _) => match self.members.get(name) {
                 Some(member) => forward(&member.handle, wish),
@@ -296,6 +323,21 @@ impl PoolSupervisor {
             // The Scheduler knows its own bots; nobody else has to remember so many for so long.
             (None, Some(partners)) => tell(&partners.schedule, wish),
             _ => drop(wish.reply.send(Err(WithdrawError::NotLive))),
+        }
+    }
+
+    // --- what there is -----------------------------------------------------------------------------------------
+
+    fn snapshot(&self) -> PoolSnapshot {
+        let drains = self.drains.iter().map(|drain| (drain.clone(), self.left_to_drain(drain)));
+        PoolSnapshot {
+            slots: self.index.counts(),
+            owners: self.owners.all().clone(),
+            rebuilds: self.rebuilds,
+            lines: self.index.lines(),
+            hosts: self.index.hosts().clone(),
+            waiting: self.owners.waiting_by_platform(),
+            drains: drains.collect(),
         }
     }
 
@@ -340,13 +382,6 @@ fn started(before: Option<SlotStatus>, slot: &Slot) -> Option<TimeDelta> {
     deployed_at.filter(|_| runs && before == Some(SlotStatus::Deploying)).map(|at| slot.changed_at - at)
 }
 
-fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {
-    match slot.state {
-        SlotState::Idle { last_used_at } => last_used_at,
-        _ => None,
-    }
-}
-
 impl Actor for PoolSupervisor {
     type Context = Context<Self>;
 
@@ -366,9 +401,7 @@ impl Handler<Connect> for PoolSupervisor {
 
     fn handle(&mut self, message: Connect, _: &mut Self::Context) {
         self.partners = Some(message);
-        for platform in self.settings.platforms.keys().cloned().collect::<Vec<_>>() {
-            self.pump(&platform);
-        }
+        self.pump_all();
     }
 }
 
@@ -432,12 +465,6 @@ impl Handler<Observe> for PoolSupervisor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        let mut slots: BTreeMap<(Platform, SlotStatus), u32> = BTreeMap::new();
-        for member in self.members.values().filter(|member| member.stored) {
-            // A slot whose actor is being rebuilt is out of order for that moment.
-            let status = member.status.unwrap_or(SlotStatus::Error);
-            *slots.entry((member.platform.clone(), status)).or_default() += 1;
-        }
-        MessageResult(PoolSnapshot { slots, owners: self.owners.clone(), rebuilds: self.rebuilds })
+        MessageResult(self.snapshot())
     }
 }

@@ -3,7 +3,8 @@
 //! before the next one is made.
 
 use super::actor::PoolSupervisor;
-use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Owner, Receiver};
+use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Receiver};
+use super::owners::Owner;
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
@@ -74,8 +75,11 @@ impl Origin {
 impl PoolSupervisor {
     pub(super) fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
         let key = message.idempotency.as_ref().map(|(key, _)| (message.user_id, key.clone()));
-        let refused = if !self.settings.platforms.contains_key(&message.spec.platform) {
-            Some(CreateError::PlatformNotServed(message.spec.platform.clone()))
+        let platform = &message.spec.platform;
+        let refused = if !self.settings.platforms.contains_key(platform) {
+            Some(CreateError::PlatformNotServed(platform.clone()))
+        } else if self.is_closed(platform) {
+            Some(CreateError::PlatformDisabled(platform.clone()))
         } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {
             Some(CreateError::KeyInFlight)
         } else {
@@ -148,7 +152,7 @@ impl PoolSupervisor {
     /// Gives a bot to a slot if one is free and nobody waits, else to the queue.
     fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
         let platform = given.bot.spec.platform.clone();
-        let somebody_waits = self.waiting(&platform) > 0;
+        let somebody_waits = self.owners.waiting(&platform) > 0;
         let place = if somebody_waits || given.offers >= OFFERS_MAX { None } else { self.reserve(&platform) };
         match place {
             Some(handle) => self.offer(given, handle, ctx),
@@ -180,14 +184,13 @@ impl PoolSupervisor {
             }
         };
         ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
-            let platform = given.bot.spec.platform.clone();
             act.unreserve(handle.name());
             match offered {
                 Offered::Taken(bot) => act.taken(given, *bot, handle),
                 Offered::Declined => act.give(given, ctx),
                 Offered::Failed(error) => act.refuse(given, error.into()),
             }
-            act.pump(&platform);
+            act.pump_all();
         }));
     }
 
@@ -207,7 +210,7 @@ impl PoolSupervisor {
                 Ok(Err(EnqueueError::Commit(error))) => error.into(),
                 Err(_) => CreateError::Unavailable,
             };
-            act.owners.remove(&given.bot.id);
+            act.owners.remove(given.bot.id);
             act.refuse(given, refused);
         }));
     }

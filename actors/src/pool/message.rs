@@ -1,11 +1,15 @@
 //! What the PoolSupervisor is told and asked, and what it answers. Plain data.
 
+use super::index::{HostLine, SlotLine};
+use super::owners::Owner;
+use super::{Drain, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
-use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::queue::actor::QueueActor;
 use crate::queue::message::{QueuePlace, WithdrawError};
 use crate::recording::actor::RecordingActor;
 use crate::schedule::actor::Scheduler;
+use crate::slot::actor::Refused;
 use crate::slot::handle::SlotHandle;
 use crate::slot::{Slot, SlotStatus};
 use actix::prelude::*;
@@ -46,6 +50,9 @@ pub enum CreateError {
     /// The platform is not served.
     #[error("platform {0} is not served")]
     PlatformNotServed(Platform),
+    /// The platform takes no new bots: it is switched off, or being drained.
+    #[error("platform {0} takes no new bots")]
+    PlatformDisabled(Platform),
     /// No slot is free and the request does not want to wait.
     #[error("no slot is free")]
     PoolFull,
@@ -160,6 +167,14 @@ pub struct PoolSnapshot {
     pub owners: BTreeMap<BotId, Owner>,
     /// Slots' actors rebuilt so far.
     pub rebuilds: u64,
+    /// Every slot, by name.
+    pub lines: Vec<SlotLine>,
+    /// What each host holds.
+    pub hosts: BTreeMap<HostName, HostLine>,
+    /// How many bots wait, by platform.
+    pub waiting: BTreeMap<Platform, usize>,
+    /// What is being emptied, and how many slots are left in it.
+    pub drains: BTreeMap<Drain, usize>,
 }
 
 /// Asks for a [`PoolSnapshot`].
@@ -167,11 +182,116 @@ pub struct PoolSnapshot {
 #[rtype(result = "PoolSnapshot")]
 pub struct Observe;
 
-/// The mailbox that a live bot is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// The queue, in this platform's line.
-    Queue(Platform),
-    /// A slot.
-    Slot(SlotName),
+/// Replaces the settings while everything runs: raised caps serve those who wait, a new image is adopted by idle slots
+/// at once and by busy ones when they are free, a platform switched off serves those it has. Lowered caps take nothing
+/// away. Whether slots are ephemeral counts for those made from then on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Configure {
+    /// All of them.
+    pub settings: PoolSettings,
+}
+
+/// Makes a slot ahead of need: placed as any new slot is, its image pulled, then stored as idle.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Prewarm {
+    /// For which platform.
+    pub platform: Platform,
+    /// Where the outcome goes, once the slot is stored.
+    pub reply: oneshot::Sender<Result<SlotName, GrowError>>,
+}
+
+/// Why no slot was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrowError {
+    /// A cap is reached, or no host has room.
+    #[error("there is no room for another slot")]
+    Full,
+    /// The platform takes no new bots, or is not served.
+    #[error("the platform takes no new bots")]
+    Disabled,
+    /// The image could not be made present; in the engine's words. There is no slot.
+    #[error("the image is not there: {0}")]
+    Pull(String),
+    /// The outcome is not known, or nothing can be stored now.
+    #[error("the slot could not be stored")]
+    Unavailable,
+}
+
+/// Has a slot do something for an operator.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Operate {
+    /// Which slot.
+    pub slot: SlotName,
+    /// What.
+    pub action: SlotAction,
+    /// Where the slot as it then is goes, once that is durable.
+    pub reply: oneshot::Sender<Result<Arc<Slot>, OperateError>>,
+}
+
+/// What an operator may have a slot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotAction {
+    /// Recover from an error now. Nothing that runs is touched: a slot with a bot refuses.
+    Reset,
+    /// Take no new bot, and be deleted when there is none: at once, if it is idle.
+    Drain,
+    /// Take bots again.
+    Undrain,
+    /// Be deleted now; only an idle slot can.
+    Retire,
+    /// End its bot as FATAL `internal`, and become free.
+    End,
+}
+
+/// Why an operator's wish was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperateError {
+    /// There is no such slot, platform or host.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// The slot's word.
+    #[error(transparent)]
+    Refused(Refused),
+    /// The outcome is not known; ask again.
+    #[error("the outcome is not known; ask again")]
+    OutcomeUnknown,
+}
+
+/// Empties a platform, or ends that: it takes no new bots, its slots are deleted when they are free, and those who wait
+/// are served by slots that go with their bot.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DrainPlatform {
+    /// Which.
+    pub platform: Platform,
+    /// `false`: take bots again; slots that were to go stay.
+    pub draining: bool,
+    /// Where the number of slots that are left goes, once the wish is durable.
+    pub reply: DrainReply,
+}
+
+/// Empties a host, or ends that: it gets no new slots, and those it has are deleted when they are free.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DrainHost {
+    /// Which.
+    pub host: HostName,
+    /// `false`: get slots again; those that were to go stay.
+    pub draining: bool,
+    /// Where the number of slots that are left goes, once the wish is durable.
+    pub reply: DrainReply,
+}
+
+/// Where the number of slots that are left in a drain goes.
+pub type DrainReply = oneshot::Sender<Result<usize, OperateError>>;
+
+/// Recovers all slots in error now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Recover {
+    /// Where the number of slots that were told goes.
+    pub reply: oneshot::Sender<usize>,
 }

@@ -1,12 +1,46 @@
-//! The pool: which slots there are, and which of them gets a bot. The choice is in [`policy`].
+//! The pool: which slots there are, and which of them gets a bot. The choice is in [`index`].
 
 pub mod actor;
 mod creation;
+pub mod index;
 pub mod message;
-pub mod policy;
+pub mod numbers;
+mod operations;
+pub mod owners;
+pub mod restart;
 
 use crate::ids::{HostName, Platform};
 use std::collections::BTreeMap;
+use std::fmt;
+
+/// What is being emptied: it gets no new slots, and those it has go when they are free. Stored, so that it goes on after
+/// a restart: an operator who drains a host must not see it filled again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// All slots of a platform.
+    Platform(Platform),
+    /// All slots on a host.
+    Host(HostName),
+}
+
+impl Drain {
+    /// Whether a slot of this platform on this host is in it.
+    pub fn holds(&self, platform: &Platform, host: &HostName) -> bool {
+        match self {
+            Self::Platform(drained) => drained == platform,
+            Self::Host(drained) => drained == host,
+        }
+    }
+}
+
+impl fmt::Display for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Platform(platform) => write!(f, "platform {platform}"),
+            Self::Host(host) => write!(f, "host {host}"),
+        }
+    }
+}
 
 /// What the pool may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +53,13 @@ pub struct PoolSettings {
     pub max_size: u32,
     /// Waiting bots over all platforms.
     pub queue_max: u32,
+}
+
+impl Default for PoolSettings {
+    /// No platform, no host.
+    fn default() -> Self {
+        Self { platforms: BTreeMap::new(), hosts: BTreeMap::new(), max_size: 100, queue_max: 1000 }
+    }
 }
 
 /// What a platform's pool may hold.

@@ -132,8 +132,12 @@ impl Timetable {
 
     /// Puts a bot in.
     pub fn insert(&mut self, bot: BotId, platform: &Platform, start_at: DateTime<Utc>) {
-        self.cancel(bot);
         let window = start_at.timestamp_millis().div_euclid(window_ms(&self.settings));
+        // Where it is there already it stays: an emptied group would forget who left it.
+        if self.windows.get(&bot).is_some_and(|known| *known == (platform.clone(), window)) {
+            return;
+        }
+        self.cancel(bot);
         let lane = self.lanes.entry(platform.clone()).or_default();
         let group = lane.groups.entry(window).or_default();
         group.bots.insert((Reverse(share(bot)), bot));

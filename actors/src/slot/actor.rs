@@ -242,7 +242,14 @@ impl SlotActor {
         let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
         self.wake = Some(ctx.run_later(wait, |act, ctx| {
             act.wake = None;
-            act.take(Happened { event: SlotEvent::Woke, reply: None }, ctx);
+            let generation = act.slot.generation;
+            // A segment of an earlier generation is too old to change anything.
+            let leaving = matches!(act.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
+            let event = match act.handle.segment_at().filter(|_| leaving) {
+                Some(at) => SlotEvent::SegmentArrived { generation, at },
+                None => SlotEvent::Woke,
+            };
+            act.take(Happened { event, reply: None }, ctx);
         }));
     }
 

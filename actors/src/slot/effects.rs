@@ -65,7 +65,7 @@ pub fn effects_of(slot: &Slot) -> Vec<Effect> {
         },
         SlotState::Busy { container, step, .. } => match step {
             BusyStep::Running { leave_at } => vec![watch, Effect::WakeAt(*leave_at)],
-            BusyStep::Leaving { until } => vec![watch, Effect::WakeAt(*until)],
+            BusyStep::Leaving { until, .. } => vec![watch, Effect::WakeAt(*until)],
             BusyStep::Stopping => vec![stop(container)],
         },
         SlotState::Error { container, step, .. } => match step {

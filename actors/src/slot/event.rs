@@ -1,6 +1,7 @@
 //! What may happen to a slot: commands of its owners, outcomes of effects, words of its bot. Plain data; what they lead
 //! to is in [`super::machine`].
 
+use super::command::SlotCommand;
 use crate::bot::machine::Report;
 use crate::bot::{Bot, EndReason};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
@@ -116,6 +117,15 @@ pub enum SlotEvent {
     },
     /// A time that the state waits for may have come.
     Woke,
+    /// The same, and the bot has uploaded since.
+    SegmentArrived {
+        /// Whose.
+        generation: Generation,
+        /// When the last one began to arrive.
+        at: DateTime<Utc>,
+    },
+    /// The pool or an operator commands it.
+    Commanded(SlotCommand),
 }
 
 /// Where an assigned bot comes from.
@@ -150,6 +160,8 @@ impl SlotEvent {
             Self::Stopped { .. } => "Stopped",
             Self::StopFailed { .. } => "StopFailed",
             Self::Woke => "Woke",
+            Self::SegmentArrived { .. } => "SegmentArrived",
+            Self::Commanded(command) => command.name(),
         }
     }
 
@@ -164,11 +176,13 @@ impl SlotEvent {
             | Self::Observed { generation, .. }
             | Self::HeartbeatLost { generation, .. }
             | Self::Stopped { generation, .. }
-            | Self::StopFailed { generation, .. } => Some(*generation),
+            | Self::StopFailed { generation, .. }
+            | Self::SegmentArrived { generation, .. } => Some(*generation),
             Self::Assigned { .. }
             | Self::PullSucceeded { .. }
             | Self::PullFailed { .. }
             | Self::LeaveRequested { .. }
+            | Self::Commanded(_)
             | Self::Woke => None,
         }
     }
@@ -190,6 +204,8 @@ impl SlotEvent {
             | Self::Exited { .. }
             | Self::Observed { .. }
             | Self::HeartbeatLost { .. }
+            | Self::SegmentArrived { .. }
+            | Self::Commanded(_)
             | Self::Woke => None,
         }
     }

@@ -19,6 +19,8 @@ pub struct SlotHandle {
     name: SlotName,
     /// Milliseconds since the epoch; 0: never.
     heard_at_ms: AtomicI64,
+    /// The same, of the last segment that began to arrive.
+    segment_at_ms: AtomicI64,
     snapshot: RwLock<Arc<Slot>>,
     addr: RwLock<Option<Addr<SlotActor>>>,
 }
@@ -41,6 +43,7 @@ impl SlotHandle {
             id: slot.id,
             name: slot.name.clone(),
             heard_at_ms: AtomicI64::new(0),
+            segment_at_ms: AtomicI64::new(0),
             snapshot: RwLock::new(Arc::new(slot)),
             addr: RwLock::new(None),
         })
@@ -77,6 +80,11 @@ impl SlotHandle {
         }
     }
 
+    /// Notes that the bot uploads a segment: while it leaves, it is waited for a little longer.
+    pub fn segment_arrives(&self, now: DateTime<Utc>) {
+        self.segment_at_ms.fetch_max(now.timestamp_millis(), Ordering::Relaxed);
+    }
+
     /// Sends an event to the slot; the answer comes when its outcome is committed. A dropped answer means that the
     /// slot's actor died over it: the outcome is unknown.
     pub fn send(&self, event: SlotEvent) -> oneshot::Receiver<Result<Arc<Slot>, Refused>> {
@@ -97,8 +105,11 @@ impl SlotHandle {
     }
 
     pub(super) fn heard_at(&self) -> Option<DateTime<Utc>> {
-        DateTime::from_timestamp_millis(self.heard_at_ms.load(Ordering::Relaxed))
-            .filter(|at| at.timestamp() > 0)
+        noted(&self.heard_at_ms)
+    }
+
+    pub(super) fn segment_at(&self) -> Option<DateTime<Utc>> {
+        noted(&self.segment_at_ms)
     }
 
     pub(super) fn publish(&self, slot: Arc<Slot>) {
@@ -110,6 +121,10 @@ impl SlotHandle {
         self.publish(Arc::new(slot));
         *self.addr.write().unwrap_or_else(PoisonError::into_inner) = Some(addr);
     }
+}
+
+fn noted(at_ms: &AtomicI64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(at_ms.load(Ordering::Relaxed)).filter(|at| at.timestamp() > 0)
 }
 
 /// All slots' handles, by slot and by the bot in it. Written by the actors, read from any thread.
@@ -150,8 +165,12 @@ impl Directory {
 
     pub(crate) fn remove(&self, id: SlotId) {
         let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
-        maps.slots.remove(&id);
-        maps.bots.retain(|_, handle| handle.id != id);
+        let Some(handle) = maps.slots.remove(&id) else { return };
+        if let Some(bot) = handle.snapshot().bot()
+            && maps.bots.get(&bot.id).is_some_and(|holder| holder.id == id)
+        {
+            maps.bots.remove(&bot.id);
+        }
     }
 
     /// Moves the entry by bot from what the slot held to what it holds.

@@ -5,7 +5,7 @@
 //! changes nothing. A slot is idle again only when its container is known to be gone.
 
 use super::event::{BotSource, SlotEvent};
-use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotStatus, SlotTiming};
+use super::{BusyStep, DeployStep, Slot, SlotState, SlotStatus, SlotTiming};
 use crate::bot::machine::{self as life, Report, ReportBody, Taken};
 use crate::bot::{Bot, BotState, End, EndReason, Seat};
 use crate::ids::ContainerId;
@@ -61,7 +61,7 @@ pub enum Rejection {
     },
 }
 
-type Decided = Result<Transition, Rejection>;
+pub(super) type Decided = Result<Transition, Rejection>;
 
 /// Decides what an event leads to.
 pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateTime<Utc>) -> Decided {
@@ -80,8 +80,8 @@ pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateT
         SlotState::Busy { bot, container, step: BusyStep::Running { leave_at } } => {
             step.running(bot, container, *leave_at, event)
         }
-        SlotState::Busy { bot, container, step: BusyStep::Leaving { until } } => {
-            step.leaving(bot, container, *until, event)
+        SlotState::Busy { bot, container, step: BusyStep::Leaving { until, latest } } => {
+            step.leaving(bot, container, (*until, *latest), event)
         }
         SlotState::Busy { bot, container, step: BusyStep::Stopping } => step.stopping(bot, container, event),
         SlotState::Error { step: at, .. } => step.error(*at, event),
@@ -90,10 +90,10 @@ pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateT
 }
 
 /// One event in one state: what every edge needs at hand.
-struct Step<'a> {
-    slot: &'a Slot,
-    timing: &'a SlotTiming,
-    now: DateTime<Utc>,
+pub(super) struct Step<'a> {
+    pub(super) slot: &'a Slot,
+    pub(super) timing: &'a SlotTiming,
+    pub(super) now: DateTime<Utc>,
     event: &'static str,
 }
 
@@ -101,11 +101,13 @@ impl Step<'_> {
     fn idle(&self, event: SlotEvent) -> Decided {
         match event {
             SlotEvent::Assigned { bot, source } => self.assign(*bot, source),
+            SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Woke | SlotEvent::Observed { .. } | SlotEvent::Exited { .. } => self.unchanged(),
             SlotEvent::Stopped { .. } => self.unchanged(),
             SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
                 self.stale()
             }
+            SlotEvent::SegmentArrived { .. } => self.stale(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::Started { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
             SlotEvent::StartFailed { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
@@ -146,8 +148,9 @@ impl Step<'_> {
                 DeployStep::Retrying { at } if self.now >= at => self.start(bot, attempts, deadline),
                 _ => self.unchanged(),
             },
+            SlotEvent::Commanded(command) => self.commanded(command),
             // "Not there yet" is what a container in the making looks like.
-            SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::StartFailed { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
             SlotEvent::Assigned { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
@@ -180,7 +183,8 @@ impl Step<'_> {
                 self.stop(bot, container.clone(), Some(crash(bot, "the engine no longer has it".to_owned())))
             }
             SlotEvent::HeartbeatLost { silent, .. } => self.stop(bot, container.clone(), Some(lost(silent))),
-            SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::Commanded(command) => self.commanded(command),
+            SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
@@ -193,7 +197,7 @@ impl Step<'_> {
         &self,
         bot: &Bot,
         container: &Option<ContainerId>,
-        until: DateTime<Utc>,
+        (until, latest): (DateTime<Utc>, DateTime<Utc>),
         event: SlotEvent,
     ) -> Decided {
         match event {
@@ -201,7 +205,14 @@ impl Step<'_> {
             SlotEvent::Claimed { nonce, .. } => self.claim(bot, nonce),
             SlotEvent::Reported { report, .. } => self.report(bot, container, report),
             SlotEvent::LeaveRequested { bot_id, reason } if bot_id == bot.id => self.note_leave(bot, reason),
-            SlotEvent::Woke if self.now >= until => self.stop(bot, container.clone(), Some(left(bot))),
+            SlotEvent::SegmentArrived { at, .. } if self.longer(at, latest) > until => {
+                let step = BusyStep::Leaving { until: self.longer(at, latest), latest };
+                self.busy(bot.clone(), container, step)
+            }
+            SlotEvent::Woke | SlotEvent::SegmentArrived { .. } if self.now >= until => {
+                self.stop(bot, container.clone(), Some(left(bot)))
+            }
+            SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Exited { note, .. } => self.stop(bot, container.clone(), Some(crash(bot, note))),
             SlotEvent::Observed { presence: Presence::Gone, began_at, .. }
                 if began_at > self.slot.changed_at =>
@@ -209,7 +220,9 @@ impl Step<'_> {
                 self.stop(bot, container.clone(), Some(crash(bot, "the engine no longer has it".to_owned())))
             }
             SlotEvent::HeartbeatLost { silent, .. } => self.stop(bot, container.clone(), Some(lost(silent))),
-            SlotEvent::Woke | SlotEvent::Observed { .. } => self.unchanged(),
+            SlotEvent::Woke | SlotEvent::SegmentArrived { .. } | SlotEvent::Observed { .. } => {
+                self.unchanged()
+            }
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
@@ -228,31 +241,14 @@ impl Step<'_> {
             SlotEvent::Reported { report, .. } if report.seq <= bot.report_seq => self.unchanged(),
             SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => self.unchanged(),
             SlotEvent::Exited { .. } | SlotEvent::Observed { .. } | SlotEvent::Woke => self.unchanged(),
+            SlotEvent::SegmentArrived { .. } => self.unchanged(),
+            SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Started { .. } | SlotEvent::HeartbeatLost { .. } => self.stale(),
             SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::LeaveRequested { .. } => {
                 self.stale()
             }
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::StartFailed { .. } => self.illegal(),
-        }
-    }
-
-    fn error(&self, at: RecoveryStep, event: SlotEvent) -> Decided {
-        match (event, at) {
-            (SlotEvent::Woke, RecoveryStep::Waiting { until }) if self.now >= until => self.recover(),
-            (SlotEvent::Stopped { .. }, RecoveryStep::Stopping) => self.recovered(),
-            (SlotEvent::StopFailed { reason, answered, .. }, RecoveryStep::Stopping) => {
-                self.recovery_failed(reason, answered)
-            }
-            (SlotEvent::Woke | SlotEvent::Observed { .. } | SlotEvent::Exited { .. }, _) => self.unchanged(),
-            (SlotEvent::Started { .. } | SlotEvent::StartFailed { .. }, _) => self.stale(),
-            (SlotEvent::Claimed { .. } | SlotEvent::Reported { .. }, _) => self.stale(),
-            (SlotEvent::LeaveRequested { .. } | SlotEvent::HeartbeatLost { .. }, _) => self.stale(),
-            (SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. }, _) => self.stale(),
-            (SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. }, RecoveryStep::Waiting { .. }) => {
-                self.stale()
-            }
-            (SlotEvent::Assigned { .. }, _) => self.illegal(),
         }
     }
 
@@ -346,8 +342,8 @@ impl Step<'_> {
                 self.write(self.operated(state), changes, vec![ended])
             }
             Taken::Advanced(next, changes) if leaves && self.is_running() => {
-                let step = BusyStep::Leaving { until: self.after(self.timing.leave_grace) };
-                let state = SlotState::Busy { bot: next, container: container.clone(), step };
+                let state =
+                    SlotState::Busy { bot: next, container: container.clone(), step: self.patience() };
                 self.write(self.moved(state), changes, vec![])
             }
             Taken::Advanced(next, changes) => {
@@ -362,9 +358,14 @@ impl Step<'_> {
         bot.leave.get_or_insert(reason);
         bot.version += 1;
         let changes = vec![Change::WriteBot(Box::new(bot.clone()))];
-        let step = BusyStep::Leaving { until: self.after(self.timing.leave_grace) };
-        let state = SlotState::Busy { bot: Box::new(bot), container: container.clone(), step };
+        let state =
+            SlotState::Busy { bot: Box::new(bot), container: container.clone(), step: self.patience() };
         self.write(self.moved(state), changes, vec![])
+    }
+
+    fn busy(&self, bot: Bot, container: &Option<ContainerId>, step: BusyStep) -> Decided {
+        let state = SlotState::Busy { bot: Box::new(bot), container: container.clone(), step };
+        self.write(self.moved(state), vec![], vec![])
     }
 
     /// A wish to leave for a bot that is leaving already: kept, if it is the first.
@@ -377,13 +378,17 @@ impl Step<'_> {
         self.only_bot(bot)
     }
 
-    fn stop(&self, bot: &Bot, container: Option<ContainerId>, end: Option<End>) -> Decided {
+    pub(super) fn stop(&self, bot: &Bot, container: Option<ContainerId>, end: Option<End>) -> Decided {
         let (bot, changes, notices) = self.ended(bot, end);
         let state = SlotState::Busy { bot: Box::new(bot), container, step: BusyStep::Stopping };
         self.write(self.operated(state), changes, notices)
     }
 
-    fn free(&self) -> Decided {
+    /// The container is known gone, and with it the bot.
+    pub(super) fn free(&self) -> Decided {
+        if self.slot.draining || self.slot.ephemeral {
+            return self.retire();
+        }
         self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
     }
 
@@ -393,49 +398,6 @@ impl Step<'_> {
         let mut transition = self.fail(None, reason, 0, changes)?;
         transition.notices = notices;
         Ok(transition)
-    }
-
-    fn fail(
-        &self,
-        container: Option<ContainerId>,
-        reason: String,
-        attempts: u32,
-        changes: Vec<Change>,
-    ) -> Decided {
-        let step = RecoveryStep::Waiting { until: self.after(self.timing.recovery_delay) };
-        let state = SlotState::Error { reason, attempts, since: self.now, container, step };
-        self.write(self.moved(state), changes, vec![])
-    }
-
-    fn recover(&self) -> Decided {
-        let mut next = self.operated(self.slot.state.clone());
-        if let SlotState::Error { step, .. } = &mut next.state {
-            *step = RecoveryStep::Stopping;
-        }
-        self.write(next, vec![], vec![])
-    }
-
-    fn recovered(&self) -> Decided {
-        match &self.slot.state {
-            // An engine that failed this often is not trusted with the slot again: the pool grows a new one.
-            SlotState::Error { attempts, .. } if *attempts >= self.timing.recovery_attempts => {
-                let next = Slot { state: SlotState::Retired, changed_at: self.now, ..self.slot.clone() };
-                let delete = Change::DeleteSlot { name: next.name.clone(), version: next.version };
-                Ok(Transition { next, changes: vec![delete], notices: vec![] })
-            }
-            _ => self.free(),
-        }
-    }
-
-    fn recovery_failed(&self, failure: String, answered: bool) -> Decided {
-        let mut next = self.moved(self.slot.state.clone());
-        if let SlotState::Error { reason, attempts, step, .. } = &mut next.state {
-            *attempts += u32::from(answered);
-            *reason = format!("stop: {failure}");
-            let factor = (*attempts).clamp(1, 6);
-            *step = RecoveryStep::Waiting { until: self.after(self.timing.recovery_delay * factor) };
-        }
-        self.write(next, vec![], vec![])
     }
 
     // --- parts of edges ----------------------------------------------------------------------------------------
@@ -448,16 +410,16 @@ impl Step<'_> {
     }
 
     /// The slot in another state.
-    fn moved(&self, state: SlotState) -> Slot {
+    pub(super) fn moved(&self, state: SlotState) -> Slot {
         Slot { state, changed_at: self.now, ..self.slot.clone() }
     }
 
     /// The slot in another state that has an operation of its own under way.
-    fn operated(&self, state: SlotState) -> Slot {
+    pub(super) fn operated(&self, state: SlotState) -> Slot {
         Slot { operation: self.slot.operation.next(), ..self.moved(state) }
     }
 
-    fn write(&self, mut next: Slot, mut changes: Vec<Change>, notices: Vec<Notice>) -> Decided {
+    pub(super) fn write(&self, mut next: Slot, mut changes: Vec<Change>, notices: Vec<Notice>) -> Decided {
         next.version += 1;
         changes.push(Change::WriteSlot(Box::new(next.clone())));
         Ok(Transition { next, changes, notices })
@@ -482,6 +444,17 @@ impl Step<'_> {
         matches!(self.slot.state, SlotState::Busy { step: BusyStep::Running { .. }, .. })
     }
 
+    /// How long a bot that leaves from now on is waited for.
+    fn patience(&self) -> BusyStep {
+        let (grace, limit) = (self.timing.leave_grace, self.timing.leave_limit);
+        BusyStep::Leaving { until: self.after(grace), latest: self.after(limit.max(grace)) }
+    }
+
+    /// How long a bot that leaves is waited for after a segment.
+    fn longer(&self, segment_at: DateTime<Utc>, latest: DateTime<Utc>) -> DateTime<Utc> {
+        later(segment_at, self.timing.segment_grace).min(latest)
+    }
+
     fn time_limit(&self, bot: &Bot) -> EndReason {
         match bot.spec.end_at {
             Some(end_at) if self.now >= end_at => EndReason::EndTime,
@@ -498,25 +471,27 @@ impl Step<'_> {
         }
     }
 
-    fn after(&self, duration: Duration) -> DateTime<Utc> {
-        chrono::TimeDelta::from_std(duration)
-            .ok()
-            .and_then(|delta| self.now.checked_add_signed(delta))
-            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    pub(super) fn after(&self, duration: Duration) -> DateTime<Utc> {
+        later(self.now, duration)
     }
 
-    fn unchanged(&self) -> Decided {
+    pub(super) fn unchanged(&self) -> Decided {
         Ok(Transition { next: self.slot.clone(), changes: vec![], notices: vec![] })
     }
 
-    fn stale(&self) -> Decided {
+    pub(super) fn stale(&self) -> Decided {
         Err(Rejection::Stale { event: self.event })
     }
 
-    fn illegal(&self) -> Decided {
+    pub(super) fn illegal(&self) -> Decided {
         let from = self.slot.status().map_or("retired", SlotStatus::as_str);
         Err(Rejection::Illegal { from, event: self.event })
     }
+}
+
+fn later(at: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {
+    let later = chrono::TimeDelta::from_std(duration).ok().and_then(|delta| at.checked_add_signed(delta));
+    later.unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 fn replaced_bot(slot: &Slot, bot: Bot) -> Slot {

@@ -2,10 +2,12 @@
 //! [`machine`], what must be under way in a state is in [`effects`].
 
 pub mod actor;
+pub mod command;
 pub mod effects;
 pub mod event;
 pub mod handle;
 pub mod machine;
+mod recovery;
 #[cfg(test)]
 mod table;
 
@@ -28,6 +30,10 @@ pub struct Slot {
     pub host: HostName,
     /// The image of its containers.
     pub image: String,
+    /// It takes no new bot, and is deleted when it has none.
+    pub draining: bool,
+    /// It is deleted with its bot rather than used again.
+    pub ephemeral: bool,
     /// Counts assignments.
     pub generation: Generation,
     /// Counts operations on its containers.
@@ -109,8 +115,10 @@ pub enum BusyStep {
     },
     /// The bot is leaving by its own or by request; it is stopped then if it has not ended.
     Leaving {
-        /// When patience ends.
+        /// When patience ends; later where segments still arrive.
         until: DateTime<Utc>,
+        /// When it ends whatever arrives.
+        latest: DateTime<Utc>,
     },
     /// The bot has ended; its container is being stopped and removed.
     Stopping,
@@ -162,6 +170,7 @@ impl Slot {
         platform: Platform,
         host: HostName,
         image: String,
+        ephemeral: bool,
         now: DateTime<Utc>,
     ) -> Self {
         Self {
@@ -170,6 +179,8 @@ impl Slot {
             platform,
             host,
             image,
+            draining: false,
+            ephemeral,
             generation: Generation(0),
             operation: Operation(0),
             version: 0,
@@ -216,12 +227,18 @@ pub struct SlotTiming {
     pub start_attempts: u32,
     /// From the wish to leave to the stop, for the end of the recording and its upload.
     pub leave_grace: Duration,
+    /// While a bot leaves: how long after a segment the next one is waited for, beyond the grace.
+    pub segment_grace: Duration,
+    /// From the wish to leave to the stop at the latest, whatever still arrives.
+    pub leave_limit: Duration,
     /// How long a container may take to end by itself when it is stopped.
     pub stop_grace: Duration,
     /// The longest meeting.
     pub max_duration: Duration,
-    /// Wait before a recovery; grows with the attempts.
+    /// Wait before each of the first, quick recoveries; grows with the attempts.
     pub recovery_delay: Duration,
+    /// How long recoveries are quick, and the time between two of them afterwards.
+    pub recovery_interval: Duration,
     /// Recoveries that the engine answered with a failure before the slot is given up.
     pub recovery_attempts: u32,
     /// Silence after which the engine is asked.
@@ -238,9 +255,12 @@ impl Default for SlotTiming {
             start_retry: Duration::from_secs(2),
             start_attempts: 3,
             leave_grace: Duration::from_secs(120),
+            segment_grace: Duration::from_secs(30),
+            leave_limit: Duration::from_secs(900),
             stop_grace: Duration::from_secs(30),
             max_duration: Duration::from_secs(4 * 3600),
             recovery_delay: Duration::from_secs(10),
+            recovery_interval: Duration::from_secs(300),
             recovery_attempts: 3,
             heartbeat_suspect: Duration::from_secs(45),
             heartbeat_lost: Duration::from_secs(300),

@@ -1,6 +1,7 @@
 //! Writes the whole state × event table to `docs/slot-machine.md`, and fails where the committed page differs, so
 //! that the page cannot drift from the machine.
 
+use super::command::SlotCommand;
 use super::event::{BotSource, SlotEvent};
 use super::machine::{Rejection, transition};
 use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
@@ -28,6 +29,7 @@ fn states() -> Vec<(&'static str, Slot)> {
         (done.state, done.end) = (BotState::Done, Some(end(EndReason::MeetingEnded)));
         done
     };
+    let gone = done.clone();
     let past = sample::now() - TimeDelta::seconds(1);
     let with = |state| Slot { state, ..busy.clone() };
     let deploying = |step| SlotState::Deploying { bot: fresh.clone(), step, attempts: 0, deadline: past };
@@ -50,10 +52,18 @@ fn states() -> Vec<(&'static str, Slot)> {
             "busy, running",
             with(running(bot.clone(), container.clone(), BusyStep::Running { leave_at: past })),
         ),
-        ("busy, leaving", with(running(bot, container.clone(), BusyStep::Leaving { until: past }))),
+        (
+            "busy, leaving",
+            with(running(bot, container.clone(), BusyStep::Leaving { until: past, latest: past })),
+        ),
         ("busy, stopping", with(running(done, container.clone(), BusyStep::Stopping))),
+        (
+            "busy, stopping; draining",
+            Slot { draining: true, ..with(running(gone, container.clone(), BusyStep::Stopping)) },
+        ),
         ("error, waiting", with(error(RecoveryStep::Waiting { until: past }))),
         ("error, stopping", with(error(RecoveryStep::Stopping))),
+        ("error, stopping; ephemeral", Slot { ephemeral: true, ..with(error(RecoveryStep::Stopping)) }),
         ("retired", with(SlotState::Retired)),
     ]
 }
@@ -90,6 +100,14 @@ fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Stopped", SlotEvent::Stopped { generation, operation }),
         ("StopFailed", SlotEvent::StopFailed { generation, operation, reason: "e".into(), answered: true }),
         ("Woke, time is up", SlotEvent::Woke),
+        ("SegmentArrived", SlotEvent::SegmentArrived { generation, at: sample::now() }),
+        ("Store", SlotEvent::Commanded(SlotCommand::Store)),
+        ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
+        ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
+        ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
+        ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
+        ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
+        ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
         (
             "of an older generation",
             SlotEvent::Exited { generation: Generation(generation.0 - 1), note: "e".into() },

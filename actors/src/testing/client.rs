@@ -153,7 +153,8 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
                 CreateError::PoolFull
                 | CreateError::QueueFull(_)
                 | CreateError::ScheduleFull(_)
-                | CreateError::PlatformNotServed(_),
+                | CreateError::PlatformNotServed(_)
+                | CreateError::PlatformDisabled(_),
             ) => {
                 world.count("refused at the door");
                 world.clients[number].answer = Answer::Refused;

@@ -21,6 +21,8 @@ use tokio::sync::watch;
 pub struct Containers {
     /// Running containers.
     pub running: BTreeMap<ContainerKey, ContainerId>,
+    /// Where each was told to run.
+    hosts: BTreeMap<ContainerKey, HostName>,
     fenced: BTreeSet<ContainerKey>,
     exit_notes: BTreeMap<ContainerKey, String>,
 }
@@ -172,6 +174,7 @@ impl Driver for FakeEngine {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        self.0.lock().containers.hosts.insert(request.key, request.host);
         self.call("start", Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
@@ -208,10 +211,11 @@ impl Driver for FakeEngine {
         Ok(if running { Presence::Running } else { Presence::Gone })
     }
 
-    async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+    async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.look().await?;
         let world = self.0.lock();
-        let listed = world.containers.running.iter();
+        let containers = &world.containers;
+        let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));
         Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
     }
 }

@@ -26,6 +26,7 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     every_live_bot_in_exactly_one_place(world);
     final_states_stay(world);
     idle_means_gone(world, before);
+    those_that_go_take_no_bot(world, before, decisions);
     caps_hold(world);
     note_places(world, decisions);
     queue_order_kept(world, before, decisions);
@@ -64,6 +65,8 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             Change::InsertEvent(_)
             | Change::DeleteQueueEntry(_)
             | Change::WriteRecording(_)
+            | Change::InsertDrain(_)
+            | Change::DeleteDrain(_)
             | Change::InsertIdempotencyKey(_) => {}
         }
     }
@@ -104,6 +107,42 @@ fn final_states_stay(world: &mut World) {
             }
             None if state.is_final() => drop(world.finals.insert(id, state)),
             _ => {}
+        }
+    }
+}
+
+/// A draining slot is given no bot; an ephemeral one is not free again.
+fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[Decision]) {
+    for change in decisions.iter().flatten() {
+        let Change::WriteSlot(slot) = change else { continue };
+        let known = before.slots.get(&slot.name);
+        let assigned = known.is_some_and(|known| known.generation != slot.generation);
+        if assigned && known.is_some_and(|known| known.draining) {
+            world.violated(format!("{} drains and was given a bot", slot.name));
+        }
+        if slot.ephemeral && slot.generation.0 > 0 && matches!(slot.state, SlotState::Idle { .. }) {
+            world.violated(format!("{} is ephemeral and idle after a bot", slot.name));
+        }
+        let Some(known) = known else { continue };
+        if known.image != slot.image {
+            world.count("image changed");
+            if !matches!(known.state, SlotState::Idle { .. }) {
+                world.violated(format!("{} changed its image under a bot", slot.name));
+            }
+        }
+        if slot.draining && !known.draining {
+            world.count("slot drains");
+        }
+        if let (
+            SlotState::Busy { step: BusyStep::Leaving { until: was, .. }, .. },
+            SlotState::Busy { step: BusyStep::Leaving { until, latest }, .. },
+        ) = (&known.state, &slot.state)
+            && until > was
+        {
+            world.count("grace extended");
+            if until > latest {
+                world.violated(format!("{} waits beyond the limit", slot.name));
+            }
         }
     }
 }
@@ -301,8 +340,43 @@ pub fn nothing_remembered(
     if !pool.owners.is_empty() {
         world.violated(format!("the pool still remembers {:?}", pool.owners));
     }
+    if !pool.waiting.is_empty() {
+        world.violated(format!("the pool still counts waiting bots: {:?}", pool.waiting));
+    }
+    the_pool_knows_the_rows(world, pool);
     if !queue.lines.is_empty() {
         world.violated(format!("the queue still remembers {:?}", queue.lines));
+    }
+}
+
+/// The index is what the rows say, and what had to be adopted is.
+fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
+    let told = |name: &str, status: Option<SlotStatus>, image: &str, draining: bool, reserved: bool| {
+        format!("{name} {status:?} {image} draining {draining} reserved {reserved}")
+    };
+    let lines = pool.lines.iter();
+    let known: Vec<String> = lines
+        .map(|line| told(&line.name.0, line.status, &line.image, line.draining, line.reserved))
+        .collect();
+    let slots = world.tables.slots.values();
+    let rows: Vec<String> =
+        slots.map(|slot| told(&slot.name.0, slot.status(), &slot.image, slot.draining, false)).collect();
+    if known != rows {
+        world.violated(format!("the pool knows {known:?}, the rows say {rows:?}"));
+    }
+    let on_hosts: u32 = pool.hosts.values().map(|host| host.slots).sum();
+    if on_hosts as usize != rows.len() {
+        world.violated(format!("{on_hosts} slots on hosts, {} rows", rows.len()));
+    }
+    let slots: Vec<_> = world.tables.slots.values().cloned().collect();
+    for slot in slots {
+        let wanted = world.settings.platforms.get(&slot.platform).map(|platform| &platform.image);
+        if wanted != Some(&slot.image) {
+            world.violated(format!("{} still has image {}", slot.name, slot.image));
+        }
+        if world.tables.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
+            world.violated(format!("{} is left in a drain", slot.name));
+        }
     }
 }
 

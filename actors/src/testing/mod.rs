@@ -6,6 +6,7 @@
 //! every commit and every effect) and is started again from what the store holds. Everything is drawn from one seed.
 
 pub mod client;
+pub mod dispatcher;
 pub mod engine;
 pub mod invariants;
 pub mod operator;

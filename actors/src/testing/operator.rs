@@ -1,55 +1,140 @@
-//! The scripted operator: moves bots in the queue, now and then also one that does not wait there.
+//! The scripted operator: resets, drains, retires and ends slots, drains platforms and hosts, changes settings, makes
+//! slots ahead of need; whatever comes to mind, at any moment.
 
-use super::world::{Happening, Shared, World};
-use crate::ids::BotId;
-use crate::queue::Plan;
-use crate::queue::message::{Reprioritise, ReprioritiseError};
+use super::world::{Shared, World};
+use crate::ids::{Platform, SlotName};
+use crate::pool::message::{
+    Configure, DrainHost, DrainPlatform, GrowError, Operate, OperateError, Prewarm, Recover, SlotAction,
+};
+use crate::pool::{Drain, PoolSettings};
 use crate::supervision::tell;
 use crate::tree::Tree;
 use tokio::sync::oneshot;
 
-/// Does the operator's next step.
+/// Does what comes to the operator's mind.
 pub fn step(shared: &Shared, tree: &Tree) {
     let mut world = shared.lock();
-    if world.calm {
-        return;
+    match world.rng.u8(0..10) {
+        0..4 => {
+            let Some((slot, action)) = draw_action(&mut world) else { return };
+            drop(world);
+            operate(shared.clone(), slot, action, tree);
+        }
+        4 => {
+            let drain = draw_drain(&mut world);
+            drop(world);
+            turn(shared.clone(), drain, tree);
+        }
+        5 | 6 => {
+            let settings = draw_settings(&mut world);
+            world.settings = settings.clone();
+            world.note("operator: new settings");
+            tell(&tree.pool, Configure { settings });
+        }
+        7 | 8 => {
+            let platform = draw_platform(&mut world);
+            drop(world);
+            prewarm(shared.clone(), platform, tree);
+        }
+        _ => {
+            world.count("recover all");
+            tell(&tree.pool, Recover { reply: oneshot::channel().0 });
+        }
     }
-    let again = world.between(2_000, 60_000);
-    world.plan(again, Happening::Operator);
-    let Some(bot_id) = pick(&mut world) else { return };
-    let priority = Plan::ALL[world.rng.usize(0..Plan::ALL.len())].priority();
-    let asked = world.moves_asked.entry(bot_id).or_default();
-    *asked += 1;
-    let asked = *asked;
-    drop(world);
+}
+
+fn draw_platform(world: &mut World) -> Platform {
+    let platforms: Vec<Platform> = world.platforms.keys().cloned().collect();
+    platforms[world.rng.usize(0..platforms.len())].clone()
+}
+
+fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
+    let names: Vec<SlotName> = world.tables.slots.keys().cloned().collect();
+    if names.is_empty() {
+        return None;
+    }
+    let name = names[world.rng.usize(0..names.len())].clone();
+    let actions =
+        [SlotAction::Reset, SlotAction::Drain, SlotAction::Undrain, SlotAction::Retire, SlotAction::End];
+    Some((name, actions[world.rng.usize(0..actions.len())]))
+}
+
+fn draw_drain(world: &mut World) -> Drain {
+    if world.rng.bool() {
+        return Drain::Platform(draw_platform(world));
+    }
+    let hosts: Vec<_> = world.settings.hosts.keys().cloned().collect();
+    Drain::Host(hosts[world.rng.usize(0..hosts.len())].clone())
+}
+
+/// Caps between one and the largest, sometimes a new image, seldom a platform switched off.
+fn draw_settings(world: &mut World) -> PoolSettings {
+    let mut settings = world.settings.clone();
+    for (platform, of) in &mut settings.platforms {
+        let largest = world.platforms.get(platform).copied().unwrap_or(1);
+        of.max_size = world.rng.u32(1..=largest);
+        of.enabled = world.rng.u8(0..8) > 0;
+        if world.rng.bool() {
+            of.image = format!("{platform}:{}", world.rng.u8(1..4));
+        }
+    }
+    settings
+}
+
+fn operate(shared: Shared, slot: SlotName, action: SlotAction, tree: &Tree) {
     let (reply, answer) = oneshot::channel();
-    tell(&tree.queue, Reprioritise { bot_id, priority, reply });
-    let shared = shared.clone();
+    tell(&tree.pool, Operate { slot: slot.clone(), action, reply });
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        // Where the same was asked again meanwhile, the later answer is looked at.
-        if world.crashed || world.moves_asked.get(&bot_id) != Some(&asked) {
+        if world.crashed {
             return;
         }
-        let stored = world.tables.queue.get(&bot_id).map(|entry| entry.priority);
-        match (outcome, stored) {
-            (Ok(_), Some(stored)) if stored != priority => {
-                world.violated(format!("bot {bot_id} was moved to priority {priority} and has {stored}"));
-            }
-            (Err(ReprioritiseError::NotWaiting), Some(_)) => {
-                world.violated(format!("bot {bot_id} waits and was not moved"));
-            }
-            (Ok(_), _) => world.count("move taken"),
-            (Err(ReprioritiseError::NotWaiting), None) => world.count("move refused"),
-            (Err(ReprioritiseError::Unknown), _) => {}
+        world.note(format!("operator: {action:?} {slot}: {}", if outcome.is_ok() { "taken" } else { "not" }));
+        match outcome {
+            Ok(_) => world.count(&format!("{action:?} taken")),
+            Err(OperateError::Refused(_)) => world.count(&format!("{action:?} refused")),
+            Err(OperateError::Unknown(_) | OperateError::OutcomeUnknown) => {}
         }
     });
 }
 
-fn pick(world: &mut World) -> Option<BotId> {
-    let waiting: Vec<BotId> = world.tables.queue.keys().copied().collect();
-    let all: Vec<BotId> = world.tables.bots.keys().copied().collect();
-    let from = if waiting.is_empty() || world.rng.u8(0..8) == 0 { all } else { waiting };
-    (!from.is_empty()).then(|| from[world.rng.usize(0..from.len())])
+/// Begins a drain, or ends it where it is under way.
+fn turn(shared: Shared, drain: Drain, tree: &Tree) {
+    let draining = !shared.lock().tables.drains.contains(&drain);
+    let (reply, answer) = oneshot::channel();
+    match drain.clone() {
+        Drain::Platform(platform) => tell(&tree.pool, DrainPlatform { platform, draining, reply }),
+        Drain::Host(host) => tell(&tree.pool, DrainHost { host, draining, reply }),
+    }
+    actix::spawn(async move {
+        let Ok(Ok(_)) = answer.await else { return };
+        let mut world = shared.lock();
+        if world.crashed {
+            return;
+        }
+        world.count(if draining { "drain begun" } else { "drain ended" });
+        world.note(format!("operator: {drain} drains: {draining}"));
+    });
+}
+
+fn prewarm(shared: Shared, platform: Platform, tree: &Tree) {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.pool, Prewarm { platform, reply });
+    actix::spawn(async move {
+        let Ok(outcome) = answer.await else { return };
+        let mut world = shared.lock();
+        if world.crashed {
+            return;
+        }
+        match outcome {
+            Ok(name) => {
+                world.count("slot prewarmed");
+                world.note(format!("operator: {name} made ahead"));
+            }
+            Err(GrowError::Pull(_)) => world.count("prewarm without its image"),
+            Err(GrowError::Full) => world.count("prewarm found no room"),
+            Err(GrowError::Disabled | GrowError::Unavailable) => {}
+        }
+    });
 }

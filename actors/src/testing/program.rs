@@ -95,7 +95,8 @@ pub fn step(shared: &Shared, key: ContainerKey, directory: Option<&Directory>) {
     let request = if program.claimed {
         match handle.heartbeat(program.bot_id, key.generation, now) {
             Pulse::CarryOn => {}
-            Pulse::Leave if program.stubborn => {}
+            // It uploads and uploads.
+            Pulse::Leave if program.stubborn => handle.segment_arrives(now),
             Pulse::Leave => program.leave(EndReason::LeftByRequest),
             Pulse::Stale => program.fenced = program.pending.is_empty(),
         }

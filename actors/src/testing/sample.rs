@@ -77,6 +77,8 @@ pub fn idle_slot(number: u32) -> Slot {
         platform,
         host: HostName::local(),
         image: "image:1".into(),
+        draining: false,
+        ephemeral: false,
         generation: Generation(4),
         operation: Operation(9),
         version: 20,

@@ -3,10 +3,10 @@
 
 use super::client::{self, Client};
 use super::engine::{FakeArtifacts, FakeEngine};
-use super::operator;
 use super::program;
 use super::store::FakeStore;
 use super::world::{Faults, Happening, Shared, World};
+use super::{dispatcher, operator};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
@@ -39,6 +39,10 @@ pub struct Scenario {
     pub scheduled_percent: u8,
     /// Slots of each of two platforms.
     pub slots: [u32; 2],
+    /// How often the operator does something.
+    pub operations: usize,
+    /// Whether the slots of the second platform are deleted with their bots.
+    pub ephemeral: bool,
     /// Boundaries at which the server crashes; `None`: drawn.
     pub crash_at: Option<Vec<u64>>,
 }
@@ -54,6 +58,8 @@ impl Scenario {
             faults: Faults::all(),
             scheduled_percent: 33,
             slots: [3, 2],
+            operations: if seed.is_multiple_of(5) { 0 } else { 30 },
+            ephemeral: seed.is_multiple_of(3),
             crash_at: None,
         }
     }
@@ -68,6 +74,8 @@ impl Scenario {
             faults: Faults::default(),
             scheduled_percent: 40,
             slots: [2, 1],
+            operations: 0,
+            ephemeral: true,
             crash_at: Some(crash_at.into_iter().collect()),
         }
     }
@@ -113,7 +121,8 @@ const SETTLE: TimeDelta = TimeDelta::minutes(90);
 pub fn run(scenario: &Scenario) -> Report {
     let platforms: BTreeMap<Platform, u32> =
         ["google-meet", "zoom"].into_iter().map(|key| Platform(key.to_owned())).zip(scenario.slots).collect();
-    let mut world = World::new(scenario.seed, scenario.faults, platforms);
+    let settings = settings(&platforms, scenario.ephemeral);
+    let mut world = World::new(scenario.seed, scenario.faults, platforms, settings);
     draw(&mut world, scenario);
     let world = Arc::new(Mutex::new(world));
     let calm_at = sample::now() + scenario.spread + program::LONGEST;
@@ -152,7 +161,11 @@ fn draw(world: &mut World, scenario: &Scenario) {
         let after = world.between(from, to);
         world.plan(after, Happening::Client(number));
     }
-    world.plan(TimeDelta::seconds(1), Happening::Operator);
+    world.plan(TimeDelta::seconds(1), Happening::Dispatcher);
+    for _ in 0..scenario.operations {
+        let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
+        world.plan(after, Happening::Operator);
+    }
     world.crash_at = match &scenario.crash_at {
         Some(at) => at.iter().copied().collect(),
         None => (0..world.rng.usize(0..6)).map(|_| world.rng.u64(1..1_500)).collect(),
@@ -170,8 +183,8 @@ fn downtime(world: &mut World, length: TimeDelta) {
         match happening {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
-            Happening::Panic(_) => {}
-            Happening::Program(_) | Happening::Client(_) | Happening::Operator => {
+            Happening::Panic(_) | Happening::Operator => {}
+            Happening::Program(_) | Happening::Client(_) | Happening::Dispatcher => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
             }
@@ -244,6 +257,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Program(key) => program::step(&shared, key, Some(&tree.directory)),
             Happening::Client(number) => client::step(&shared, number, &tree),
             Happening::Operator => operator::step(&shared, &tree),
+            Happening::Dispatcher => dispatcher::step(&shared, &tree),
             Happening::Panic(name) => {
                 shared.lock().note(format!("{name}: its actor panics"));
                 tree.directory
@@ -260,26 +274,31 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
 pub async fn plant(shared: &Shared) -> Tree {
     let store = Arc::new(FakeStore::lead(shared.clone()));
     let rows = store.load().await.unwrap_or_default();
-    let settings = settings(&shared.lock().platforms);
+    let settings = shared.lock().settings.clone();
     Tree::start(&ports(shared, store), rows, settings, ScheduleSettings::default(), SlotTiming::default())
 }
 
-fn settings(platforms: &BTreeMap<Platform, u32>) -> PoolSettings {
+/// Two hosts, of which neither has room for everybody.
+pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) -> PoolSettings {
+    let all: u32 = platforms.values().sum();
     let platforms = platforms
         .iter()
-        .map(|(key, max)| {
+        .enumerate()
+        .map(|(number, (key, max))| {
             let settings = PlatformSettings {
                 max_size: *max,
                 image: format!("{key}:1"),
                 enabled: true,
                 prewarm: 0,
-                ephemeral: false,
+                ephemeral: second_is_ephemeral && number == 1,
             };
             (key.clone(), settings)
         })
         .collect();
-    let hosts = [(HostName::local(), HostSettings { capacity: 100 })].into();
-    PoolSettings { platforms, hosts, max_size: 100, queue_max: 20 }
+    let hosts =
+        [(HostName::local(), (all * 4).div_ceil(5)), (HostName("other".to_owned()), (all * 3).div_ceil(5))];
+    let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
+    PoolSettings { platforms, hosts, queue_max: 20, ..PoolSettings::default() }
 }
 
 fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {

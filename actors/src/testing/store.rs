@@ -5,6 +5,7 @@ use super::world::{Happening, Shared, World};
 use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
+use crate::pool::Drain;
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
@@ -25,6 +26,8 @@ pub struct Tables {
     pub queue: BTreeMap<BotId, QueueEntry>,
     /// `recordings`.
     pub recordings: BTreeMap<BotId, Recording>,
+    /// `pool_drains`.
+    pub drains: BTreeSet<Drain>,
     /// `idempotency_keys`.
     pub keys: BTreeMap<(UserId, String), IdempotencyKey>,
     /// Batches, by epoch and number.
@@ -67,6 +70,7 @@ impl Tables {
             queue: queue.collect(),
             scheduled: self.bots.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect(),
             recordings: recordings.collect(),
+            drains: self.drains.clone(),
         }
     }
 
@@ -104,6 +108,16 @@ impl Tables {
                 }
                 Change::DeleteQueueEntry(bot) => {
                     self.queue.remove(bot).ok_or_else(|| format!("bot {bot} is not queued"))?;
+                }
+                Change::InsertDrain(drain) => {
+                    if !self.drains.insert(drain.clone()) {
+                        return Err(format!("{drain} is being drained already"));
+                    }
+                }
+                Change::DeleteDrain(drain) => {
+                    if !self.drains.remove(drain) {
+                        return Err(format!("{drain} is not being drained"));
+                    }
                 }
                 Change::InsertIdempotencyKey(key) => {
                     if self.keys.insert((key.user_id, key.key.clone()), key.clone()).is_some() {

@@ -7,6 +7,7 @@ use super::program::Program;
 use super::store::Tables;
 use crate::bot::BotState;
 use crate::ids::{BotId, ContainerKey, Platform, SlotName};
+use crate::pool::PoolSettings;
 use crate::ports::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,8 +72,10 @@ pub enum Happening {
     Program(ContainerKey),
     /// A client does its next step.
     Client(usize),
-    /// The operator moves a bot in the queue, if a server is up.
+    /// The operator does something, if a server is up.
     Operator,
+    /// The dispatcher moves a bot in the queue, if a server is up.
+    Dispatcher,
     /// A slot's actor panics, if a server is up.
     Panic(SlotName),
 }
@@ -114,8 +117,10 @@ pub struct World {
     pub longest_start: TimeDelta,
     /// Crashes so far.
     pub crashes: u32,
-    /// The platforms, and how many slots each may have.
+    /// The platforms, and how many slots each may ever have.
     pub platforms: BTreeMap<Platform, u32>,
+    /// The pool's settings, as they are configured now; never more slots than above.
+    pub settings: PoolSettings,
     /// What happened, a line each.
     pub trace: Vec<String>,
     /// What must never happen and did.
@@ -250,7 +255,12 @@ impl Clock for Shared {
 
 impl World {
     /// An empty world at the sample's noon.
-    pub fn new(seed: u64, faults: Faults, platforms: BTreeMap<Platform, u32>) -> Self {
+    pub fn new(
+        seed: u64,
+        faults: Faults,
+        platforms: BTreeMap<Platform, u32>,
+        settings: PoolSettings,
+    ) -> Self {
         Self {
             rng: fastrand::Rng::with_seed(seed),
             now: super::sample::now(),
@@ -271,6 +281,7 @@ impl World {
             longest_start: TimeDelta::zero(),
             crashes: 0,
             platforms,
+            settings,
             trace: Vec::new(),
             violations: Vec::new(),
             counts: BTreeMap::new(),

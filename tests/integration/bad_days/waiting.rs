@@ -10,6 +10,15 @@ use std::collections::BTreeSet;
 use tokio_postgres::NoTls;
 
 #[tokio::test]
+async fn a_platform_that_is_switched_off_takes_no_bots() {
+    let server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__ENABLED", "false")]).await;
+    let (status, refused) = server.post("/api/bots", &server.bot_request("nobody", "host=silent")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    assert_eq!(refused["error"]["code"], "platform_disabled", "{refused}");
+    assert_eq!(server.bot_count().await, 0, "nothing is stored");
+}
+
+#[tokio::test]
 async fn who_finds_no_slot_waits_as_long_as_it_wants_and_no_longer() {
     let settings = [("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"), ("MEEBOTER_QUEUE__MAX", "1")];
     let server = Server::start(&settings).await;

@@ -2,8 +2,9 @@
 
 use super::*;
 use meeboter_actors::bot::BotEvent;
-use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::ids::{BotId, HostName, Platform, UserId};
 use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::pool::Drain;
 use meeboter_actors::ports::StoreError;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
@@ -16,7 +17,7 @@ async fn every_slot_state_comes_back() {
     for index in 0..states.len() {
         let number = u32::try_from(index + 1).expect("few");
         let state = every_slot_state(number).swap_remove(index);
-        let slot = Slot { version: 1, state, ..sample::idle_slot(number) };
+        let slot = Slot { version: 1, draining: true, ephemeral: true, state, ..sample::idle_slot(number) };
         let mut decision = vec![write_slot(&slot)];
         decision.extend(slot.bot().map(write_bot));
         commit(&journal, i64::from(number), decision).await;
@@ -181,6 +182,21 @@ async fn a_conflict_names_the_rows() {
         panic!("refused")
     };
     assert!(why.contains("bots: not there, or not at the expected version: 41"), "{why}");
+}
+
+#[tokio::test]
+async fn drains_are_stored_and_end() {
+    let (_, journal) = fresh().await;
+    let drains = [Drain::Platform(Platform("zoom".into())), Drain::Host(HostName("zoom".into()))];
+    let begun = drains.iter().map(|drain| Change::InsertDrain(drain.clone())).collect();
+    commit(&journal, 1, begun).await;
+    assert_eq!(journal.load().await.expect("loads").drains, drains.clone().into());
+    commit(&journal, 2, vec![Change::DeleteDrain(drains[0].clone())]).await;
+    assert_eq!(journal.load().await.expect("loads").drains, [drains[1].clone()].into());
+    let again = vec![vec![Change::InsertDrain(drains[1].clone())]];
+    assert!(matches!(journal.commit(BatchNo(3), &again).await, Err(StoreError::Refused(_))));
+    let over = vec![vec![Change::DeleteDrain(drains[0].clone())]];
+    assert!(matches!(journal.commit(BatchNo(4), &over).await, Err(StoreError::Refused(_))));
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ fn every_slot_state(number: u32) -> Vec<SlotState> {
         deploying(DeployStep::Retrying { at: later(4) }),
         busy(BotState::InCall, &container, BusyStep::Running { leave_at: later(240) }),
         busy(BotState::JoiningCall, &None, BusyStep::Running { leave_at: later(240) }),
-        busy(BotState::Leaving, &container, BusyStep::Leaving { until: later(5) }),
+        busy(BotState::Leaving, &container, BusyStep::Leaving { until: later(5), latest: later(20) }),
         busy(BotState::Done, &container, BusyStep::Stopping),
         error(RecoveryStep::Waiting { until: later(6) }),
         error(RecoveryStep::Stopping),

@@ -1,0 +1,350 @@
+//! Which slots there are, and which of them gets a bot, kept in such an order that a grant costs the same whatever the
+//! size of the pool. Pure: no actor, no clock.
+//!
+//! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
+//! both caps allow it and a host has room: on the host with the most. Never another platform's.
+
+use super::PoolSettings;
+use super::numbers::FreeNumbers;
+use crate::ids::{HostName, Platform, SlotName};
+use crate::slot::{Slot, SlotState, SlotStatus};
+use chrono::{DateTime, Utc};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What the pool knows of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotLine {
+    /// Its name.
+    pub name: SlotName,
+    /// Its platform.
+    pub platform: Platform,
+    /// Its host.
+    pub host: HostName,
+    /// Its image.
+    pub image: String,
+    /// Its state; `None`: its actor is being rebuilt.
+    pub status: Option<SlotStatus>,
+    /// When its last bot left; `None`: never used.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// A bot is on its way to it, or it is being made.
+    pub reserved: bool,
+    /// It takes no new bot and is deleted when it has none.
+    pub draining: bool,
+    /// Whether there is a row.
+    pub stored: bool,
+}
+
+/// Where a bot goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// Into this idle slot, which is reserved now.
+    Slot(SlotName),
+    /// Into a new slot.
+    Grow(Growth),
+    /// There is no room.
+    Full,
+}
+
+/// A slot to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growth {
+    /// Its name, with the first number that is free.
+    pub name: SlotName,
+    /// Where it will be.
+    pub host: HostName,
+}
+
+/// What a host holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostLine {
+    /// Slots on it.
+    pub slots: u32,
+    /// Slots that it has room for; 0 for a host that is no longer configured.
+    pub capacity: u32,
+    /// It gets no new slots.
+    pub draining: bool,
+}
+
+/// A slot's place in the book.
+type Key = u32;
+
+/// Sorts the idle slots of a platform: the least comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    unwanted_image: bool,
+    /// Microseconds since the epoch; the least there is where it was never used.
+    last_used_us: i64,
+    number: u32,
+    key: Key,
+}
+
+/// What is known of a platform.
+#[derive(Debug, Clone, Default)]
+struct Shelf {
+    /// `None`: not served any more.
+    served: Option<Limits>,
+    idle: BTreeSet<Turn>,
+    free_numbers: FreeNumbers,
+    slots: u32,
+    /// Stored slots by state, in the order of [`STATUSES`].
+    stored: [u32; STATUSES.len()],
+}
+
+#[derive(Debug, Clone)]
+struct Limits {
+    max_size: u32,
+    image: String,
+}
+
+const STATUSES: [SlotStatus; 4] =
+    [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error];
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct SlotIndex {
+    max_size: u32,
+    shelves: BTreeMap<Platform, Shelf>,
+    hosts: BTreeMap<HostName, HostLine>,
+    /// Slots by key; the keys of those that are gone are used again.
+    book: Vec<Option<SlotLine>>,
+    unused_keys: Vec<Key>,
+    /// Looked up only, never gone through: its order is chance.
+    keys: HashMap<SlotName, Key>,
+}
+
+impl SlotIndex {
+    /// An empty pool with these limits.
+    pub fn new(settings: &PoolSettings) -> Self {
+        let mut index = Self::default();
+        index.configure(settings);
+        index
+    }
+
+    /// Goes by other limits and images from now on. Touches every idle slot.
+    pub fn configure(&mut self, settings: &PoolSettings) {
+        self.max_size = settings.max_size;
+        for platform in settings.platforms.keys() {
+            self.shelves.entry(platform.clone()).or_default();
+        }
+        for (platform, shelf) in &mut self.shelves {
+            let limits = settings.platforms.get(platform);
+            shelf.served =
+                limits.map(|limits| Limits { max_size: limits.max_size, image: limits.image.clone() });
+            shelf.idle.clear();
+        }
+        for host in settings.hosts.keys() {
+            self.hosts.entry(host.clone()).or_default();
+        }
+        for (name, host) in &mut self.hosts {
+            host.capacity = settings.hosts.get(name).map_or(0, |limits| limits.capacity);
+        }
+        for (key, line) in (0..).zip(&self.book) {
+            let Some(line) = line else { continue };
+            if let Some(shelf) = self.shelves.get_mut(&line.platform) {
+                shelf.idle.extend(shelf.turn(line, key));
+            }
+        }
+    }
+
+    /// Has a host get new slots, or none.
+    pub fn drain_host(&mut self, host: &HostName, draining: bool) {
+        if let Some(line) = self.hosts.get_mut(host) {
+            line.draining = draining;
+        }
+    }
+
+    /// Takes in a slot, or what changed about it. It stays reserved if it was.
+    pub fn put(&mut self, slot: &Slot) {
+        if let Some(key) = self.keys.get(&slot.name).copied() {
+            return self.change(key, |line| {
+                line.image.clone_from(&slot.image);
+                line.status = slot.status();
+                line.last_used_at = last_used(slot).or(line.last_used_at);
+                line.draining = slot.draining;
+                line.stored = slot.version > 0;
+            });
+        }
+        let line = SlotLine {
+            name: slot.name.clone(),
+            platform: slot.platform.clone(),
+            host: slot.host.clone(),
+            image: slot.image.clone(),
+            status: slot.status(),
+            last_used_at: last_used(slot),
+            reserved: false,
+            draining: slot.draining,
+            stored: slot.version > 0,
+        };
+        let shelf = self.shelves.entry(line.platform.clone()).or_default();
+        shelf.slots += 1;
+        shelf.free_numbers.take(slot.name.number());
+        self.hosts.entry(line.host.clone()).or_default().slots += 1;
+        let key = self.unused_keys.pop().unwrap_or(u32::try_from(self.book.len()).unwrap_or(Key::MAX));
+        shelf.file(&line, key);
+        self.keys.insert(line.name.clone(), key);
+        match self.book.get_mut(key as usize) {
+            Some(place) => *place = Some(line),
+            None => self.book.push(Some(line)),
+        }
+    }
+
+    /// Forgets a slot; its number is free again.
+    pub fn remove(&mut self, name: &SlotName) {
+        let Some(key) = self.keys.remove(name) else { return };
+        let Some(line) = self.book.get_mut(key as usize).and_then(Option::take) else { return };
+        self.unused_keys.push(key);
+        if let Some(shelf) = self.shelves.get_mut(&line.platform) {
+            shelf.unfile(&line, key);
+            shelf.slots -= 1;
+            shelf.free_numbers.give(name.number());
+        }
+        if let Some(host) = self.hosts.get_mut(&line.host) {
+            host.slots -= 1;
+        }
+    }
+
+    /// A slot's actor died: nothing is given to it until it is [`put`](Self::put) again.
+    pub fn rebuilding(&mut self, name: &SlotName) {
+        self.change_named(name, |line| line.status = None);
+    }
+
+    /// A slot is no more, but somebody still holds its reservation: until that is over it keeps its number and its room.
+    pub fn gone(&mut self, name: &SlotName) {
+        self.change_named(name, |line| (line.status, line.stored) = (None, false));
+    }
+
+    /// Keeps a slot from being given away, or no longer.
+    pub fn reserve(&mut self, name: &SlotName, reserved: bool) {
+        self.change_named(name, |line| line.reserved = reserved);
+    }
+
+    /// Decides where the next bot of a platform goes; an idle slot is reserved by that.
+    pub fn take(&mut self, platform: &Platform) -> Placement {
+        let first = self.shelves.get_mut(platform).filter(|shelf| shelf.served.is_some());
+        let Some(turn) = first.and_then(|shelf| shelf.idle.pop_first()) else {
+            return self.growth(platform).map_or(Placement::Full, Placement::Grow);
+        };
+        match self.book.get_mut(turn.key as usize) {
+            Some(Some(line)) => {
+                line.reserved = true;
+                Placement::Slot(line.name.clone())
+            }
+            _ => Placement::Full,
+        }
+    }
+
+    /// The slot that the platform may be given more. Looks at the hosts, of which there are few.
+    pub fn growth(&self, platform: &Platform) -> Option<Growth> {
+        let shelf = self.shelves.get(platform)?;
+        if shelf.slots >= shelf.served.as_ref()?.max_size || self.keys.len() >= self.max_size as usize {
+            return None;
+        }
+        let room = self.hosts.iter().filter(|(_, host)| !host.draining && host.slots < host.capacity);
+        let (host, _) = room.min_by_key(|(_, host)| Reverse(host.capacity - host.slots))?;
+        let name = SlotName::new(platform, shelf.free_numbers.first());
+        Some(Growth { name, host: host.clone() })
+    }
+
+    /// What is known of a slot.
+    pub fn get(&self, name: &SlotName) -> Option<&SlotLine> {
+        self.book.get(*self.keys.get(name)? as usize)?.as_ref()
+    }
+
+    /// The slots that could be given away now, but have another image than the wanted one.
+    pub fn outdated(&self, platform: &Platform) -> impl Iterator<Item = &SlotLine> {
+        let shelf = self.shelves.get(platform);
+        let turns = shelf.into_iter().flat_map(|shelf| shelf.idle.iter().rev());
+        turns
+            .take_while(|turn| turn.unwanted_image)
+            .filter_map(|turn| self.book.get(turn.key as usize)?.as_ref())
+    }
+
+    /// All slots, by name.
+    pub fn lines(&self) -> Vec<SlotLine> {
+        let mut lines: Vec<SlotLine> = self.book.iter().flatten().cloned().collect();
+        lines.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        lines
+    }
+
+    /// Stored slots by platform and state; one whose actor is being rebuilt is in error for that moment.
+    pub fn counts(&self) -> BTreeMap<(Platform, SlotStatus), u32> {
+        let shelves = self.shelves.iter();
+        shelves
+            .flat_map(|(platform, shelf)| {
+                let counted = STATUSES.into_iter().zip(shelf.stored).filter(|(_, count)| *count > 0);
+                counted.map(|(status, count)| ((platform.clone(), status), count))
+            })
+            .collect()
+    }
+
+    /// Slots of a platform, also those that are being made.
+    pub fn size(&self, platform: &Platform) -> u32 {
+        self.shelves.get(platform).map_or(0, |shelf| shelf.slots)
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> &BTreeMap<HostName, HostLine> {
+        &self.hosts
+    }
+
+    fn change_named(&mut self, name: &SlotName, change: impl FnOnce(&mut SlotLine)) {
+        if let Some(key) = self.keys.get(name).copied() {
+            self.change(key, change);
+        }
+    }
+
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut SlotLine)) {
+        let Some(line) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        let Some(shelf) = self.shelves.get_mut(&line.platform) else { return };
+        shelf.unfile(line, key);
+        change(line);
+        shelf.file(line, key);
+    }
+}
+
+impl Shelf {
+    /// Where a slot stands among the idle ones, if it may be given away.
+    fn turn(&self, line: &SlotLine, key: Key) -> Option<Turn> {
+        let free = line.status == Some(SlotStatus::Idle) && !line.reserved && !line.draining;
+        free.then(|| Turn {
+            unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
+            last_used_us: line.last_used_at.map_or(i64::MIN, |at| at.timestamp_micros()),
+            number: line.name.number(),
+            key,
+        })
+    }
+
+    fn file(&mut self, line: &SlotLine, key: Key) {
+        self.idle.extend(self.turn(line, key));
+        if let Some(count) = self.count_of(line) {
+            *count += 1;
+        }
+    }
+
+    fn unfile(&mut self, line: &SlotLine, key: Key) {
+        if let Some(turn) = self.turn(line, key) {
+            self.idle.remove(&turn);
+        }
+        if let Some(count) = self.count_of(line) {
+            *count -= 1;
+        }
+    }
+
+    fn count_of(&mut self, line: &SlotLine) -> Option<&mut u32> {
+        let status = line.status.unwrap_or(SlotStatus::Error);
+        let at = STATUSES.iter().position(|known| *known == status).filter(|_| line.stored)?;
+        self.stored.get_mut(at)
+    }
+}
+
+fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {
+    match slot.state {
+        SlotState::Idle { last_used_at } => last_used_at,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "index_test.rs"]
+mod tests;

@@ -1,0 +1,314 @@
+//! The index beside a plain reference: a list of slots that is gone through at every decision.
+
+use super::*;
+use crate::ids::SlotId;
+use crate::pool::{HostSettings, PlatformSettings};
+use crate::testing::sample;
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+/// Where a bot goes, told the slow way.
+fn place(
+    platform: &Platform,
+    settings: &PoolSettings,
+    drained: &[HostName],
+    slots: &[SlotLine],
+) -> Placement {
+    let Some(wanted) = settings.platforms.get(platform) else { return Placement::Full };
+    let free = |slot: &&SlotLine| {
+        slot.platform == *platform
+            && slot.status == Some(SlotStatus::Idle)
+            && !slot.reserved
+            && !slot.draining
+    };
+    let idle = slots.iter().filter(free);
+    if let Some(slot) =
+        idle.min_by_key(|slot| (slot.image != wanted.image, slot.last_used_at, slot.name.clone()))
+    {
+        return Placement::Slot(slot.name.clone());
+    }
+    let own = slots.iter().filter(|slot| slot.platform == *platform).count();
+    if own >= wanted.max_size as usize || slots.len() >= settings.max_size as usize {
+        return Placement::Full;
+    }
+    let room =
+        settings.hosts.iter().filter(|(host, _)| !drained.contains(host)).filter_map(|(host, limits)| {
+            let used = slots.iter().filter(|slot| slot.host == *host).count();
+            let free = (limits.capacity as usize).checked_sub(used).filter(|free| *free > 0)?;
+            Some((Reverse(free), host))
+        });
+    let mut names = (1..).map(|number| SlotName::new(platform, number));
+    let name = names.find(|name| slots.iter().all(|slot| slot.name != *name));
+    match (name, room.min()) {
+        (Some(name), Some((_, host))) => Placement::Grow(Growth { name, host: host.clone() }),
+        _ => Placement::Full,
+    }
+}
+
+fn platforms() -> [Platform; 3] {
+    ["google-meet", "zoom", "webex"].map(|key| Platform(key.into()))
+}
+
+fn hosts() -> [HostName; 2] {
+    ["a", "b"].map(|host| HostName(host.into()))
+}
+
+fn settings(max_size: u32, zoom: u32, capacity: u32, image: u8) -> PoolSettings {
+    let of = |max_size| PlatformSettings {
+        max_size,
+        image: format!("image:{image}"),
+        enabled: true,
+        prewarm: 0,
+        ephemeral: false,
+    };
+    let [meet, zoom_key, _] = platforms();
+    PoolSettings {
+        platforms: [(meet, of(3)), (zoom_key, of(zoom))].into(),
+        hosts: hosts().into_iter().zip([HostSettings { capacity: 2 }, HostSettings { capacity }]).collect(),
+        max_size,
+        ..PoolSettings::default()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// The next bot of a platform is placed; a new slot appears in this state.
+    Take(usize, usize),
+    /// The slot at this place, if there is one, publishes this state.
+    Publish {
+        at: usize,
+        status: usize,
+        used_s: i64,
+        image: u8,
+        draining: bool,
+    },
+    Reserve(usize, bool),
+    Dies(usize),
+    Goes(usize),
+    Remove(usize),
+    Configure {
+        max_size: u32,
+        zoom: u32,
+        capacity: u32,
+        image: u8,
+    },
+    DrainHost(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let slot = 0_usize..8;
+    prop_oneof![
+        6 => (0_usize..3, 0_usize..4).prop_map(|(platform, status)| Step::Take(platform, status)),
+        6 => (slot.clone(), 0_usize..6, 0_i64..5, 1_u8..3, proptest::bool::weighted(0.1)).prop_map(
+            |(at, status, used_s, image, draining)| Step::Publish { at, status: status % 4, used_s, image, draining }
+        ),
+        3 => (slot.clone(), any::<bool>()).prop_map(|(at, reserved)| Step::Reserve(at, reserved)),
+        1 => slot.clone().prop_map(Step::Dies),
+        1 => slot.clone().prop_map(Step::Goes),
+        2 => slot.prop_map(Step::Remove),
+        1 => (0_u32..8, 0_u32..5, 0_u32..5, 1_u8..3).prop_map(|(max_size, zoom, capacity, image)| {
+            Step::Configure { max_size, zoom, capacity, image }
+        }),
+        1 => (0_usize..2, any::<bool>()).prop_map(|(host, draining)| Step::DrainHost(host, draining)),
+    ]
+}
+
+fn slot_of(line: &SlotLine, status: SlotStatus) -> Slot {
+    let busy = sample::busy_slot(1);
+    let state = match status {
+        SlotStatus::Idle => SlotState::Idle { last_used_at: line.last_used_at },
+        SlotStatus::Error => SlotState::Error {
+            reason: String::new(),
+            attempts: 0,
+            since: sample::now(),
+            container: None,
+            step: crate::slot::RecoveryStep::Stopping,
+        },
+        SlotStatus::Busy => busy.state.clone(),
+        SlotStatus::Deploying => SlotState::Deploying {
+            bot: Box::new(sample::bot(1)),
+            step: crate::slot::DeployStep::Pulling,
+            attempts: 0,
+            deadline: sample::now(),
+        },
+    };
+    Slot {
+        name: line.name.clone(),
+        id: SlotId(Uuid::from_u128(1)),
+        platform: line.platform.clone(),
+        host: line.host.clone(),
+        image: line.image.clone(),
+        draining: line.draining,
+        version: i64::from(line.stored),
+        state,
+        ..busy
+    }
+}
+
+/// The index and the plain list, side by side.
+struct Both {
+    index: SlotIndex,
+    settings: PoolSettings,
+    drained: Vec<HostName>,
+    slots: Vec<SlotLine>,
+}
+
+impl Both {
+    fn new() -> Self {
+        let settings = settings(5, 3, 3, 1);
+        Self { index: SlotIndex::new(&settings), settings, drained: vec![], slots: vec![] }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Take(platform, status) => {
+                let platform = &platforms()[platform];
+                let expected = place(platform, &self.settings, &self.drained, &self.slots);
+                assert_eq!(self.index.take(platform), expected);
+                match expected {
+                    Placement::Slot(name) => self
+                        .slots
+                        .iter_mut()
+                        .filter(|slot| slot.name == name)
+                        .for_each(|slot| slot.reserved = true),
+                    Placement::Grow(Growth { name, host }) => self.grow(platform, name, host, status),
+                    Placement::Full => {}
+                }
+            }
+            Step::Publish { at, status, used_s, image, draining } => {
+                let Some(line) = self.slots.get_mut(at) else { return };
+                let status = STATUSES[status];
+                line.status = Some(status);
+                if status == SlotStatus::Idle {
+                    line.last_used_at = Some(sample::now() + TimeDelta::seconds(used_s));
+                }
+                line.image = format!("image:{image}");
+                line.draining = draining;
+                line.stored = true;
+                self.index.put(&slot_of(line, status));
+            }
+            Step::Reserve(at, reserved) => {
+                let Some(line) = self.slots.get_mut(at) else { return };
+                line.reserved = reserved;
+                self.index.reserve(&line.name, reserved);
+            }
+            Step::Dies(at) => {
+                let Some(line) = self.slots.get_mut(at) else { return };
+                line.status = None;
+                self.index.rebuilding(&line.name);
+            }
+            Step::Goes(at) => {
+                let Some(line) = self.slots.get_mut(at) else { return };
+                (line.status, line.stored) = (None, false);
+                self.index.gone(&line.name);
+            }
+            Step::Remove(at) if at < self.slots.len() => {
+                let line = self.slots.remove(at);
+                self.index.remove(&line.name);
+            }
+            Step::Remove(_) => {}
+            Step::Configure { max_size, zoom, capacity, image } => {
+                self.settings = settings(max_size, zoom, capacity, image);
+                self.index.configure(&self.settings);
+            }
+            Step::DrainHost(host, draining) => {
+                let host = &hosts()[host];
+                self.drained.retain(|drained| drained != host);
+                self.drained.extend(draining.then(|| host.clone()));
+                self.index.drain_host(host, draining);
+            }
+        }
+    }
+
+    fn grow(&mut self, platform: &Platform, name: SlotName, host: HostName, status: usize) {
+        let line = SlotLine {
+            name,
+            platform: platform.clone(),
+            host,
+            image: self.settings.platforms[platform].image.clone(),
+            status: Some(STATUSES[status]),
+            last_used_at: None,
+            reserved: false,
+            draining: false,
+            stored: status > 0,
+        };
+        self.index.put(&slot_of(&line, STATUSES[status]));
+        self.slots.push(line);
+    }
+
+    fn agree(&self) {
+        for platform in &platforms() {
+            let expected = place(platform, &self.settings, &self.drained, &self.slots);
+            assert_eq!(self.index.clone().take(platform), expected);
+            let outdated: BTreeSet<_> = self.index.outdated(platform).map(|line| line.name.clone()).collect();
+            let wanted = self.settings.platforms.get(platform).map(|limits| &limits.image);
+            let free = self.slots.iter().filter(|slot| {
+                slot.platform == *platform
+                    && slot.status == Some(SlotStatus::Idle)
+                    && !slot.reserved
+                    && !slot.draining
+            });
+            let plain = free.filter(|slot| Some(&slot.image) != wanted).map(|slot| slot.name.clone());
+            assert_eq!(outdated, plain.collect());
+        }
+        let mut counts: BTreeMap<(Platform, SlotStatus), u32> = BTreeMap::new();
+        for slot in self.slots.iter().filter(|slot| slot.stored) {
+            let status = slot.status.unwrap_or(SlotStatus::Error);
+            *counts.entry((slot.platform.clone(), status)).or_default() += 1;
+        }
+        assert_eq!(self.index.counts(), counts);
+        let mut slots = self.slots.clone();
+        slots.sort_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(self.index.lines(), slots);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn it_decides_as_the_plain_list_does(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut both = Both::new();
+        for step in steps {
+            both.apply(step);
+            both.agree();
+        }
+    }
+}
+
+fn zoom() -> Platform {
+    platforms()[1].clone()
+}
+
+#[test]
+fn the_wanted_image_comes_before_the_least_recently_used() {
+    let mut index = SlotIndex::new(&settings(9, 9, 9, 2));
+    for (number, image, used_s) in [(1, 1, 1), (2, 2, 9), (3, 2, 5)] {
+        let last_used_at = Some(sample::now() + TimeDelta::seconds(used_s));
+        index.put(&Slot {
+            image: format!("image:{image}"),
+            state: SlotState::Idle { last_used_at },
+            ..sample::idle_slot(number)
+        });
+    }
+    let order: Vec<Placement> = (0..3).map(|_| index.take(&zoom())).collect();
+    assert_eq!(order, [3, 2, 1].map(|number| Placement::Slot(SlotName::new(&zoom(), number))));
+}
+
+#[test]
+fn never_across_platforms_and_never_a_platform_that_is_not_served() {
+    let mut index = SlotIndex::new(&settings(1, 9, 9, 1));
+    index.put(&sample::idle_slot(1));
+    assert_eq!(index.take(&platforms()[0]), Placement::Full);
+    assert_eq!(index.take(&platforms()[2]), Placement::Full);
+}
+
+#[test]
+fn a_new_slot_gets_the_first_free_number_on_the_host_with_the_most_room() {
+    let mut index = SlotIndex::new(&settings(9, 9, 3, 1));
+    for number in [1, 3] {
+        index.put(&Slot { host: hosts()[0].clone(), ..sample::busy_slot(number) });
+    }
+    let growth = Growth { name: SlotName::new(&zoom(), 2), host: hosts()[1].clone() };
+    assert_eq!(index.take(&zoom()), Placement::Grow(growth));
+}

@@ -1,0 +1,267 @@
+//! What the pool does beyond giving bots to slots: settings that change while it runs, slots made ahead of need, what
+//! operators wish of slots, drains.
+
+use super::actor::PoolSupervisor;
+use super::index::SlotLine;
+use super::message::{
+    Configure, DrainHost, DrainPlatform, DrainReply, GrowError, Operate, OperateError, Prewarm, Recover,
+    SlotAction,
+};
+use super::{Drain, PoolSettings};
+use crate::ids::{HostName, Platform, SlotName};
+use crate::image_pull::actor::EnsureImage;
+use crate::journal::Change;
+use crate::slot::actor::Refused;
+use crate::slot::command::SlotCommand;
+use crate::slot::event::SlotEvent;
+use crate::slot::{Slot, SlotState, SlotStatus};
+use crate::supervision::tell;
+use actix::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl PoolSupervisor {
+    /// Whether the platform takes no new bots, though those it has are served to their end.
+    pub(super) fn is_closed(&self, platform: &Platform) -> bool {
+        let enabled = self.settings.platforms.get(platform).is_some_and(|settings| settings.enabled);
+        !enabled || self.drains.contains(&Drain::Platform(platform.clone()))
+    }
+
+    /// Has a slot adopt what changed since it was made: asked for before it is given its next bot.
+    pub(super) fn keep_up(&self, slot: &Slot) {
+        if slot.version == 0 {
+            return;
+        }
+        let goes = slot.draining || (slot.ephemeral && slot.bot().is_some());
+        if !goes && self.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
+            return self.command(&slot.name, SlotCommand::Drain);
+        }
+        let wanted = self.settings.platforms.get(&slot.platform).map(|settings| &settings.image);
+        if let Some(image) = wanted.filter(|image| **image != slot.image)
+            && matches!(slot.state, SlotState::Idle { .. })
+        {
+            self.command(&slot.name, SlotCommand::ChangeImage { image: image.clone() });
+        }
+    }
+
+    /// Tells a slot; what comes of it is published.
+    fn command(&self, name: &SlotName, command: SlotCommand) {
+        if let Some(member) = self.members.get(name) {
+            drop(member.handle.send(SlotEvent::Commanded(command)));
+        }
+    }
+
+    // --- settings ----------------------------------------------------------------------------------------------
+
+    fn configure(&mut self, settings: PoolSettings) {
+        let old = std::mem::replace(&mut self.settings, settings);
+        self.index.configure(&self.settings);
+        for (platform, settings) in &self.settings.platforms {
+            if old.platforms.get(platform).is_some_and(|old| old.image != settings.image) {
+                self.refresh(platform, &settings.image);
+            }
+        }
+        self.pump_all();
+    }
+
+    /// Has the new image pulled where the platform has slots, and idle slots adopt it. Busy ones do when they are free.
+    fn refresh(&self, platform: &Platform, image: &str) {
+        let idle: Vec<SlotName> = self.index.outdated(platform).map(|line| line.name.clone()).collect();
+        let lines = self.index.lines();
+        let hosts: BTreeSet<HostName> =
+            lines.into_iter().filter(|line| line.platform == *platform).map(|line| line.host).collect();
+        if let Some(links) = &self.links {
+            slog::info!(links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
+                "hosts" => hosts.len(), "idle_slots" => idle.len());
+            for host in hosts {
+                // Nobody waits for it; a slot that needs it waits for the same pull.
+                let (reply, _) = oneshot::channel();
+                tell(&links.pulls, EnsureImage { host, image: image.to_owned(), reply });
+            }
+        }
+        for name in idle {
+            self.command(&name, SlotCommand::ChangeImage { image: image.to_owned() });
+        }
+    }
+
+    // --- slots ahead of need -----------------------------------------------------------------------------------
+
+    fn prewarm(&mut self, Prewarm { platform, reply }: Prewarm, ctx: &mut Context<Self>) {
+        let grown = if self.is_closed(&platform) {
+            Err(GrowError::Disabled)
+        } else {
+            let growth = self.index.growth(&platform).ok_or(GrowError::Full);
+            growth.and_then(|growth| self.grow(&platform, growth).ok_or(GrowError::Unavailable))
+        };
+        let (handle, links) = match (grown, self.links.clone()) {
+            (Ok(handle), Some(links)) => (handle, links),
+            (Err(error), _) => return drop(reply.send(Err(error))),
+            (Ok(_), None) => return drop(reply.send(Err(GrowError::Unavailable))),
+        };
+        let slot = handle.snapshot();
+        let (pull, pulled) = oneshot::channel();
+        tell(&links.pulls, EnsureImage { host: slot.host.clone(), image: slot.image.clone(), reply: pull });
+        let vacant = Arc::clone(&handle);
+        let made = async move {
+            match tokio::time::timeout(links.timing.pull, pulled).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.reason)),
+                Ok(Err(_)) => return Err(GrowError::Pull("the pull was given up".to_owned())),
+                Err(_) => return Err(GrowError::Pull("the pull takes too long".to_owned())),
+            }
+            match vacant.send(SlotEvent::Commanded(SlotCommand::Store)).await {
+                Ok(Ok(slot)) => Ok(slot.name.clone()),
+                Ok(Err(_)) | Err(_) => Err(GrowError::Unavailable),
+            }
+        };
+        ctx.spawn(made.into_actor(self).map(move |made, act, _| {
+            act.unreserve(handle.name());
+            act.pump_all();
+            let _ = reply.send(made);
+        }));
+    }
+
+    // --- operators ---------------------------------------------------------------------------------------------
+
+    fn operate(&self, Operate { slot, action, reply }: Operate) {
+        let Some(member) = self.members.get(&slot) else {
+            return drop(reply.send(Err(OperateError::Unknown(format!("slot {slot}")))));
+        };
+        let answer = member.handle.send(SlotEvent::Commanded(command_for(action)));
+        actix::spawn(async move {
+            let outcome = match answer.await {
+                Ok(Ok(slot)) => Ok(slot),
+                Ok(Err(Refused::Commit(_))) | Err(_) => Err(OperateError::OutcomeUnknown),
+                Ok(Err(refused)) => Err(OperateError::Refused(refused)),
+            };
+            let _ = reply.send(outcome);
+        });
+    }
+
+    fn recover_all(&self) -> usize {
+        let lines = self.index.lines();
+        let broken = lines.iter().filter(|line| line.status == Some(SlotStatus::Error));
+        broken.map(|line| self.command(&line.name, SlotCommand::Reset)).count()
+    }
+
+    // --- drains ------------------------------------------------------------------------------------------------
+
+    /// Begins a drain or ends it, once that is stored.
+    fn drain(&mut self, drain: Drain, draining: bool, reply: DrainReply, ctx: &mut Context<Self>) {
+        let known = match &drain {
+            Drain::Platform(platform) => self.settings.platforms.contains_key(platform),
+            Drain::Host(host) => self.index.hosts().contains_key(host),
+        };
+        let Some(links) = self.links.as_ref().filter(|_| known) else {
+            return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
+        };
+        if self.drains.contains(&drain) == draining {
+            return drop(reply.send(Ok(self.left_to_drain(&drain))));
+        }
+        let change =
+            if draining { Change::InsertDrain(drain.clone()) } else { Change::DeleteDrain(drain.clone()) };
+        let commit = links.journal.submit(vec![change]);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
+            let outcome = match outcome {
+                Ok(()) => {
+                    act.drained(&drain, draining);
+                    Ok(act.left_to_drain(&drain))
+                }
+                // Two wishes for the same at a time: the first stands.
+                Err(_) => Err(OperateError::OutcomeUnknown),
+            };
+            let _ = reply.send(outcome);
+        }));
+    }
+
+    fn drained(&mut self, drain: &Drain, draining: bool) {
+        if draining {
+            self.drains.insert(drain.clone());
+        } else {
+            self.drains.remove(drain);
+        }
+        if let Drain::Host(host) = drain {
+            self.index.drain_host(host, draining);
+        }
+        for line in self.drained_slots(drain) {
+            self.command(&line.name, if draining { SlotCommand::Drain } else { SlotCommand::Undrain });
+        }
+        self.pump_all();
+    }
+
+    /// How many slots are left in a drain.
+    pub(super) fn left_to_drain(&self, drain: &Drain) -> usize {
+        match drain {
+            Drain::Platform(platform) => self.index.size(platform) as usize,
+            Drain::Host(host) => self.index.hosts().get(host).map_or(0, |line| line.slots as usize),
+        }
+    }
+
+    fn drained_slots(&self, drain: &Drain) -> Vec<SlotLine> {
+        let mut lines = self.index.lines();
+        lines.retain(|line| line.stored && drain.holds(&line.platform, &line.host));
+        lines
+    }
+}
+
+fn command_for(action: SlotAction) -> SlotCommand {
+    match action {
+        SlotAction::Reset => SlotCommand::Reset,
+        SlotAction::Drain => SlotCommand::Drain,
+        SlotAction::Undrain => SlotCommand::Undrain,
+        SlotAction::Retire => SlotCommand::Retire,
+        SlotAction::End => {
+            SlotCommand::End { detail: "An operator ended this bot and freed its slot.".to_owned() }
+        }
+    }
+}
+
+impl Handler<Configure> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Configure, _: &mut Self::Context) {
+        self.configure(message.settings);
+    }
+}
+
+impl Handler<Prewarm> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Prewarm, ctx: &mut Self::Context) {
+        self.prewarm(message, ctx);
+    }
+}
+
+impl Handler<Operate> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Operate, _: &mut Self::Context) {
+        self.operate(message);
+    }
+}
+
+impl Handler<Recover> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Recover, _: &mut Self::Context) {
+        // Whoever asked may have given up.
+        let _ = message.reply.send(self.recover_all());
+    }
+}
+
+impl Handler<DrainPlatform> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: DrainPlatform, ctx: &mut Self::Context) {
+        self.drain(Drain::Platform(message.platform), message.draining, message.reply, ctx);
+    }
+}
+
+impl Handler<DrainHost> for PoolSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: DrainHost, ctx: &mut Self::Context) {
+        self.drain(Drain::Host(message.host), message.draining, message.reply, ctx);
+    }
+}

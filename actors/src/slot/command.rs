@@ -1,0 +1,219 @@
+//! What the pool and operators may command a slot to do, and what that leads to in each state. Part of the machine:
+//! no I/O, no clock, no randomness.
+
+use super::machine::{Decided, Step, Transition};
+use super::{BusyStep, RecoveryStep, Slot, SlotState};
+use crate::bot::{End, EndReason};
+use crate::journal::Change;
+
+/// What the pool and operators may command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotCommand {
+    /// Be stored, though no bot has come yet: the slot was made ahead of need, and its image is there.
+    Store,
+    /// Use another image from the next bot on.
+    ChangeImage {
+        /// Its reference.
+        image: String,
+    },
+    /// Take no new bot, and be deleted when there is none.
+    Drain,
+    /// Take bots again.
+    Undrain,
+    /// Recover from an error now.
+    Reset,
+    /// Be deleted now; only an idle slot can.
+    Retire,
+    /// End the bot, whatever it does.
+    End {
+        /// The sentence for people.
+        detail: String,
+    },
+}
+
+impl SlotCommand {
+    /// Its name, for logs and refusals.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Store => "Store",
+            Self::ChangeImage { .. } => "ChangeImage",
+            Self::Drain => "Drain",
+            Self::Undrain => "Undrain",
+            Self::Reset => "Reset",
+            Self::Retire => "Retire",
+            Self::End { .. } => "End",
+        }
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn commanded(&self, command: SlotCommand) -> Decided {
+        let vacant = self.slot.version == 0;
+        match (command, &self.slot.state) {
+            (SlotCommand::Store, SlotState::Idle { .. }) if vacant => self.rewritten(self.slot.clone()),
+            (SlotCommand::Store, _) => self.unchanged(),
+            (_, SlotState::Idle { .. }) if vacant => self.illegal(),
+            (SlotCommand::ChangeImage { image }, SlotState::Idle { .. }) if image == self.slot.image => {
+                self.unchanged()
+            }
+            (SlotCommand::ChangeImage { image }, SlotState::Idle { .. }) => {
+                self.rewritten(Slot { image, ..self.slot.clone() })
+            }
+            (SlotCommand::ChangeImage { .. }, _) => self.illegal(),
+            (SlotCommand::Drain | SlotCommand::Retire, SlotState::Idle { .. }) => self.retire(),
+            (SlotCommand::Drain, _) => self.drain(true),
+            (SlotCommand::Undrain, _) => self.drain(false),
+            (SlotCommand::Reset, SlotState::Error { step: RecoveryStep::Waiting { .. }, .. }) => {
+                self.recover()
+            }
+            (SlotCommand::Reset, SlotState::Error { .. } | SlotState::Idle { .. }) => self.unchanged(),
+            (SlotCommand::End { detail }, SlotState::Deploying { bot, .. }) => {
+                self.stop(bot, None, Some(by_operator(detail)))
+            }
+            (SlotCommand::End { .. }, SlotState::Busy { step: BusyStep::Stopping, .. }) => self.unchanged(),
+            (SlotCommand::End { detail }, SlotState::Busy { bot, container, .. }) => {
+                self.stop(bot, container.clone(), Some(by_operator(detail)))
+            }
+            (SlotCommand::Reset | SlotCommand::Retire | SlotCommand::End { .. }, _) => self.illegal(),
+        }
+    }
+
+    fn drain(&self, draining: bool) -> Decided {
+        if self.slot.draining == draining {
+            return self.unchanged();
+        }
+        self.rewritten(Slot { draining, ..self.slot.clone() })
+    }
+
+    /// The slot is gone from the pool, and its number is free again.
+    pub(super) fn retire(&self) -> Decided {
+        let next = Slot { state: SlotState::Retired, changed_at: self.now, ..self.slot.clone() };
+        let delete = Change::DeleteSlot { name: next.name.clone(), version: next.version };
+        Ok(Transition { next, changes: vec![delete], notices: vec![] })
+    }
+
+    /// The same state with another of its facts changed.
+    fn rewritten(&self, next: Slot) -> Decided {
+        self.write(Slot { changed_at: self.now, ..next }, vec![], vec![])
+    }
+}
+
+fn by_operator(detail: String) -> End {
+    End { reason: EndReason::Internal, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bot::{Bot, BotState};
+    use crate::ids::Operation;
+    use crate::slot::event::SlotEvent;
+    use crate::slot::machine::{Rejection, transition};
+    use crate::slot::{SlotStatus, SlotTiming};
+    use crate::testing::sample;
+    use chrono::{DateTime, TimeDelta, Utc};
+    use proptest::prelude::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        sample::now() + TimeDelta::seconds(seconds)
+    }
+
+    fn next(slot: &Slot, event: SlotEvent, seconds: i64) -> Slot {
+        transition(slot, event, &SlotTiming::default(), at(seconds)).expect("legal").next
+    }
+
+    fn refused(slot: &Slot, command: SlotCommand) -> bool {
+        let decided = transition(slot, SlotEvent::Commanded(command), &SlotTiming::default(), at(1));
+        matches!(decided, Err(Rejection::Illegal { .. }))
+    }
+
+    fn stopped(slot: &Slot, seconds: i64) -> Slot {
+        let event = SlotEvent::Stopped { generation: slot.generation, operation: slot.operation };
+        next(slot, event, seconds)
+    }
+
+    fn leave(slot: &Slot) -> Slot {
+        let bot_id = slot.bot().expect("busy").id;
+        next(slot, SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest }, 0)
+    }
+
+    #[test]
+    fn nothing_that_runs_is_touched_by_a_reset_or_a_retirement() {
+        let busy = sample::busy_slot(1);
+        assert!(refused(&busy, SlotCommand::Reset) && refused(&busy, SlotCommand::Retire));
+        assert!(refused(&sample::idle_slot(1), SlotCommand::End { detail: String::new() }));
+    }
+
+    #[test]
+    fn an_ended_bot_frees_its_slot() {
+        let end = SlotEvent::Commanded(SlotCommand::End { detail: "By hand.".into() });
+        let ended = next(&sample::busy_slot(1), end, 1);
+        let bot = ended.bot().expect("still there");
+        assert_eq!(
+            (bot.state, bot.end.as_ref().map(|end| end.reason)),
+            (BotState::Fatal, Some(EndReason::Internal))
+        );
+        assert_eq!(stopped(&ended, 2).status(), Some(SlotStatus::Idle));
+    }
+
+    #[test]
+    fn slots_that_go_go_when_their_container_is_gone() {
+        let drained = next(&sample::busy_slot(1), SlotEvent::Commanded(SlotCommand::Drain), 0);
+        assert_eq!(drained.status(), Some(SlotStatus::Busy));
+        let ephemeral = Slot { ephemeral: true, ..sample::busy_slot(1) };
+        for slot in [drained, ephemeral] {
+            let ended = next(&slot, SlotEvent::Exited { generation: slot.generation, note: "e".into() }, 1);
+            assert_eq!(stopped(&ended, 2).state, SlotState::Retired);
+        }
+        let kept = next(
+            &next(&sample::busy_slot(1), SlotEvent::Commanded(SlotCommand::Drain), 0),
+            SlotEvent::Commanded(SlotCommand::Undrain),
+            0,
+        );
+        assert!(!kept.draining);
+    }
+
+    #[test]
+    fn a_slot_in_error_recovers_at_once_on_command() {
+        let slot = sample::busy_slot(1);
+        let ended = next(&slot, SlotEvent::Exited { generation: slot.generation, note: "e".into() }, 1);
+        let failed = SlotEvent::StopFailed {
+            generation: ended.generation,
+            operation: ended.operation,
+            reason: "e".into(),
+            answered: true,
+        };
+        let error = next(&ended, failed, 2);
+        let recovering = next(&error, SlotEvent::Commanded(SlotCommand::Reset), 3);
+        assert_eq!(recovering.operation, Operation(error.operation.0 + 1));
+        assert_eq!(stopped(&recovering, 4).status(), Some(SlotStatus::Idle));
+    }
+
+    proptest! {
+        /// However segments arrive, patience never shrinks, never passes the limit, and ends.
+        #[test]
+        fn segments_lengthen_the_grace_up_to_the_limit(arrivals in proptest::collection::vec(1_i64..60, 0..80)) {
+            let timing = SlotTiming::default();
+            let mut slot = leave(&sample::busy_slot(1));
+            let (mut now_s, mut until_s) = (0, 120);
+            for wait_s in arrivals {
+                now_s += wait_s;
+                let event = SlotEvent::SegmentArrived { generation: slot.generation, at: at(now_s) };
+                slot = next(&slot, event, now_s);
+                until_s = until_s.max((now_s + 30).min(900));
+                match &slot.state {
+                    SlotState::Busy { step: BusyStep::Leaving { until, latest }, .. } => {
+                        prop_assert_eq!((*until, *latest), (at(until_s), at(900)));
+                    }
+                    SlotState::Busy { bot, step: BusyStep::Stopping, .. } => {
+                        prop_assert!(now_s >= until_s && bot.state.is_final());
+                        return Ok(());
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            let ended = transition(&slot, SlotEvent::Woke, &timing, at(900)).expect("legal").next;
+            prop_assert!(ended.bot().is_some_and(|bot: &Bot| bot.state == BotState::Done));
+        }
+    }
+}

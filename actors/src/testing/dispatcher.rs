@@ -1,0 +1,55 @@
+//! The scripted dispatcher: moves bots in the queue, now and then also one that does not wait there.
+
+use super::world::{Happening, Shared, World};
+use crate::ids::BotId;
+use crate::queue::Plan;
+use crate::queue::message::{Reprioritise, ReprioritiseError};
+use crate::supervision::tell;
+use crate::tree::Tree;
+use tokio::sync::oneshot;
+
+/// Does the dispatcher's next step.
+pub fn step(shared: &Shared, tree: &Tree) {
+    let mut world = shared.lock();
+    if world.calm {
+        return;
+    }
+    let again = world.between(2_000, 60_000);
+    world.plan(again, Happening::Dispatcher);
+    let Some(bot_id) = pick(&mut world) else { return };
+    let priority = Plan::ALL[world.rng.usize(0..Plan::ALL.len())].priority();
+    let asked = world.moves_asked.entry(bot_id).or_default();
+    *asked += 1;
+    let asked = *asked;
+    drop(world);
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.queue, Reprioritise { bot_id, priority, reply });
+    let shared = shared.clone();
+    actix::spawn(async move {
+        let Ok(outcome) = answer.await else { return };
+        let mut world = shared.lock();
+        // Where the same was asked again meanwhile, the later answer is looked at.
+        if world.crashed || world.moves_asked.get(&bot_id) != Some(&asked) {
+            return;
+        }
+        let stored = world.tables.queue.get(&bot_id).map(|entry| entry.priority);
+        match (outcome, stored) {
+            (Ok(_), Some(stored)) if stored != priority => {
+                world.violated(format!("bot {bot_id} was moved to priority {priority} and has {stored}"));
+            }
+            (Err(ReprioritiseError::NotWaiting), Some(_)) => {
+                world.violated(format!("bot {bot_id} waits and was not moved"));
+            }
+            (Ok(_), _) => world.count("move taken"),
+            (Err(ReprioritiseError::NotWaiting), None) => world.count("move refused"),
+            (Err(ReprioritiseError::Unknown), _) => {}
+        }
+    });
+}
+
+fn pick(world: &mut World) -> Option<BotId> {
+    let waiting: Vec<BotId> = world.tables.queue.keys().copied().collect();
+    let all: Vec<BotId> = world.tables.bots.keys().copied().collect();
+    let from = if waiting.is_empty() || world.rng.u8(0..8) == 0 { all } else { waiting };
+    (!from.is_empty()).then(|| from[world.rng.usize(0..from.len())])
+}
