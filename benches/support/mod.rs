@@ -2,9 +2,11 @@
 //! PostgreSQL, and how figures are told.
 #![allow(dead_code, reason = "every benchmark uses its part")]
 
+pub(crate) mod engine;
 pub(crate) mod figures;
 pub(crate) mod postgres;
 pub(crate) mod server;
+pub(crate) mod watched_store;
 
 use std::io::Write;
 

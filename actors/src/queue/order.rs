@@ -1,6 +1,6 @@
 //! Who comes first: priority (lower first), then fair between users, then age. Pure.
 //!
-//! Fairness is round-robin by turns ([`super::rotation`]). The turn is stored with the entry, so the order survives a
+//! Fairness is round-robin by turns (`rotation.rs`). The turn is stored with the entry, so the order survives a
 //! restart as it is. Everything here is O(log n) in the bots that wait, but for what hands out a whole line.
 
 use super::QueueEntry;
