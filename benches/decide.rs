@@ -8,7 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::{Generation, HostName, Operation, Platform, SlotId, SlotName};
 use meeboter_actors::pool::index::{Placement, SlotIndex};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::slot::{Slot, SlotState};
+use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
+use meeboter_actors::testing::sample;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use support::{progress, verdict};
@@ -79,11 +80,12 @@ impl Pool {
         let slots = (1..=size)
             .map(|number| slot(&platform, number, now - TimeDelta::milliseconds(scattered(number))));
         let mut pool = Self { index: SlotIndex::new(&settings), slots: slots.collect(), platform, now };
-        for slot in &pool.slots {
+        let busy = sample::busy_slot(1).state;
+        for slot in &mut pool.slots {
+            if slot.name.number() % 2 == 0 {
+                slot.state = busy.clone();
+            }
             pool.index.put(slot);
-        }
-        for _ in 0..size / 2 {
-            pool.index.take(&pool.platform);
         }
         pool
     }
@@ -125,7 +127,9 @@ impl Pool {
         let rounds = (2_000_000 / lines.len()).max(1);
         let began = Instant::now();
         for _ in 0..rounds {
-            let free = lines.iter().filter(|line| line.platform == self.platform && !line.reserved);
+            let free = lines.iter().filter(|line| {
+                line.platform == self.platform && line.status == Some(SlotStatus::Idle) && !line.reserved
+            });
             black_box(free.min_by_key(|line| (line.image != "image:1", line.last_used_at, &line.name)));
         }
         began.elapsed().as_secs_f64() * 1e9 / rounds as f64

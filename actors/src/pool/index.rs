@@ -1,5 +1,6 @@
 //! Which slots there are, and which of them gets a bot, kept in such an order that a grant costs the same whatever the
-//! size of the pool. Pure: no actor, no clock.
+//! size of the pool: it reads the front of one ordered set and never the slot's own entry, which in a large pool is far
+//! from every cache. Pure: no actor, no clock.
 //!
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
 //! both caps allow it and a host has room: on the host with the most. Never another platform's.
@@ -79,6 +80,15 @@ struct Turn {
     key: Key,
 }
 
+/// What is kept of a slot.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// All but whether it is reserved.
+    line: SlotLine,
+    /// The number that its name is made of; 0 where it is made in another way.
+    number: u32,
+}
+
 /// What is known of a platform.
 #[derive(Debug, Clone, Default)]
 struct Shelf {
@@ -107,9 +117,11 @@ pub struct SlotIndex {
     shelves: BTreeMap<Platform, Shelf>,
     hosts: BTreeMap<HostName, HostLine>,
     /// Slots by key; the keys of those that are gone are used again.
-    book: Vec<Option<SlotLine>>,
+    book: Vec<Option<Entry>>,
+    /// Slots that somebody has a hold of: few, so that a grant need not touch the book.
+    reserved: BTreeSet<Key>,
     unused_keys: Vec<Key>,
-    /// Looked up only, never gone through: its order is chance.
+    /// Its order is chance: what goes through it sorts what it finds.
     keys: HashMap<SlotName, Key>,
 }
 
@@ -139,10 +151,10 @@ impl SlotIndex {
         for (name, host) in &mut self.hosts {
             host.capacity = settings.hosts.get(name).map_or(0, |limits| limits.capacity);
         }
-        for (key, line) in (0..).zip(&self.book) {
-            let Some(line) = line else { continue };
-            if let Some(shelf) = self.shelves.get_mut(&line.platform) {
-                shelf.idle.extend(shelf.turn(line, key));
+        for (key, entry) in (0..).zip(&self.book) {
+            let Some(entry) = entry.as_ref().filter(|_| !self.reserved.contains(&key)) else { continue };
+            if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
+                shelf.idle.extend(shelf.turn(entry, key));
             }
         }
     }
@@ -181,25 +193,29 @@ impl SlotIndex {
         shelf.free_numbers.take(slot.name.number());
         self.hosts.entry(line.host.clone()).or_default().slots += 1;
         let key = self.unused_keys.pop().unwrap_or(u32::try_from(self.book.len()).unwrap_or(Key::MAX));
-        shelf.file(&line, key);
         self.keys.insert(line.name.clone(), key);
+        let number = line.name.number();
+        let usual = SlotName::new(&line.platform, number) == line.name;
+        let entry = Entry { line, number: if usual { number } else { 0 } };
+        shelf.file(&entry, key, false);
         match self.book.get_mut(key as usize) {
-            Some(place) => *place = Some(line),
-            None => self.book.push(Some(line)),
+            Some(place) => *place = Some(entry),
+            None => self.book.push(Some(entry)),
         }
     }
 
     /// Forgets a slot; its number is free again.
     pub fn remove(&mut self, name: &SlotName) {
         let Some(key) = self.keys.remove(name) else { return };
-        let Some(line) = self.book.get_mut(key as usize).and_then(Option::take) else { return };
+        let Some(entry) = self.book.get_mut(key as usize).and_then(Option::take) else { return };
         self.unused_keys.push(key);
-        if let Some(shelf) = self.shelves.get_mut(&line.platform) {
-            shelf.unfile(&line, key);
+        let reserved = self.reserved.remove(&key);
+        if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
+            shelf.unfile(&entry, key, reserved);
             shelf.slots -= 1;
             shelf.free_numbers.give(name.number());
         }
-        if let Some(host) = self.hosts.get_mut(&line.host) {
+        if let Some(host) = self.hosts.get_mut(&entry.line.host) {
             host.slots -= 1;
         }
     }
@@ -216,7 +232,13 @@ impl SlotIndex {
 
     /// Keeps a slot from being given away, or no longer.
     pub fn reserve(&mut self, name: &SlotName, reserved: bool) {
-        self.change_named(name, |line| line.reserved = reserved);
+        let Some(key) = self.keys.get(name).copied() else { return };
+        let was = if reserved { !self.reserved.insert(key) } else { self.reserved.remove(&key) };
+        let Some(entry) = self.book.get(key as usize).and_then(Option::as_ref) else { return };
+        if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
+            shelf.unfile(entry, key, was);
+            shelf.file(entry, key, reserved);
+        }
     }
 
     /// Decides where the next bot of a platform goes; an idle slot is reserved by that.
@@ -225,13 +247,12 @@ impl SlotIndex {
         let Some(turn) = first.and_then(|shelf| shelf.idle.pop_first()) else {
             return self.growth(platform).map_or(Placement::Full, Placement::Grow);
         };
-        match self.book.get_mut(turn.key as usize) {
-            Some(Some(line)) => {
-                line.reserved = true;
-                Placement::Slot(line.name.clone())
-            }
-            _ => Placement::Full,
+        self.reserved.insert(turn.key);
+        if turn.number > 0 {
+            return Placement::Slot(SlotName::new(platform, turn.number));
         }
+        let entry = self.book.get(turn.key as usize).and_then(Option::as_ref);
+        entry.map_or(Placement::Full, |entry| Placement::Slot(entry.line.name.clone()))
     }
 
     /// The slot that the platform may be given more. Looks at the hosts, of which there are few.
@@ -247,22 +268,25 @@ impl SlotIndex {
     }
 
     /// What is known of a slot.
-    pub fn get(&self, name: &SlotName) -> Option<&SlotLine> {
-        self.book.get(*self.keys.get(name)? as usize)?.as_ref()
+    pub fn get(&self, name: &SlotName) -> Option<SlotLine> {
+        self.line(*self.keys.get(name)?)
+    }
+
+    fn line(&self, key: Key) -> Option<SlotLine> {
+        let entry = self.book.get(key as usize)?.as_ref()?;
+        Some(SlotLine { reserved: self.reserved.contains(&key), ..entry.line.clone() })
     }
 
     /// The slots that could be given away now, but have another image than the wanted one.
-    pub fn outdated(&self, platform: &Platform) -> impl Iterator<Item = &SlotLine> {
+    pub fn outdated(&self, platform: &Platform) -> impl Iterator<Item = SlotLine> {
         let shelf = self.shelves.get(platform);
         let turns = shelf.into_iter().flat_map(|shelf| shelf.idle.iter().rev());
-        turns
-            .take_while(|turn| turn.unwanted_image)
-            .filter_map(|turn| self.book.get(turn.key as usize)?.as_ref())
+        turns.take_while(|turn| turn.unwanted_image).filter_map(|turn| self.line(turn.key))
     }
 
     /// All slots, by name.
     pub fn lines(&self) -> Vec<SlotLine> {
-        let mut lines: Vec<SlotLine> = self.book.iter().flatten().cloned().collect();
+        let mut lines: Vec<SlotLine> = self.keys.values().filter_map(|key| self.line(*key)).collect();
         lines.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         lines
     }
@@ -295,38 +319,41 @@ impl SlotIndex {
     }
 
     fn change(&mut self, key: Key, change: impl FnOnce(&mut SlotLine)) {
-        let Some(line) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        let Some(shelf) = self.shelves.get_mut(&line.platform) else { return };
-        shelf.unfile(line, key);
-        change(line);
-        shelf.file(line, key);
+        let reserved = self.reserved.contains(&key);
+        let Some(entry) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        let Some(shelf) = self.shelves.get_mut(&entry.line.platform) else { return };
+        shelf.unfile(entry, key, reserved);
+        change(&mut entry.line);
+        shelf.file(entry, key, reserved);
     }
 }
 
 impl Shelf {
-    /// Where a slot stands among the idle ones, if it may be given away.
-    fn turn(&self, line: &SlotLine, key: Key) -> Option<Turn> {
-        let free = line.status == Some(SlotStatus::Idle) && !line.reserved && !line.draining;
+    /// Where a slot that is not reserved stands among the idle ones, if it may be given away.
+    fn turn(&self, Entry { line, number }: &Entry, key: Key) -> Option<Turn> {
+        let free = line.status == Some(SlotStatus::Idle) && !line.draining;
         free.then(|| Turn {
             unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
             last_used_us: line.last_used_at.map_or(i64::MIN, |at| at.timestamp_micros()),
-            number: line.name.number(),
+            number: *number,
             key,
         })
     }
 
-    fn file(&mut self, line: &SlotLine, key: Key) {
-        self.idle.extend(self.turn(line, key));
-        if let Some(count) = self.count_of(line) {
+    fn file(&mut self, entry: &Entry, key: Key, reserved: bool) {
+        if !reserved {
+            self.idle.extend(self.turn(entry, key));
+        }
+        if let Some(count) = self.count_of(&entry.line) {
             *count += 1;
         }
     }
 
-    fn unfile(&mut self, line: &SlotLine, key: Key) {
-        if let Some(turn) = self.turn(line, key) {
+    fn unfile(&mut self, entry: &Entry, key: Key, reserved: bool) {
+        if let Some(turn) = self.turn(entry, key).filter(|_| !reserved) {
             self.idle.remove(&turn);
         }
-        if let Some(count) = self.count_of(line) {
+        if let Some(count) = self.count_of(&entry.line) {
             *count -= 1;
         }
     }
