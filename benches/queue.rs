@@ -9,13 +9,14 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use meeboter::store::data_dir::DataDir;
 use meeboter::store::embedded::{Durability, Embedded};
-use meeboter::store::journal::JournalConnection;
+use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::bot::BotSpec;
 use meeboter_actors::ids::{HostName, Platform, SlotId};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Rows, SlotIds, Store};
+use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Lead, Rows, SlotIds, Store, Unmetered};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Joined;
+use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use meeboter_actors::testing::sample;
 use meeboter_actors::tree::{Ports, Tree};
@@ -66,22 +67,30 @@ async fn run(
     log: slog::Logger,
 ) -> Result<()> {
     let database = embedded.database("bench").await?;
-    let journal = JournalConnection::take_lead(&database, Duration::from_secs(2), &log).await?;
+    let journal =
+        JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(2)), &log).await?;
     progress(&format!("{waiting} bots of {USERS} users join the line"));
     fill(&Postgres::of(folder)?, waiting).await?;
     let rows = journal.load().await?;
     ensure!(rows.queue.len() == usize::try_from(waiting)?, "{} bots wait", rows.queue.len());
+    let lead = journal.validity();
     let store = Arc::new(WatchedStore::new(journal, &rows.queue));
-    measure(&store, rows, releases, log).await
+    measure(&store, lead, rows, releases, log).await
 }
 
-async fn measure(store: &Arc<WatchedStore>, rows: Rows, releases: u32, log: slog::Logger) -> Result<()> {
+async fn measure(
+    store: &Arc<WatchedStore>,
+    lead: Arc<dyn Lead>,
+    rows: Rows,
+    releases: u32,
+    log: slog::Logger,
+) -> Result<()> {
     let engine = Arc::new(Engine::default());
     let actors = Arbiter::new();
-    let ports = ports(Arc::clone(store) as Arc<dyn Store>, Arc::clone(&engine), log);
+    let ports = ports(Arc::clone(store) as Arc<dyn Store>, Arc::clone(&engine), lead, log);
     let (planted, tree) = tokio::sync::oneshot::channel();
     actors.spawn_fn(move || {
-        let tree = Tree::start(&ports, rows, settings(), SlotTiming::default());
+        let tree = Tree::start(&ports, rows, settings(), ScheduleSettings::default(), SlotTiming::default());
         drop(planted.send(tree));
     });
     let _tree = tree.await.context("the actors did not start")?;
@@ -160,12 +169,14 @@ fn settings() -> PoolSettings {
     }
 }
 
-fn ports(store: Arc<dyn Store>, engine: Arc<Engine>, log: slog::Logger) -> Ports {
+fn ports(store: Arc<dyn Store>, engine: Arc<Engine>, lead: Arc<dyn Lead>, log: slog::Logger) -> Ports {
     Ports {
         store,
         driver: engine,
         artifacts: Arc::new(NoArtifacts),
         clock: Arc::new(SystemClock),
+        lead,
+        meter: Arc::new(Unmetered),
         slot_ids: Arc::new(RandomSlotIds),
         // Actors that died in the middle show as releases that nobody is served by.
         on_fatal: Arc::new(|_: &str| {}),

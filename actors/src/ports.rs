@@ -125,6 +125,13 @@ pub trait Meter: Send + Sync + 'static {
     fn record(&self, measure: Measure<'_>);
 }
 
+/// Counts nothing, where nobody watches.
+pub struct Unmetered;
+
+impl Meter for Unmetered {
+    fn record(&self, _: Measure<'_>) {}
+}
+
 /// Numbers the batches of one leadership, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchNo(pub i64);

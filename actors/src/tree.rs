@@ -7,8 +7,8 @@ use crate::live::Live;
 use crate::pool::PoolSettings;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::Connect;
-use crate::ports::{Artifacts, Clock, Driver, Lead, Rows, SlotIds, Store};
-use crate::queue::actor::QueueActor;
+use crate::ports::{Artifacts, Clock, Driver, Lead, Meter, Rows, SlotIds, Store};
+use crate::queue::actor::{QueueActor, QueueLinks};
 use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
 use crate::schedule::ScheduleSettings;
@@ -33,6 +33,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// The lead.
     pub lead: Arc<dyn Lead>,
+    /// Who counts.
+    pub meter: Arc<dyn Meter>,
     /// New slots' uuids.
     pub slot_ids: Arc<dyn SlotIds>,
     /// Called with a sentence when this process must stop deciding: leadership is lost, or an actor that nobody
@@ -80,8 +82,13 @@ impl Tree {
             let on_fatal = Arc::clone(&ports.on_fatal);
             Arc::new(move || on_fatal("this server no longer leads"))
         };
-        let journal =
-            JournalActor::new(Arc::clone(&ports.store), deposed, guard(ports, "the Journal died")).start();
+        let journal = JournalActor::new(
+            Arc::clone(&ports.store),
+            deposed,
+            Arc::clone(&ports.meter),
+            guard(ports, "the Journal died"),
+        )
+        .start();
         let pulls = ImagePullActor::new(
             Arc::clone(&ports.driver),
             Arc::clone(&ports.clock),
@@ -104,6 +111,7 @@ impl Tree {
                 directory,
                 clock: ports.clock,
                 lead: ports.lead,
+                meter: ports.meter,
                 timing,
                 log: ports.log,
             })
@@ -123,10 +131,13 @@ impl Tree {
         let queue = QueueActor::new(
             rows.queue,
             queue_max,
-            Journal::new(journal.clone()),
-            pool.clone(),
-            live.clone(),
-            Arc::clone(&ports.clock),
+            QueueLinks {
+                journal: Journal::new(journal.clone()),
+                pool: pool.clone(),
+                live: live.clone(),
+                clock: Arc::clone(&ports.clock),
+                meter: Arc::clone(&ports.meter),
+            },
             guard(ports, "the QueueActor died"),
         )
         .start();
@@ -151,6 +162,7 @@ impl Tree {
                 recordings: recordings.clone(),
                 live: live.clone(),
                 clock: Arc::clone(&ports.clock),
+                meter: Arc::clone(&ports.meter),
             },
             guard(ports, "the Scheduler died"),
         )

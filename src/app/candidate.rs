@@ -5,6 +5,7 @@
 use super::database::Database;
 use super::{RandomSlotIds, StartError, SystemClock, api_key_file, settings as wanted};
 use crate::driver::leading::LeadingDriver;
+use crate::driver::metered::MeteredDriver;
 use crate::http::state::{AppState, Leading};
 use crate::store::journal::{Claim, JournalConnection};
 use crate::store::lead::LeadError;
@@ -105,14 +106,16 @@ impl Candidate {
 
     /// Builds the actors on a thread of their own.
     async fn plant(&self, journal: &Arc<JournalConnection>, rows: Rows) -> Result<Tree, StartError> {
-        let validity = journal.validity();
+        let (validity, meter) = (journal.validity(), Arc::clone(&self.state.metrics));
+        let leading = Arc::new(LeadingDriver::new(Arc::clone(&self.driver), validity.clone()));
         let here = self.clone();
         let ports = Ports {
             store: Arc::clone(journal) as Arc<dyn Store>,
-            driver: Arc::new(LeadingDriver::new(Arc::clone(&self.driver), validity.clone())),
+            driver: Arc::new(MeteredDriver::new(leading, meter.clone())),
             artifacts: Arc::new(self.state.artifacts.clone()),
             clock: Arc::new(SystemClock),
             lead: validity,
+            meter,
             slot_ids: Arc::new(RandomSlotIds),
             on_fatal: Arc::new(move |why| here.end(why)),
             log: self.log.clone(),

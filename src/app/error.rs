@@ -39,6 +39,8 @@ pub enum StartError {
     EmbeddedObjects(#[from] EmbeddedS3Error),
     #[error("the object store cannot be used (s3.endpoint, s3.bucket)")]
     Objects(#[from] Failure),
+    #[error("the metrics cannot be set up")]
+    Metrics(#[source] prometheus::Error),
     #[error("signals cannot be received")]
     Signals,
     #[error("{0}")]

@@ -19,6 +19,7 @@ use crate::driver::process::{ProcessDriver, ProcessSettings};
 use crate::http::error::ApiError;
 use crate::http::routes;
 use crate::http::state::AppState;
+use crate::metrics::Metrics;
 use crate::store::data_dir::DataDir;
 use crate::store::queries::Installation;
 use actix::Arbiter;
@@ -96,6 +97,7 @@ impl Application {
             leading: OnceLock::new(),
             pool,
             artifacts: objects.artifacts().clone(),
+            metrics: Arc::new(Metrics::new().map_err(StartError::Metrics)?),
             tokens,
             api_keys: ApiKeys::default(),
             plans: Plans::default(),

@@ -1,7 +1,6 @@
 //! What the actors are told of the configuration.
 
 use crate::config::{DriverKind, Host, Settings};
-use crate::http::meeting::REHEARSAL;
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::schedule::ScheduleSettings;
@@ -12,9 +11,7 @@ use std::time::Duration;
 /// The pool's settings.
 pub(super) fn pool(settings: &Settings) -> PoolSettings {
     let images = &settings.images;
-    let platforms =
-        settings.pool.platforms.iter().filter(|(key, _)| settings.rehearsal.enabled || *key != REHEARSAL);
-    let platforms = platforms.map(|(key, platform)| {
+    let platforms = settings.served_platforms().map(|(key, platform)| {
         let image = match platform.image.as_str() {
             "" => format!("ghcr.io/{}/meeboter-{key}-bot:{}", images.ghcr_org, images.tag),
             image => image.to_owned(),

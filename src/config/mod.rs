@@ -12,6 +12,9 @@ use std::path::PathBuf;
 /// The defaults, as a file to read.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
+/// The platform of the meetings that this server itself serves.
+pub const REHEARSAL: &str = "rehearsal";
+
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting {key}: read {value} from {source_name}; it takes {takes}")]
@@ -45,6 +48,13 @@ pub struct Settings {
     pub rehearsal: Rehearsal,
     pub auth: Auth,
     pub log: Log,
+}
+
+impl Settings {
+    /// The platforms that have a pool; rehearsals only where they are switched on.
+    pub fn served_platforms(&self) -> impl Iterator<Item = (&String, &PlatformPool)> {
+        self.pool.platforms.iter().filter(|(key, _)| self.rehearsal.enabled || *key != REHEARSAL)
+    }
 }
 
 /// A value that is never printed.

@@ -8,8 +8,7 @@ use url::Url;
 
 /// Platforms of the documents.
 pub const DOCUMENTED: [&str; 3] = ["google-meet", "microsoft-teams", "zoom"];
-/// The platform of this server's own rehearsal meetings.
-pub const REHEARSAL: &str = "rehearsal";
+pub use crate::config::REHEARSAL;
 /// Longest address taken.
 const URL_CHARS_MAX: usize = 2_000;
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod health;
 pub mod json;
 pub mod meeting;
+pub mod metrics;
 pub mod pages;
 pub mod session;
 pub mod state;
@@ -27,6 +28,7 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .app_data(web::PathConfig::default().error_handler(|_, _| ApiError::not_found("such address").into()))
     .route("/healthz", web::get().to(health::alive))
     .route("/readyz", web::get().to(health::ready))
+    .route("/metrics", web::get().to(metrics::scrape))
     // Users.
     .route("/api/session", web::post().to(session::sign_in))
     .route("/api/session", web::get().to(session::read))

@@ -6,6 +6,7 @@ use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::plans::Plans;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use crate::store::pool::Pool;
 use actix_web::HttpRequest;
 use meeboter_actors::ports::{Clock, Lead};
@@ -23,6 +24,8 @@ pub struct AppState {
     pub pool: Pool,
     /// Links to objects.
     pub artifacts: S3Artifacts,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Tokens.
     pub tokens: Tokens,
     /// Keys.

@@ -2,7 +2,6 @@
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::meeting::REHEARSAL;
 use super::state::AppState;
 use super::views::milliseconds;
 use actix::dev::ToEnvelope;
@@ -44,11 +43,7 @@ pub struct PoolStats {
 pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
     let snapshot = observe(&state.tree()?.pool, pool::message::Observe).await?;
     let mut stats = PoolStats::default();
-    let rehearsal = state.settings.rehearsal.enabled;
-    for (key, platform) in &state.settings.pool.platforms {
-        if key == REHEARSAL && !rehearsal {
-            continue;
-        }
+    for (key, platform) in state.settings.served_platforms() {
         let counts = SlotCounts { max_size: platform.max_size, ..SlotCounts::default() };
         stats.platforms.insert(Platform(key.clone()), counts);
     }
@@ -120,7 +115,8 @@ fn line<'a>(lines: impl IntoIterator<Item = &'a LineSnapshot> + Clone) -> LineSt
     LineStats { length, oldest_queued_at, avg_wait_ms: waited_ms / length_or_one }
 }
 
-async fn observe<A, M>(addr: &Addr<A>, message: M) -> Result<M::Result, ApiError>
+/// Asks an actor for its snapshot.
+pub(super) async fn observe<A, M>(addr: &Addr<A>, message: M) -> Result<M::Result, ApiError>
 where
     A: Actor + Handler<M>,
     A::Context: ToEnvelope<A, M>,

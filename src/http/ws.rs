@@ -44,6 +44,7 @@ pub async fn open(
 
 async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mut messages: MessageStream) {
     let Ok(tree) = state.tree() else { return };
+    let _open = state.metrics.websocket();
     let live = &tree.live;
     let mut latest = live.subscribe();
     let mut tick = interval(TICK);

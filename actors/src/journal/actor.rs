@@ -6,7 +6,7 @@ use super::settle::{BatchNumbers, read_known, settle};
 use super::{CommitError, Decision, RowKey};
 use crate::bot::Bot;
 use crate::ids::{BotId, SlotName};
-use crate::ports::Store;
+use crate::ports::{Measure, Meter, Store};
 use crate::recording::Recording;
 use crate::slot::Slot;
 use crate::supervision::DeathGuard;
@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Decisions in one transaction at most: a bound on its size, and on what one conflict makes replay.
 pub const BATCH_DECISIONS_MAX: usize = 256;
@@ -103,13 +104,19 @@ pub struct JournalActor {
     working: bool,
     snapshot: JournalSnapshot,
     deposed: Arc<dyn Fn() + Send + Sync>,
+    meter: Arc<dyn Meter>,
     _guard: DeathGuard,
 }
 
 impl JournalActor {
     /// A journal over `store`. `deposed` is called once leadership is known to be lost: the process must stop
     /// deciding.
-    pub fn new(store: Arc<dyn Store>, deposed: Arc<dyn Fn() + Send + Sync>, guard: DeathGuard) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        deposed: Arc<dyn Fn() + Send + Sync>,
+        meter: Arc<dyn Meter>,
+        guard: DeathGuard,
+    ) -> Self {
         Self {
             store,
             numbers: BatchNumbers::default(),
@@ -117,6 +124,7 @@ impl JournalActor {
             working: false,
             snapshot: JournalSnapshot::default(),
             deposed,
+            meter,
             _guard: guard,
         }
     }
@@ -143,6 +151,7 @@ impl JournalActor {
         let store = Arc::clone(&self.store);
         let mut numbers = std::mem::take(&mut self.numbers);
         self.working = true;
+        let (began, size) = (Instant::now(), decisions.len());
         let commit = async move {
             let outcomes = settle(store.as_ref(), &mut numbers, &decisions).await;
             (numbers, outcomes)
@@ -151,6 +160,7 @@ impl JournalActor {
             act.numbers = numbers;
             act.working = false;
             act.snapshot.batches += 1;
+            act.meter.record(Measure::BatchCommitted { decisions: size, took: began.elapsed() });
             for (reply, outcome) in replies.into_iter().zip(outcomes) {
                 match &outcome {
                     Ok(()) => act.snapshot.decisions += 1,

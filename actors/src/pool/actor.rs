@@ -14,7 +14,7 @@ use crate::bot::Bot;
 use crate::ids::{BotId, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
-use crate::ports::SlotIds;
+use crate::ports::{Measure, SlotIds};
 use crate::queue::actor::forward;
 use crate::queue::message::{OfferNext, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
@@ -219,9 +219,14 @@ impl PoolSupervisor {
     }
 
     fn ended(&mut self, bot: Bot) {
-        self.owners.remove(bot.id);
+        // An end that is said again, by a rebuilt slot, is counted once.
+        let was_live = self.owners.remove(bot.id);
         if let Some(links) = &self.links {
             links.live.bot(&bot);
+            if let Some(end) = bot.end.as_ref().filter(|_| was_live) {
+                let platform = &bot.spec.platform;
+                links.meter.record(Measure::BotEnded { platform, outcome: end.reason.outcome() });
+            }
         }
         if let Some(partners) = &self.partners {
             tell(&partners.recordings, BotEnded { bot });
@@ -233,6 +238,7 @@ impl PoolSupervisor {
         let now = self.now();
         let (Some(member), Some(links)) = (self.members.get_mut(&name), &self.links) else { return };
         self.rebuilds += 1;
+        links.meter.record(Measure::SlotRebuilt);
         let wait = member.budget.died(now);
         self.index.rebuilding(&name);
         slog::error!(links.log, "slot actor died; rebuilding it";

@@ -35,9 +35,11 @@ impl Owners {
         self.bots.insert(bot, owner);
     }
 
-    /// The bot is in no mailbox any more.
-    pub fn remove(&mut self, bot: BotId) {
-        match self.bots.remove(&bot) {
+    /// The bot is in no mailbox any more. Says whether it was in one.
+    pub fn remove(&mut self, bot: BotId) -> bool {
+        let owner = self.bots.remove(&bot);
+        let was_known = owner.is_some();
+        match owner {
             Some(Owner::Queue(platform)) => {
                 if let Some(waiting) = self.waiting.get_mut(&platform) {
                     *waiting -= 1;
@@ -53,6 +55,7 @@ impl Owners {
             }
             None => {}
         }
+        was_known
     }
 
     /// Where a bot is.

@@ -16,7 +16,7 @@ use crate::journal::{Change, CommitError};
 use crate::live::{Front, Live};
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{OfferEnded, QueueMoved};
-use crate::ports::Clock;
+use crate::ports::{Clock, Measure, Meter};
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::handle::SlotHandle;
@@ -57,6 +57,20 @@ enum Wish {
     Reprioritise(Reprioritise),
 }
 
+/// What the queue is connected to.
+pub struct QueueLinks {
+    /// The writer.
+    pub journal: Journal,
+    /// The supervisor.
+    pub pool: Addr<PoolSupervisor>,
+    /// The dashboard's state.
+    pub live: Live,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who counts.
+    pub meter: Arc<dyn Meter>,
+}
+
 /// See the module.
 pub struct QueueActor {
     lines: Lines,
@@ -65,10 +79,7 @@ pub struct QueueActor {
     /// When those in [`Phase::Waiting`] give up, soonest first.
     deadlines: BTreeSet<(DateTime<Utc>, BotId)>,
     bound: u32,
-    journal: Journal,
-    pool: Addr<PoolSupervisor>,
-    live: Live,
-    clock: Arc<dyn Clock>,
+    links: QueueLinks,
     timer: Option<(DateTime<Utc>, SpawnHandle)>,
     /// Lines that changed since they were published.
     unpublished: BTreeSet<Platform>,
@@ -77,15 +88,7 @@ pub struct QueueActor {
 
 impl QueueActor {
     /// A queue of at most `bound` bots, with the stored ones in their places.
-    pub fn new(
-        stored: Vec<(QueueEntry, Bot)>,
-        bound: u32,
-        journal: Journal,
-        pool: Addr<PoolSupervisor>,
-        live: Live,
-        clock: Arc<dyn Clock>,
-        guard: DeathGuard,
-    ) -> Self {
+    pub fn new(stored: Vec<(QueueEntry, Bot)>, bound: u32, links: QueueLinks, guard: DeathGuard) -> Self {
         let mut lines = Lines::default();
         lines.restore(stored.iter().map(|(entry, _)| entry.clone()));
         let deadlines = stored.iter().map(|(entry, _)| (entry.deadline_at, entry.bot_id)).collect();
@@ -99,10 +102,7 @@ impl QueueActor {
             bots,
             deadlines,
             bound,
-            journal,
-            pool,
-            live,
-            clock,
+            links,
             timer: None,
             unpublished: BTreeSet::new(),
             _guard: guard,
@@ -120,7 +120,7 @@ impl QueueActor {
         bot.state = BotState::Queued;
         let (mut decision, queued_at) = match source {
             Newcomer::Request(idempotency) => (life::created(&bot, idempotency), bot.created_at),
-            Newcomer::Scheduled => (life::left_schedule(&mut bot), self.clock.now()),
+            Newcomer::Scheduled => (life::left_schedule(&mut bot), self.links.clock.now()),
         };
         let entry = self.entry_for(&bot, queued_at);
         decision.push(Change::InsertQueueEntry(entry.clone()));
@@ -129,7 +129,7 @@ impl QueueActor {
         self.lines.insert(entry);
         self.line_changed(&platform, ctx);
         self.bots.insert(bot_id, Waiting { bot: *bot, phase: Phase::Arriving, wishes: VecDeque::new() });
-        let commit = self.journal.submit(decision);
+        let commit = self.links.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
                 let place = act.place(bot_id);
@@ -165,13 +165,13 @@ impl QueueActor {
     fn place(&self, bot_id: BotId) -> Option<QueuePlace> {
         let position = self.lines.position(bot_id)?;
         let pace = self.paces.get(&self.lines.get(bot_id)?.platform).copied().unwrap_or_default();
-        Some(QueuePlace { position, estimated_wait: pace.wait(position, self.clock.now()) })
+        Some(QueuePlace { position, estimated_wait: pace.wait(position, self.links.clock.now()) })
     }
 
     /// The bot stands in line (again): apply what was wished meanwhile, else it may be offered.
     fn settle(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
         let Some(waiting) = self.bots.get_mut(&bot_id) else { return };
-        self.live.bot(&waiting.bot);
+        self.links.live.bot(&waiting.bot);
         waiting.phase = Phase::Waiting;
         if let Some(wish) = waiting.wishes.pop_front() {
             return self.apply(bot_id, wish, ctx);
@@ -181,7 +181,7 @@ impl QueueActor {
             self.deadlines.insert((entry.deadline_at, bot_id));
         }
         self.lines.free(bot_id);
-        tell(&self.pool, QueueMoved { platform, left: None });
+        tell(&self.links.pool, QueueMoved { platform, left: None });
         self.arm(ctx);
     }
 
@@ -208,7 +208,7 @@ impl QueueActor {
         let Some(waiting) = self.hold(bot_id, Phase::Offered) else { return };
         let bot = Box::new(waiting.bot.clone());
         let accepted = slot.send(SlotEvent::Assigned { bot, source: BotSource::Queue });
-        let journal = self.journal.clone();
+        let journal = self.links.journal.clone();
         let outcome = async move {
             match accepted.await {
                 Ok(Ok(_)) => true,
@@ -233,7 +233,7 @@ impl QueueActor {
     }
 
     fn offer_ended(&self, platform: Platform, slot: SlotName, taken: bool) {
-        tell(&self.pool, OfferEnded { platform, slot, taken });
+        tell(&self.links.pool, OfferEnded { platform, slot, taken });
     }
 
     /// The slot has the bot now; wishes that waited are the slot's to apply.
@@ -244,11 +244,15 @@ impl QueueActor {
         slot: &Arc<SlotHandle>,
         ctx: &mut Context<Self>,
     ) {
-        self.paces.entry(platform.clone()).or_default().move_on(self.clock.now());
-        self.lines.serve(bot_id);
+        self.paces.entry(platform.clone()).or_default().move_on(self.links.clock.now());
+        let served = self.lines.serve(bot_id);
         self.line_changed(platform, ctx);
         let Some(waiting) = self.bots.remove(&bot_id) else { return };
-        tell(&self.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
+        if let Some(entry) = &served {
+            let wait = (self.links.clock.now() - entry.queued_at).to_std().unwrap_or_default();
+            self.links.meter.record(Measure::QueueWaited { platform, wait });
+        }
+        tell(&self.links.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
         for wish in waiting.wishes {
             match wish {
                 Wish::Withdraw(wish) => forward(slot, wish),
@@ -296,7 +300,7 @@ impl QueueActor {
         self.hold(bot_id, Phase::Moving);
         let Some((before, after)) = self.lines.reprioritise(bot_id, priority) else { return };
         self.line_changed(&before.platform, ctx);
-        let commit = self.journal.submit(vec![Change::UpdateQueueEntry(after)]);
+        let commit = self.links.journal.submit(vec![Change::UpdateQueueEntry(after)]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
                 let _ = reply.send(act.place(bot_id).ok_or(ReprioritiseError::NotWaiting));
@@ -318,14 +322,14 @@ impl QueueActor {
 
     /// Ends a waiting bot. On a conflict the row is read again, and says whether it still waits.
     fn end(&mut self, bot_id: BotId, reason: EndReason, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.links.clock.now();
         let Some(waiting) = self.hold(bot_id, Phase::Ending) else { return };
         let (ended, mut decision) = life::ended(&waiting.bot, life::end(reason), now);
         decision.push(Change::DeleteQueueEntry(bot_id));
-        let commit = self.journal.submit(decision);
+        let commit = self.links.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
-                act.live.bot(&ended);
+                act.links.live.bot(&ended);
                 act.forget(bot_id, Some(ended), ctx);
             }
             Err(CommitError::Conflict(_)) => act.reread(bot_id, ctx),
@@ -334,7 +338,7 @@ impl QueueActor {
     }
 
     fn reread(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
-        let read = self.journal.read_bot(bot_id);
+        let read = self.links.journal.read_bot(bot_id);
         ctx.spawn(read.into_actor(self).map(move |row, act, ctx| match row {
             Ok(Some(bot)) if bot.state == BotState::Queued => {
                 if let Some(waiting) = act.bots.get_mut(&bot_id) {
@@ -354,7 +358,7 @@ impl QueueActor {
         let platform = waiting.bot.spec.platform;
         self.line_changed(&platform, ctx);
         let left = Some((bot_id, ended.clone().map(Box::new)));
-        tell(&self.pool, QueueMoved { platform, left });
+        tell(&self.links.pool, QueueMoved { platform, left });
         for wish in waiting.wishes {
             match (wish, &ended) {
                 (Wish::Withdraw(wish), Some(ended)) => drop(wish.reply.send(Ok(ended.clone()))),
@@ -365,7 +369,7 @@ impl QueueActor {
 
     /// Ends the bots whose time is up. One that is offered is the slot's if it takes it; else it comes back here.
     fn expire(&mut self, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.links.clock.now();
         while let Some((at, bot_id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, bot_id));
             self.end(bot_id, EndReason::QueueTimeout, ctx);
@@ -382,7 +386,7 @@ impl QueueActor {
             }
             ctx.cancel_future(timer);
         }
-        let wait = (next - self.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        let wait = (next - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
         let timer = ctx.run_later(wait, |act, ctx| {
             act.timer = None;
             act.expire(ctx);
@@ -396,8 +400,8 @@ impl QueueActor {
     fn line_changed(&mut self, platform: &Platform, ctx: &mut Context<Self>) {
         let pace = self.paces.entry(platform.clone()).or_default();
         match self.lines.of(platform) {
-            Some(_) => pace.begin(self.clock.now()),
-            None => pace.end(self.clock.now()),
+            Some(_) => pace.begin(self.links.clock.now()),
+            None => pace.end(self.links.clock.now()),
         }
         if self.unpublished.is_empty() {
             ctx.run_later(PUBLISH_INTERVAL, |act, _| act.publish());
@@ -413,14 +417,14 @@ impl QueueActor {
             let front = Front {
                 bots: bots.map(|entry| entry.bot_id).collect(),
                 length: line.map_or(0, |line| line.length()),
-                wait_per_place: pace.per_place(self.clock.now()),
+                wait_per_place: pace.per_place(self.links.clock.now()),
             };
-            self.live.queue(&platform, front);
+            self.links.live.queue(&platform, front);
         }
     }
 
     fn snapshot(&self) -> QueueSnapshot {
-        let now = self.clock.now();
+        let now = self.links.clock.now();
         let line = |(platform, line): (&Platform, &super::order::Line)| {
             let pace = self.paces.get(platform).copied().unwrap_or_default();
             let snapshot = LineSnapshot {
@@ -463,10 +467,10 @@ impl Actor for QueueActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let platforms: Vec<Platform> = self.lines.all().map(|(platform, _)| platform.clone()).collect();
-        self.bots.values().for_each(|waiting| self.live.bot(&waiting.bot));
+        self.bots.values().for_each(|waiting| self.links.live.bot(&waiting.bot));
         for platform in platforms {
             self.line_changed(&platform, ctx);
-            tell(&self.pool, QueueMoved { platform, left: None });
+            tell(&self.links.pool, QueueMoved { platform, left: None });
         }
         self.publish();
         self.expire(ctx);

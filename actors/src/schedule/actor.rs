@@ -12,7 +12,7 @@ use crate::journal::{CommitError, Decision, IdempotencyKey};
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{CreateError, HandOver, Receiver};
-use crate::ports::Clock;
+use crate::ports::{Clock, Measure, Meter};
 use crate::queue::actor::{QueueActor, forward};
 use crate::queue::message::{Withdraw, WithdrawError};
 use crate::recording::actor::{BotEnded, RecordingActor};
@@ -169,6 +169,8 @@ pub struct ScheduleLinks {
     pub live: Live,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Who counts.
+    pub meter: Arc<dyn Meter>,
 }
 
 /// See the module.
@@ -386,6 +388,10 @@ impl Scheduler {
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
                 act.links.live.bot(&ended);
+                if let Some(end) = &ended.end {
+                    let (platform, outcome) = (&ended.spec.platform, end.reason.outcome());
+                    act.links.meter.record(Measure::BotEnded { platform, outcome });
+                }
                 act.forget(id, Some(ended));
                 act.finished(ctx);
             }

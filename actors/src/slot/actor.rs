@@ -13,7 +13,7 @@ use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, DriverError, Lead, StartRequest, StopRequest};
+use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -77,6 +77,8 @@ pub struct SlotLinks {
     pub clock: Arc<dyn Clock>,
     /// The lead.
     pub lead: Arc<dyn Lead>,
+    /// Who counts.
+    pub meter: Arc<dyn Meter>,
     /// Durations.
     pub timing: SlotTiming,
     /// The log.
@@ -129,6 +131,9 @@ impl SlotActor {
         let transition = match decided {
             Ok(transition) => transition,
             Err(rejection) => {
+                if let Rejection::Stale { event } = rejection {
+                    self.links.meter.record(Measure::StaleEvent { event });
+                }
                 slog::debug!(self.links.log, "event refused";
                     "slot" => %self.slot.name, "event" => name, "reason" => %rejection);
                 return answer(reply, Err(rejection.into()));
@@ -183,6 +188,7 @@ impl SlotActor {
         slog::debug!(self.links.log, "slot moved"; "slot" => %next.name, "event" => event,
             "generation" => next.generation.0, "status" => next.status().map_or("retired", super::SlotStatus::as_str),
             "bot" => next.bot().map(|bot| bot.id.0));
+        self.measure(&next);
         let (held, holds) = (self.slot.bot().map(|bot| bot.id), next.bot().map(|bot| bot.id));
         if !is_running(&self.slot) && is_running(&next) {
             self.grace_from = self.links.clock.now();
@@ -195,6 +201,30 @@ impl SlotActor {
         if matches!(self.slot.state, SlotState::Retired) {
             self.guard.disarm();
             ctx.stop();
+        }
+    }
+
+    /// Counts what the change to `next` means.
+    fn measure(&self, next: &Slot) {
+        let platform = &next.platform;
+        if matches!(self.slot.state, SlotState::Deploying { .. })
+            && is_running(next)
+            && let Some(deployed_at) = next.bot().and_then(|bot| bot.deployed_at)
+        {
+            let took = (next.changed_at - deployed_at).to_std().unwrap_or_default();
+            let slot_is_new = next.generation == Generation(1);
+            self.links.meter.record(Measure::Deployed { platform, slot_is_new, took });
+        }
+        if matches!(self.slot.state, SlotState::Error { .. }) {
+            match next.state {
+                SlotState::Idle { .. } => {
+                    self.links.meter.record(Measure::SlotRecovered { platform, given_up: false });
+                }
+                SlotState::Retired => {
+                    self.links.meter.record(Measure::SlotRecovered { platform, given_up: true });
+                }
+                _ => {}
+            }
         }
     }
 

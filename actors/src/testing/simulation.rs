@@ -10,7 +10,7 @@ use super::{dispatcher, operator};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
-use crate::ports::{Clock, Lead, SlotIds, Store};
+use crate::ports::{Clock, Lead, SlotIds, Store, Unmetered};
 use crate::queue;
 use crate::schedule::{self, ScheduleSettings};
 use crate::slot::SlotTiming;
@@ -309,6 +309,7 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         artifacts: Arc::new(FakeArtifacts(shared.clone())),
         clock: Arc::new(shared.clone()),
         lead: Arc::new(AlwaysLeads),
+        meter: Arc::new(Unmetered),
         slot_ids: Arc::new(CountedIds(shared.clone())),
         on_fatal: Arc::new(move |why| {
             let mut world = fatal.lock();

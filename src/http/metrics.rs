@@ -1,0 +1,47 @@
+//! GET /metrics, for Prometheus.
+
+use super::error::ApiError;
+use super::state::AppState;
+use super::stats::observe;
+use crate::metrics::{CONTENT_TYPE, PlatformLine, Snapshot};
+use actix_web::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
+use actix_web::{HttpResponse, web};
+use meeboter_actors::ids::Platform;
+use meeboter_actors::ports::{Measure, Meter};
+use meeboter_actors::tree::Tree;
+use meeboter_actors::{pool, queue};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// What was counted, and the pool and the queue as they are. Needs no key: there is nothing of anybody's in it.
+pub async fn scrape(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let snapshot = match state.tree() {
+        Ok(tree) => Snapshot { platforms: platforms(&state, tree).await?, leads: true },
+        Err(_) => Snapshot::default(),
+    };
+    let page = state.metrics.text(&snapshot).map_err(ApiError::internal)?;
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE_HEADER, CONTENT_TYPE)).body(page))
+}
+
+async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, ApiError> {
+    let asked = Instant::now();
+    let slots = observe(&tree.pool, pool::message::Observe).await?;
+    state.metrics.record(Measure::MailboxWaited { actor: "pool", wait: asked.elapsed() });
+    let asked = Instant::now();
+    let lines = observe(&tree.queue, queue::message::Observe).await?;
+    state.metrics.record(Measure::MailboxWaited { actor: "queue", wait: asked.elapsed() });
+    let named = |key: &String| PlatformLine { platform: key.clone(), ..PlatformLine::default() };
+    let mut platforms: BTreeMap<Platform, PlatformLine> =
+        state.settings.served_platforms().map(|(key, _)| (Platform(key.clone()), named(key))).collect();
+    for ((platform, status), count) in slots.slots {
+        let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
+        line.slots.push((status, count));
+    }
+    for (platform, snapshot) in lines.lines {
+        let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
+        line.waiting = snapshot.length;
+        let oldest = snapshot.oldest_queued_at.map(|since| state.clock.now() - since);
+        line.longest_wait = oldest.and_then(|wait| wait.to_std().ok()).unwrap_or_default();
+    }
+    Ok(platforms.into_values().collect())
+}
