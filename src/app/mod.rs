@@ -1,6 +1,6 @@
 //! Wires everything together, in the order of a start: data folder → database → lead → object store → driver → rows
 //! → actors → HTTP. And takes it apart again; bots go on without the server. Where another server leads, this one
-//! stands by: it serves reads, and does the rest when the lead is free ([`candidate`]).
+//! stands by: it serves reads, and does the rest when the lead is free.
 
 mod api_key_file;
 mod candidate;

@@ -346,7 +346,7 @@ mod tests {
             ),
             (
                 ("MEEBOTER_SCHEDULE__LEAD_MS", "0"),
-                ["schedule.lead_ms", "\"0\"", "MEEBOTER_SCHEDULE__LEAD_MS", "100 to 86400000"],
+                ["schedule.lead_ms", "read 0 ", "MEEBOTER_SCHEDULE__LEAD_MS", "100 to 86400000"],
             ),
             (
                 ("MEEBOTER_DRIVER__KIND", "podman"),

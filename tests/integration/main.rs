@@ -7,6 +7,7 @@ mod dashboard;
 mod door;
 mod driver;
 mod life;
+mod metrics;
 mod schedule;
 mod store;
 mod support;

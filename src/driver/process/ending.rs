@@ -95,7 +95,7 @@ impl Host {
     ) -> Result<Vec<Identity>, DriverError> {
         let (folders, marker, log) = (self.folders.clone(), self.marker(key), self.log.clone());
         blocking("list the bot's processes", move || {
-            let own_session = procfs::own_session()?;
+            let own = procfs::own()?;
             let recorded = folders.recorded(key)?;
             let all = procfs::scan()?;
             // An id that was handed over may be of an earlier boot: it counts where the marker confirms it.
@@ -103,7 +103,7 @@ impl Host {
                 let known = all.iter().find(|process| Some(process.identity) == known)?;
                 (known.marker == Some(marker)).then_some(known.identity)
             };
-            let kin = kin_of(marker, recorded.or_else(confirmed), own_session, &all);
+            let kin = kin_of(marker, recorded.or_else(confirmed), own, &all);
             for process in &kin {
                 let killed = match Held::take(*process) {
                     Ok(Some(held)) => held.signal(Signal::KILL),

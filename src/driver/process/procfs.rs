@@ -107,10 +107,17 @@ pub(super) fn look(pid: i32) -> io::Result<Option<Process>> {
     Ok(Some(Process { identity: stat.identity, session: stat.session, marker: marker(pid)? }))
 }
 
-/// The session of this process itself.
-pub(super) fn own_session() -> io::Result<Option<i32>> {
-    let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-    Ok(stat(own)?.and_then(|stat| stat.session))
+/// This process itself: what must not be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) pid: i32,
+    pub(super) session: Option<i32>,
+}
+
+/// See [`Own`].
+pub(super) fn own() -> io::Result<Own> {
+    let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+    Ok(Own { pid, session: stat(pid)?.and_then(|stat| stat.session) })
 }
 
 /// Whether this very process, and not a later one of its number, still runs.

@@ -1,0 +1,61 @@
+//! What Prometheus is told, checked by its own tool.
+
+use crate::support::server::Server;
+use reqwest::{Method, StatusCode};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A bot is sent, is in a call, and ends.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// Runs promtool (package `prometheus`) with this on its standard input.
+fn promtool(arguments: &[&str], input: &str) {
+    let mut command = Command::new("promtool");
+    let child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("promtool is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert!(output.status.success(), "{said:?} of\n{input}");
+}
+
+async fn scraped(server: &Server) -> String {
+    let answer = server.bare(Method::GET, "/metrics").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    answer.text().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_bot_went_through_is_counted_as_documented() {
+    let server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1")]).await;
+    let id = server.send_bot("metrics", "host=admit&admitAfterMs=300&lengthMs=3000&end=ended").await;
+    // Waits for the slot of the first.
+    let second = server.send_bot("metrics", "host=deny&admitAfterMs=300").await;
+    server.wait_state(id, LIFE, &["DONE"]).await;
+    server.wait_state(second, LIFE, &["DONE", "FATAL"]).await;
+    server.wait_slots(LIFE, "idle", 1).await;
+    let page = scraped(&server).await;
+    for wanted in [
+        "meeboter_pool_slots_total{platform=\"rehearsal\",status=\"idle\"} 1\n",
+        "meeboter_pool_utilization{platform=\"rehearsal\"} 0\n",
+        "meeboter_queue_depth{platform=\"rehearsal\"} 0\n",
+        "meeboter_queue_depth{platform=\"google-meet\"} 0\n",
+        "meeboter_queue_wait_seconds_count{platform=\"rehearsal\"} 1\n",
+        "meeboter_bot_deployment_seconds_count{platform=\"rehearsal\",slot_type=\"new\"} 1\n",
+        "meeboter_bot_deployment_seconds_count{platform=\"rehearsal\",slot_type=\"existing\"} 1\n",
+        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"done\"} 1\n",
+        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"fatal\"} 1\n",
+        "meeboter_driver_calls_total{call=\"start\",outcome=\"done\"} 2\n",
+        "meeboter_leads 1\n",
+    ] {
+        assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
+    }
+    promtool(&["check", "metrics"], &page);
+}
+
+#[test]
+fn the_alert_rules_are_rules() {
+    promtool(&["check", "rules", concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alerts.yml")], "");
+}
