@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 /// Work folders of past bots that are kept for people who look for a cause.
@@ -105,7 +105,7 @@ impl Application {
             settings,
             clock: Arc::new(SystemClock),
             log: log.clone(),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
         });
         let actors = Arbiter::new();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -167,7 +167,7 @@ impl Application {
 
     async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.state.stopping.store(true, Ordering::Relaxed);
+        self.state.stopping.send_replace(true);
         self.server.stop(true).await;
         self.actors.stop();
         if let Err(error) = self.database.stop().await {

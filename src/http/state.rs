@@ -11,10 +11,9 @@ use crate::store::pool::Pool;
 use actix_web::HttpRequest;
 use meeboter_actors::ports::{Clock, Lead};
 use meeboter_actors::tree::Tree;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 
 /// See the module.
 pub struct AppState {
@@ -40,8 +39,8 @@ pub struct AppState {
     pub log: slog::Logger,
     /// Bounds the requests that wait for a decision.
     pub door: Semaphore,
-    /// True while shutting down.
-    pub stopping: AtomicBool,
+    /// True once the server is shutting down.
+    pub stopping: watch::Sender<bool>,
 }
 
 /// What only a leader has.
@@ -73,7 +72,7 @@ impl AppState {
 
     /// Refuses while the server is shutting down.
     pub fn check_running(&self) -> Result<(), ApiError> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if *self.stopping.borrow() {
             return Err(ApiError::unavailable("shutting_down", "The server is shutting down.", 5));
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::views;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{Closed, Message, MessageStream, Session};
+use actix_ws::{CloseCode, Closed, Message, MessageStream, Session};
 use futures_util::StreamExt;
 use meeboter_actors::ids::UserId;
 use meeboter_actors::live::{Changes, Entry, Topic};
@@ -47,6 +47,7 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
     let _open = state.metrics.websocket();
     let live = &tree.live;
     let mut latest = live.subscribe();
+    let mut stopping = state.stopping.subscribe();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let changes = live.changes_after(0);
@@ -70,6 +71,11 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
             },
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                // The page comes back to whoever serves it next; the server need not wait for it.
+                drop(session.close(Some(CloseCode::Restart.into())).await);
+                return;
+            }
             () = sleep_until(taken_by.unwrap_or_else(Instant::now)), if taken_by.is_some() => return,
             changed = latest.changed(), if taken_by.is_none() => {
                 if changed.is_err() {

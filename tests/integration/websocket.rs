@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -215,4 +216,32 @@ async fn a_client_that_does_not_read_for_a_while_gets_the_latest_state() {
     let (status, _) = visitor.post(&format!("/api/bots/{last}/cancel"), &json!({})).await;
     assert_eq!(status, StatusCode::OK);
     watcher.hear_until("the end", |watcher| watcher.bots[&last]["endReason"] == "cancelled").await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so_and_does_not_wait_for_its_watchers() {
+    let (mut server, _programs) = start().await;
+    let pool = server.pool().await;
+    let visitor = server.visitor(&pool, "watcher").await;
+    let mut watcher = Watcher::connect(&visitor).await;
+    drop(pool);
+    let asked = Instant::now();
+    let status = server.terminate();
+    // Requests under way are given 5 s.
+    assert!(
+        status.success() && asked.elapsed() < Duration::from_secs(4),
+        "{status} after {:?}",
+        asked.elapsed()
+    );
+    let last = tokio::time::timeout(LIMIT, async {
+        loop {
+            match watcher.socket.next().await {
+                Some(Ok(Message::Close(frame))) => return frame,
+                Some(Ok(_)) => {}
+                gone => panic!("no word of goodbye: {gone:?}"),
+            }
+        }
+    });
+    let frame = last.await.expect("a word in time").expect("a reason");
+    assert_eq!(frame.code, CloseCode::Restart);
 }
