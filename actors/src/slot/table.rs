@@ -95,6 +95,10 @@ fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("LeaveRequested", SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest }),
         ("Observed running", observed(Presence::Running)),
         ("Observed gone", observed(Presence::Gone)),
+        (
+            "Observed gone, before the last change",
+            SlotEvent::Observed { generation, presence: Presence::Gone, began_at: slot.changed_at },
+        ),
         ("Exited", SlotEvent::Exited { generation, note: "e".into() }),
         ("HeartbeatLost", SlotEvent::HeartbeatLost { generation, silent: Duration::from_secs(300) }),
         ("Stopped", SlotEvent::Stopped { generation, operation }),
