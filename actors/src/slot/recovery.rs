@@ -70,3 +70,69 @@ impl Step<'_> {
         self.write(next, vec![], vec![])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::machine::transition;
+    use crate::slot::{Slot, SlotTiming};
+    use crate::testing::sample;
+    use chrono::{DateTime, TimeDelta, Utc};
+
+    fn recovering(attempts: u32) -> Slot {
+        let state = SlotState::Error {
+            reason: "no room".into(),
+            attempts,
+            since: sample::now(),
+            container: None,
+            step: RecoveryStep::Stopping,
+        };
+        Slot { state, ..sample::idle_slot(1) }
+    }
+
+    fn after(slot: &Slot, event: SlotEvent, now: DateTime<Utc>) -> Slot {
+        transition(slot, event, &SlotTiming::default(), now).expect("is taken").next
+    }
+
+    fn stop_failed(slot: &Slot, answered: bool, now: DateTime<Utc>) -> Slot {
+        let (generation, operation) = (slot.generation, slot.operation);
+        after(slot, SlotEvent::StopFailed { generation, operation, reason: "e".into(), answered }, now)
+    }
+
+    fn stopped(slot: &Slot) -> Slot {
+        let (generation, operation) = (slot.generation, slot.operation);
+        after(slot, SlotEvent::Stopped { generation, operation }, sample::now())
+    }
+
+    #[test]
+    fn an_engine_that_failed_three_times_is_not_trusted_with_the_slot_again() {
+        assert!(matches!(stopped(&recovering(2)).state, SlotState::Idle { .. }));
+        assert_eq!(stopped(&recovering(3)).state, SlotState::Retired);
+    }
+
+    #[test]
+    fn only_what_the_engine_answered_counts() {
+        for (answered, expected) in [(true, 2), (false, 1)] {
+            let SlotState::Error { attempts, .. } =
+                stop_failed(&recovering(1), answered, sample::now()).state
+            else {
+                panic!("is in error");
+            };
+            assert_eq!(attempts, expected);
+        }
+    }
+
+    #[test]
+    fn tries_are_quick_at_first_and_then_seldom() {
+        let timing = SlotTiming::default();
+        let wait = |age: std::time::Duration| {
+            let now = sample::now() + TimeDelta::from_std(age).expect("small");
+            match stop_failed(&recovering(1), true, now).state {
+                SlotState::Error { step: RecoveryStep::Waiting { until }, .. } => until - now,
+                state => panic!("waits, not {state:?}"),
+            }
+        };
+        assert_eq!(wait(std::time::Duration::ZERO).to_std(), Ok(timing.recovery_delay * 2));
+        assert_eq!(wait(timing.recovery_interval).to_std(), Ok(timing.recovery_interval));
+    }
+}
