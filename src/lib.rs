@@ -4,10 +4,13 @@
 pub mod app;
 pub mod artifacts;
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod demo;
 pub mod driver;
 pub mod http;
 pub mod metrics;
 pub mod store;
+mod table;
 pub mod telemetry;

@@ -1,9 +1,9 @@
-//! The program: `meeboter serve` and `meeboter demo`.
+//! The program: the server, the demonstration, and operators' tools.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use meeboter::app::Application;
-use meeboter::{config, demo, telemetry};
+use meeboter::{cli, config, demo, telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +27,8 @@ enum Command {
     Config,
     /// Show it all: real bots in rehearsal meetings.
     Demo(demo::DemoOptions),
+    #[command(flatten)]
+    Operate(cli::Tool),
 }
 
 #[actix_web::main]
@@ -38,6 +40,7 @@ async fn main() -> ExitCode {
             Ok(())
         }
         Command::Demo(options) => demo::run(options).await.map_err(Into::into),
+        Command::Operate(tool) => cli::run(tool).await.map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,4 +72,15 @@ async fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
     }
     Application::start(loaded.settings, log).await?.run().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

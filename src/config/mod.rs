@@ -203,7 +203,7 @@ pub fn load(
 }
 
 /// `/var/lib/meeboter` as root, else `~/.local/share/meeboter`.
-fn default_data_dir() -> PathBuf {
+pub fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/meeboter");
     }

@@ -222,7 +222,7 @@ impl Play {
 
     fn print_table(&self) {
         if !self.bots.is_empty() {
-            println!("\n{}", table::render(&self.bots.iter().map(Watched::row).collect::<Vec<_>>()));
+            println!("\n{}", table::render(self.bots.iter().map(Watched::row)));
         }
     }
 

@@ -187,7 +187,8 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
-    fn checked(&self) -> Result<Page, ApiError> {
+    /// The page that is asked for; the first ten where nothing is said.
+    pub(super) fn checked(&self) -> Result<Page, ApiError> {
         let number = bounded("page", self.page.as_deref(), 1, PAGE_MAX)?;
         let size = bounded("pageSize", self.page_size.as_deref(), 10, PAGE_SIZE_MAX)?;
         Ok(Page { number, size })
@@ -320,14 +321,15 @@ async fn stored(state: &AppState, user: UserId, id: BotId) -> Result<StoredBot, 
     state.pool.get_bot(user, id).await?.ok_or_else(|| ApiError::not_found(format!("bot {id}")))
 }
 
-fn view(state: &AppState, stored: &StoredBot, place: Option<QueuePlace>) -> BotView {
+/// The bot, with its slot's uuid while it is in one.
+pub(super) fn view(state: &AppState, stored: &StoredBot, place: Option<QueuePlace>) -> BotView {
     let tree = state.tree().ok();
     let slot = tree.and_then(|tree| tree.directory.bot(stored.bot.id)).map(|handle| handle.id().to_string());
     views::bot(&stored.bot, stored.recording.as_ref(), slot, place)
 }
 
 /// With the bot's place, where it waits.
-async fn placed_view(state: &AppState, stored: &StoredBot) -> BotView {
+pub(super) async fn placed_view(state: &AppState, stored: &StoredBot) -> BotView {
     let mut place = None;
     if stored.bot.state == BotState::Queued
         && let Ok(tree) = state.tree()

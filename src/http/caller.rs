@@ -1,10 +1,10 @@
-//! Who asks: extractors for users (key or cookie) and for bots' tokens.
+//! Who asks: extractors for users and operators (key or cookie), and for bots' tokens.
 
 use super::error::ApiError;
 use super::state::AppState;
 use actix_web::dev::Payload;
-use actix_web::http::Method;
 use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::future::LocalBoxFuture;
 use meeboter_actors::ids::UserId;
@@ -27,6 +27,31 @@ impl FromRequest for Caller {
         let request = request.clone();
         Box::pin(async move { Ok(caller(&request).await?) })
     }
+}
+
+/// An operator who asks: a user who may ask for what concerns every user. Others are answered 403 `operator_only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator(pub UserId);
+
+impl FromRequest for Operator {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { Ok(operator(&request).await?) })
+    }
+}
+
+async fn operator(request: &HttpRequest) -> Result<Operator, ApiError> {
+    let Caller(user) = caller(request).await?;
+    // Asked each time: operators ask seldom, and one who is none any more is none at once.
+    let known = state(request)?.pool.get_user(user).await?;
+    if known.is_some_and(|user| user.is_operator) {
+        return Ok(Operator(user));
+    }
+    let message = "Only an operator may do this. Ask one, or use an operator's API key.";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "operator_only", message))
 }
 
 async fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {

@@ -1,5 +1,6 @@
 //! HTTP: every route is in [`routes`]; what they do is in the modules beside.
 
+pub mod admin;
 pub mod bot_side;
 pub mod bots;
 pub mod caller;
@@ -44,6 +45,22 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .route("/api/bots/{id}/events", web::get().to(bots::events))
     .route("/api/bots/{id}/recording", web::get().to(bots::recording))
     .route("/ws", web::get().to(ws::open))
+    // Operators.
+    .route("/api/admin/slots", web::get().to(admin::slots::list))
+    .route("/api/admin/slots/{name}", web::get().to(admin::slots::read))
+    .route("/api/admin/slots/{name}/{action}", web::post().to(admin::slots::operate))
+    .route("/api/admin/drains", web::get().to(admin::drains::list))
+    .route("/api/admin/drains/{kind}/{name}", web::post().to(admin::drains::begin))
+    .route("/api/admin/drains/{kind}/{name}", web::delete().to(admin::drains::end))
+    .route("/api/admin/queue", web::get().to(admin::queue::list))
+    .route("/api/admin/queue/{id}", web::patch().to(admin::queue::reprioritise))
+    .route("/api/admin/bots", web::get().to(admin::bots::list))
+    .route("/api/admin/bots/{id}", web::get().to(admin::bots::read))
+    .route("/api/admin/bots/{id}/end", web::post().to(admin::bots::end))
+    .route("/api/admin/pulls", web::get().to(admin::engine::pulls))
+    .route("/api/admin/pulls", web::post().to(admin::engine::pull))
+    .route("/api/admin/reconcile", web::post().to(admin::engine::reconcile))
+    .route("/api/admin/recover", web::post().to(admin::slots::recover))
     // Bots.
     .route("/api/slots/{uuid}/assignment", web::post().to(bot_side::assignment))
     .route("/api/bots/{id}/status", web::patch().to(bot_side::status))

@@ -180,18 +180,29 @@ pub fn slot(slot: &Slot, user: meeboter_actors::ids::UserId) -> Option<SlotView>
         bot_id: own.map(|bot| bot.id.0),
         others_bot: bot.is_some() && own.is_none(),
         changed_at: slot.changed_at,
-        last_used_at: match slot.state {
-            SlotState::Idle { last_used_at } => last_used_at,
-            _ => None,
-        },
-        error_message: match &slot.state {
-            SlotState::Error { reason, .. } => Some(reason.clone()),
-            _ => None,
-        },
+        last_used_at: last_used_at(slot),
+        error_message: error_message(slot),
     })
 }
 
-fn step(slot: &Slot) -> Option<&'static str> {
+/// When the last bot of an idle slot left.
+pub(super) fn last_used_at(slot: &Slot) -> Option<DateTime<Utc>> {
+    match slot.state {
+        SlotState::Idle { last_used_at } => last_used_at,
+        _ => None,
+    }
+}
+
+/// What failed, where the slot is in error.
+pub(super) fn error_message(slot: &Slot) -> Option<String> {
+    match &slot.state {
+        SlotState::Error { reason, .. } => Some(reason.clone()),
+        _ => None,
+    }
+}
+
+/// How far a slot is in its state, where that has steps.
+pub(super) fn step(slot: &Slot) -> Option<&'static str> {
     match &slot.state {
         SlotState::Idle { .. } | SlotState::Retired => None,
         SlotState::Deploying { step: DeployStep::Pulling, .. } => Some("pulling"),

@@ -7,7 +7,7 @@ use super::rows::{
 };
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent};
-use meeboter_actors::ids::{BotId, UserId};
+use meeboter_actors::ids::{BotId, Platform, UserId};
 use meeboter_actors::journal::IdempotencyKey;
 use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Recording;
@@ -56,6 +56,25 @@ pub struct StoredBot {
     pub recording: Option<Recording>,
 }
 
+/// A bot that waits, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedBot {
+    /// Which.
+    pub bot_id: BotId,
+    /// Whose line.
+    pub platform: Platform,
+    /// Whose bot.
+    pub user_id: UserId,
+    /// Lower comes first.
+    pub priority: i16,
+    /// Where it stands in its line, counted from 1.
+    pub position: i64,
+    /// Since when.
+    pub queued_at: DateTime<Utc>,
+    /// When it gives up.
+    pub deadline_at: DateTime<Utc>,
+}
+
 /// A line of a bot's history with its number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvent {
@@ -74,6 +93,8 @@ pub struct User {
     pub name: String,
     /// What its contract says.
     pub plan: Plan,
+    /// Whether it may ask for what concerns every user.
+    pub is_operator: bool,
     /// Since when.
     pub created_at: DateTime<Utc>,
 }
@@ -115,7 +136,7 @@ pub fn hash_of_key(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-const USER_COLUMNS: &str = "id, name, plan, created_at";
+const USER_COLUMNS: &str = "id, name, plan, is_operator, created_at";
 const API_KEY_COLUMNS: &str = "id, user_id, name, prefix, created_at, revoked_at";
 
 impl Pool {
@@ -143,11 +164,41 @@ impl Pool {
         let rows = self.rows("a user's bots", &text, &[&user.0, &page.limit(), &page.offset()]).await?;
         let total =
             self.count("how many bots", "SELECT count(*) FROM bots WHERE user_id = $1", user.0).await?;
+        Ok(Listed { rows: self.with_recordings(&rows).await?, total })
+    }
+
+    /// Everybody's bots, latest first.
+    pub async fn list_all_bots(&self, page: Page) -> Result<Listed<StoredBot>, QueryError> {
+        let text =
+            format!("SELECT {} FROM bots ORDER BY id DESC LIMIT $1 OFFSET $2", names(&bot_columns(&[])));
+        let rows = self.rows("all bots", &text, &[&page.limit(), &page.offset()]).await?;
+        let total = self.count("how many bots", "SELECT count(*) FROM bots WHERE id > $1", 0).await?;
+        Ok(Listed { rows: self.with_recordings(&rows).await?, total })
+    }
+
+    /// A bot with its recording, whosever it is.
+    pub async fn get_anyones_bot(&self, id: BotId) -> Result<Option<StoredBot>, QueryError> {
+        let Some(bot) = self.find_bot(id).await? else { return Ok(None) };
+        let recording = self.recordings_of(&[id.0]).await?.remove(&id);
+        Ok(Some(StoredBot { bot, recording }))
+    }
+
+    /// The queue in its order, platform by platform.
+    pub async fn list_queue(&self, page: Page) -> Result<Listed<QueuedBot>, QueryError> {
+        let text = "SELECT bot_id, platform, user_id, priority, queued_at, deadline_at, \
+                    row_number() OVER (PARTITION BY platform ORDER BY priority, turn, arrival) AS position \
+                    FROM bot_pool_queue ORDER BY platform, position LIMIT $1 OFFSET $2";
+        let rows = self.rows("the queue", text, &[&page.limit(), &page.offset()]).await?;
+        let total =
+            self.count("how many wait", "SELECT count(*) FROM bot_pool_queue WHERE bot_id > $1", 0).await?;
+        let rows = rows.iter().map(queued_bot_from).collect::<Result<Vec<_>, QueryError>>()?;
+        Ok(Listed { rows, total })
+    }
+
+    async fn with_recordings(&self, rows: &[Row]) -> Result<Vec<StoredBot>, QueryError> {
         let bots = rows.iter().map(bot_from).collect::<Result<Vec<_>, _>>()?;
         let mut recordings = self.recordings_of(&bots.iter().map(|bot| bot.id.0).collect::<Vec<_>>()).await?;
-        let rows =
-            bots.into_iter().map(|bot| StoredBot { recording: recordings.remove(&bot.id), bot }).collect();
-        Ok(Listed { rows, total })
+        Ok(bots.into_iter().map(|bot| StoredBot { recording: recordings.remove(&bot.id), bot }).collect())
     }
 
     /// A bot's history, oldest first. Whose the bot is, is for the caller to have seen.
@@ -267,6 +318,18 @@ fn only<'r>(rows: &'r [Row], query: &'static str) -> Result<&'r Row, QueryError>
     rows.first().ok_or_else(|| QueryError::Unavailable { query, cause: "no row".to_owned() })
 }
 
+fn queued_bot_from(row: &Row) -> Result<QueuedBot, QueryError> {
+    Ok(QueuedBot {
+        bot_id: BotId(get(row, "bot_id")?),
+        platform: Platform(get(row, "platform")?),
+        user_id: UserId(get(row, "user_id")?),
+        priority: get(row, "priority")?,
+        position: get(row, "position")?,
+        queued_at: get(row, "queued_at")?,
+        deadline_at: get(row, "deadline_at")?,
+    })
+}
+
 fn api_key_from(row: &Row) -> Result<ApiKey, QueryError> {
     Ok(ApiKey {
         id: get(row, "id")?,
@@ -283,5 +346,11 @@ fn user_from(row: &Row) -> Result<User, QueryError> {
     let Some(plan) = Plan::named(&plan) else {
         return Err(DecodeError::Unknown { row: format!("user {id}"), column: "plan", value: plan }.into());
     };
-    Ok(User { id: UserId(id), name: get(row, "name")?, plan, created_at: get(row, "created_at")? })
+    Ok(User {
+        id: UserId(id),
+        name: get(row, "name")?,
+        plan,
+        is_operator: get(row, "is_operator")?,
+        created_at: get(row, "created_at")?,
+    })
 }

@@ -1,6 +1,7 @@
 //! Tests against the real world: PostgreSQL, processes, an S3 server, ffmpeg. One binary, its tests in parallel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod admin;
 mod artifacts;
 mod bad_days;
 mod dashboard;

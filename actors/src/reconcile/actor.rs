@@ -19,6 +19,12 @@ const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a stray may take to end by itself.
 const STRAY_GRACE: Duration = Duration::from_secs(10);
 
+/// Lists now what runs on each host, rather than when the timer rings; answers with how many hosts are asked. One that
+/// is being listed already is not asked twice.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct ReconcileNow;
+
 #[derive(Default)]
 struct Host {
     /// What no slot wanted at the listing before.
@@ -50,15 +56,21 @@ impl Reconciler {
         Self { driver, directory, clock, log, hosts, _guard: guard }
     }
 
-    fn list_all(&mut self, ctx: &mut Context<Self>) {
-        for host in self.hosts.keys().cloned().collect::<Vec<_>>() {
-            self.list(host, ctx);
-        }
+    /// Lists each host that is not being listed; how many those are.
+    fn list_all(&mut self, ctx: &mut Context<Self>) -> usize {
+        let quiet = self.hosts.iter_mut().filter(|(_, state)| !state.listing);
+        let hosts: Vec<HostName> = quiet
+            .map(|(host, state)| {
+                state.listing = true;
+                host.clone()
+            })
+            .collect();
+        let count = hosts.len();
+        hosts.into_iter().for_each(|host| self.list(host, ctx));
+        count
     }
 
     fn list(&mut self, host: HostName, ctx: &mut Context<Self>) {
-        let Some(state) = self.hosts.get_mut(&host).filter(|state| !state.listing) else { return };
-        state.listing = true;
         let (driver, on) = (Arc::clone(&self.driver), host.clone());
         let began_at = self.clock.now();
         let listing = async move { tokio::time::timeout(LIST_DEADLINE, driver.list(&on)).await };
@@ -124,6 +136,99 @@ impl Actor for Reconciler {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.list_all(ctx);
-        ctx.run_interval(INTERVAL, Self::list_all);
+        ctx.run_interval(INTERVAL, |act, ctx| {
+            act.list_all(ctx);
+        });
+    }
+}
+
+impl Handler<ReconcileNow> for Reconciler {
+    type Result = usize;
+
+    fn handle(&mut self, _: ReconcileNow, ctx: &mut Self::Context) -> Self::Result {
+        self.list_all(ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ContainerId, ContainerKey};
+    use crate::ports::{DriverError, Presence, PullProgress, StartRequest};
+    use crate::testing::sample;
+    use async_trait::async_trait;
+    use chrono::{DateTime, Utc};
+    use tokio::sync::{Semaphore, watch};
+
+    /// Lists only, one listing for each permit.
+    struct Slow {
+        permits: Semaphore,
+        begun: Semaphore,
+    }
+
+    #[async_trait]
+    impl Driver for Slow {
+        async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+            self.begun.add_permits(1);
+            self.permits.acquire().await.expect("open").forget();
+            Ok(vec![])
+        }
+
+        async fn pull(
+            &self,
+            _: &HostName,
+            _: &str,
+            _: watch::Sender<PullProgress>,
+        ) -> Result<(), DriverError> {
+            unreachable!("nothing is pulled")
+        }
+
+        async fn start(&self, _: StartRequest) -> Result<ContainerId, DriverError> {
+            unreachable!("nothing is started")
+        }
+
+        async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
+            unreachable!("nothing is watched")
+        }
+
+        async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
+            unreachable!("nothing is stopped")
+        }
+
+        async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
+            unreachable!("nothing is looked at")
+        }
+    }
+
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> DateTime<Utc> {
+            sample::now()
+        }
+    }
+
+    #[test]
+    fn a_listing_that_is_asked_for_begins_at_once_on_every_host_that_is_not_being_listed() {
+        let driver = Arc::new(Slow { permits: Semaphore::new(0), begun: Semaphore::new(0) });
+        System::new().block_on(async move {
+            let reconciler = Reconciler::new(
+                ["one", "two"].map(|name| HostName(name.to_owned())),
+                Arc::clone(&driver) as Arc<dyn Driver>,
+                Arc::new(Directory::default()),
+                Arc::new(Noon),
+                slog::Logger::root(slog::Discard, slog::o!()),
+                DeathGuard::new(|| {}),
+            )
+            .start();
+            driver.begun.acquire_many(2).await.expect("the first listings").forget();
+            assert_eq!(reconciler.send(ReconcileNow).await.expect("answers"), 0, "both are being listed");
+            driver.permits.add_permits(1);
+            while reconciler.send(ReconcileNow).await.expect("answers") == 0 {
+                tokio::task::yield_now().await;
+            }
+            driver.begun.acquire().await.expect("one more listing").forget();
+            assert_eq!(driver.begun.available_permits(), 0, "the other host is not listed twice at a time");
+        });
     }
 }

@@ -79,6 +79,17 @@ async fn a_standby_serves_reads_and_takes_over_from_a_killed_leader() {
         (StatusCode::SERVICE_UNAVAILABLE, Some("standby"))
     );
 
+    // An operator sees the queue there, and moves nobody.
+    let (status, queue) = pair.ask(&pair.standby, Method::GET, "/api/admin/queue").await;
+    assert_eq!((status, &queue["data"][0]["botId"]), (StatusCode::OK, &created["id"]), "{queue}");
+    for (method, path) in [(Method::GET, "slots"), (Method::POST, "recover"), (Method::POST, "reconcile")] {
+        let (status, refused) = pair.ask(&pair.standby, method, &format!("/api/admin/{path}")).await;
+        assert_eq!(
+            (status, refused["error"]["code"].as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, Some("standby"))
+        );
+    }
+
     pair.leader.kill();
     pair.standby.wait_ready().await;
     pair.check_taken_over(&created["id"]).await;

@@ -1,0 +1,293 @@
+//! Operators' tools: `meeboter slots`, `queue`, `bots`, `drain`, `pulls`, `reconcile`, `recover`. Each asks a running
+//! server one thing over its API and prints the answer: as a table for people, or as it came for programs.
+
+mod request;
+mod screen;
+
+use self::request::Request;
+use crate::client::{Client, ClientError, Sent};
+use crate::config::default_data_dir;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a tool did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// There is no key to ask with.
+    #[error("no API key: give one with --key or MEEBOTER_API_KEY; {} cannot be read", path.display())]
+    NoKey {
+        /// The file of the first key.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server is not asked over plain HTTP.
+    #[error("--server {0}: it takes an address such as http://127.0.0.1:3000")]
+    Server(String),
+    /// The server's answer, or none.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The answer is no JSON.
+    #[error("the answer is not what the API promises")]
+    Unreadable(#[from] serde_json::Error),
+    /// Nobody reads what is printed.
+    #[error("the answer cannot be printed")]
+    Print(#[from] io::Error),
+}
+
+/// Which server is asked, by whom, and how its answer is shown.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Remote {
+    /// The server.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "MEEBOTER_URL",
+        default_value = "http://127.0.0.1:3000"
+    )]
+    server: String,
+    /// An operator's API key; by default the one in the file api-key of this machine's data folder.
+    #[arg(long, global = true, value_name = "KEY", env = "MEEBOTER_API_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Print the answer as it comes, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// A part of a long list.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct PageOptions {
+    /// Which page.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    page: u32,
+    /// How many lines it has.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
+    page_size: u32,
+}
+
+impl Default for PageOptions {
+    fn default() -> Self {
+        Self { page: 1, page_size: 100 }
+    }
+}
+
+/// What an operator may ask a running server.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Tool {
+    /// Slots: list them, look at one, have one do something.
+    Slots {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<SlotsAction>,
+    },
+    /// The queue: who waits, and moving a bot.
+    Queue {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<QueueAction>,
+    },
+    /// Everybody's bots: list them, look at one, end one.
+    Bots {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<BotsAction>,
+    },
+    /// Empty a platform or a host: it gets nothing new, and its slots go when they are free.
+    Drain {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<DrainAction>,
+    },
+    /// Images: which are on which host or being pulled, and pulling one now.
+    Pulls {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<PullsAction>,
+    },
+    /// Compare now what runs on the hosts with what should.
+    Reconcile {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Have every slot in error recover now.
+    Recover {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+/// `meeboter slots`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum SlotsAction {
+    /// All slots; the default.
+    List,
+    /// One slot with everything known of it.
+    Show {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+    /// Recover from an error now; nothing that runs is touched.
+    Reset {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+    /// Take no new bot, and be deleted when free.
+    Drain {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+    /// Take bots again.
+    Undrain {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+    /// Be deleted now; only an idle slot can.
+    Retire {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+}
+
+/// `meeboter queue`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum QueueAction {
+    /// Who waits, in order; the default.
+    List {
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageOptions,
+    },
+    /// Move a bot to another priority, behind its user's others there.
+    Move {
+        /// Its number.
+        bot: i64,
+        /// Lower comes first: enterprise 10, professional 50, standard 100, free 200.
+        #[arg(long, value_parser = clap::value_parser!(i16).range(0..))]
+        priority: i16,
+    },
+}
+
+/// `meeboter bots`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum BotsAction {
+    /// The latest bots; the default.
+    List {
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageOptions,
+    },
+    /// One bot.
+    Show {
+        /// Its number.
+        id: i64,
+    },
+    /// End a bot as FATAL and free its slot; one that waits is cancelled.
+    End {
+        /// Its number.
+        id: i64,
+    },
+}
+
+/// `meeboter drain`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum DrainAction {
+    /// What is being emptied, and what each host holds; the default.
+    List,
+    /// A platform.
+    Platform {
+        /// Its key, such as zoom.
+        name: String,
+        /// End the drain: take bots again.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// A host.
+    Host {
+        /// Its name, as the configuration has it.
+        name: String,
+        /// End the drain: get slots again.
+        #[arg(long)]
+        stop: bool,
+    },
+}
+
+/// `meeboter pulls`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum PullsAction {
+    /// Images and pulls; the default.
+    List,
+    /// Pull an image to a host now, also one that is there, whose tag may have moved.
+    Start {
+        /// The host, as the configuration names it.
+        host: String,
+        /// The image's reference.
+        image: String,
+    },
+}
+
+impl Tool {
+    fn remote(&self) -> &Remote {
+        match self {
+            Self::Slots { remote, .. }
+            | Self::Queue { remote, .. }
+            | Self::Bots { remote, .. }
+            | Self::Drain { remote, .. }
+            | Self::Pulls { remote, .. }
+            | Self::Reconcile { remote }
+            | Self::Recover { remote } => remote,
+        }
+    }
+}
+
+impl Remote {
+    fn client(&self) -> Result<Client, CliError> {
+        if !self.server.starts_with("http://") {
+            return Err(CliError::Server(self.server.clone()));
+        }
+        Ok(Client::new(&self.server, &self.key()?))
+    }
+
+    fn key(&self) -> Result<String, CliError> {
+        if let Some(key) = self.key.as_ref().filter(|key| !key.is_empty()) {
+            return Ok(key.clone());
+        }
+        let folder = std::env::var_os("MEEBOTER_DATA_DIR").filter(|folder| !folder.is_empty());
+        let path = folder.map_or_else(default_data_dir, PathBuf::from).join("api-key");
+        let key = std::fs::read_to_string(&path).map_err(|source| CliError::NoKey { path, source })?;
+        Ok(key.trim().to_owned())
+    }
+}
+
+/// Asks the server, and prints its answer.
+pub async fn run(tool: Tool) -> Result<(), CliError> {
+    let client = tool.remote().client()?;
+    let Request { method, path, body, screen } = Request::of(&tool);
+    let answer = client.fetch(method, &path, Sent { body: body.as_ref(), idempotency_key: None }).await?;
+    let mut out = io::stdout().lock();
+    if tool.remote().json {
+        out.write_all(&answer)?;
+        out.write_all(b"\n")?;
+    } else {
+        writeln!(out, "{}", screen(&serde_json::from_slice(&answer)?))?;
+    }
+    Ok(())
+}

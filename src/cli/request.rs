@@ -1,0 +1,152 @@
+//! Which request a tool is, and how its answer is shown. Pure.
+
+use super::screen::{self, Screen};
+use super::{BotsAction, DrainAction, PageOptions, PullsAction, QueueAction, SlotsAction, Tool};
+use awc::http::Method;
+use serde_json::{Value, json};
+use url::Url;
+
+/// See the module.
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) screen: Screen,
+}
+
+impl Request {
+    /// What a tool asks.
+    pub(super) fn of(tool: &Tool) -> Self {
+        match tool {
+            Tool::Slots { action, .. } => slots(action.as_ref().unwrap_or(&SlotsAction::List)),
+            Tool::Queue { action: Some(action), .. } => queue(action),
+            Tool::Queue { action: None, .. } => queue(&QueueAction::List { page: PageOptions::default() }),
+            Tool::Bots { action: Some(action), .. } => bots(action),
+            Tool::Bots { action: None, .. } => bots(&BotsAction::List { page: PageOptions::default() }),
+            Tool::Drain { action, .. } => drain(action.as_ref().unwrap_or(&DrainAction::List)),
+            Tool::Pulls { action, .. } => pulls(action.as_ref().unwrap_or(&PullsAction::List)),
+            Tool::Reconcile { .. } => post(&["reconcile"], screen::reconciling),
+            Tool::Recover { .. } => post(&["recover"], screen::recovered),
+        }
+    }
+}
+
+fn slots(action: &SlotsAction) -> Request {
+    match action {
+        SlotsAction::List => get(&["slots"], screen::slots),
+        SlotsAction::Show { name } => get(&["slots", name], screen::facts),
+        SlotsAction::Reset { name } => post(&["slots", name, "reset"], screen::facts),
+        SlotsAction::Drain { name } => post(&["slots", name, "drain"], screen::facts),
+        SlotsAction::Undrain { name } => post(&["slots", name, "undrain"], screen::facts),
+        SlotsAction::Retire { name } => post(&["slots", name, "retire"], screen::facts),
+    }
+}
+
+fn queue(action: &QueueAction) -> Request {
+    match action {
+        QueueAction::List { page } => get(&["queue"], screen::queue).with_page(*page),
+        QueueAction::Move { bot, priority } => Request {
+            method: Method::PATCH,
+            body: Some(json!({ "priority": priority })),
+            ..get(&["queue", &bot.to_string()], screen::facts)
+        },
+    }
+}
+
+fn bots(action: &BotsAction) -> Request {
+    match action {
+        BotsAction::List { page } => get(&["bots"], screen::bots).with_page(*page),
+        BotsAction::Show { id } => get(&["bots", &id.to_string()], screen::facts),
+        BotsAction::End { id } => post(&["bots", &id.to_string(), "end"], screen::facts),
+    }
+}
+
+fn drain(action: &DrainAction) -> Request {
+    let (kind, name, stop) = match action {
+        DrainAction::List => return get(&["drains"], screen::drains),
+        DrainAction::Platform { name, stop } => ("platforms", name, *stop),
+        DrainAction::Host { name, stop } => ("hosts", name, *stop),
+    };
+    let method = if stop { Method::DELETE } else { Method::POST };
+    Request { method, ..get(&["drains", kind, name], screen::drain) }
+}
+
+fn pulls(action: &PullsAction) -> Request {
+    match action {
+        PullsAction::List => get(&["pulls"], screen::pulls),
+        PullsAction::Start { host, image } => {
+            Request { body: Some(json!({ "host": host, "image": image })), ..post(&["pulls"], screen::facts) }
+        }
+    }
+}
+
+fn get(segments: &[&str], screen: Screen) -> Request {
+    Request { method: Method::GET, path: path(segments), body: None, screen }
+}
+
+fn post(segments: &[&str], screen: Screen) -> Request {
+    Request { method: Method::POST, ..get(segments, screen) }
+}
+
+impl Request {
+    fn with_page(self, PageOptions { page, page_size }: PageOptions) -> Self {
+        Self { path: format!("{}?page={page}&pageSize={page_size}", self.path), ..self }
+    }
+}
+
+/// A path of the admin API; what people typed is escaped.
+fn path(segments: &[&str]) -> String {
+    let Ok(mut url) = Url::parse("http://server/api/admin") else { return String::new() };
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.extend(segments);
+    }
+    url.path().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        tool: Tool,
+    }
+
+    fn asked(words: &str) -> String {
+        let cli = Cli::try_parse_from(std::iter::once("meeboter").chain(words.split_whitespace()));
+        let request = Request::of(&cli.expect("well said").tool);
+        let body = request.body.map(|body| format!(" {body}")).unwrap_or_default();
+        format!("{} {}{body}", request.method, request.path.replace("/api/admin/", ""))
+    }
+
+    #[test]
+    fn every_tool_is_one_request() {
+        for (words, request) in [
+            ("slots", "GET slots"),
+            ("slots list --json", "GET slots"),
+            ("slots show pool-zoom-001", "GET slots/pool-zoom-001"),
+            ("slots reset a/../b", "POST slots/a%2F..%2Fb/reset"),
+            ("slots drain s", "POST slots/s/drain"),
+            ("slots undrain s", "POST slots/s/undrain"),
+            ("slots --key k retire s", "POST slots/s/retire"),
+            ("queue", "GET queue?page=1&pageSize=100"),
+            ("queue list --page 2 --page-size 5", "GET queue?page=2&pageSize=5"),
+            ("queue move 7 --priority 10", "PATCH queue/7 {\"priority\":10}"),
+            ("bots", "GET bots?page=1&pageSize=100"),
+            ("bots show 7", "GET bots/7"),
+            ("bots end 7", "POST bots/7/end"),
+            ("drain", "GET drains"),
+            ("drain platform zoom", "POST drains/platforms/zoom"),
+            ("drain host local --stop", "DELETE drains/hosts/local"),
+            ("pulls", "GET pulls"),
+            ("pulls start local image:1", "POST pulls {\"host\":\"local\",\"image\":\"image:1\"}"),
+            ("reconcile", "POST reconcile"),
+            ("recover --server http://there:1", "POST recover"),
+        ] {
+            assert_eq!(asked(words), request, "{words}");
+        }
+    }
+}

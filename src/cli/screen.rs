@@ -1,0 +1,194 @@
+//! Answers as people read them. Pure: text from JSON. What an answer lacks is a dash.
+
+use crate::table;
+use serde_json::Value;
+
+/// How an answer is shown.
+pub(super) type Screen = fn(&Value) -> String;
+
+/// Slots, one a line.
+pub(super) fn slots(answer: &Value) -> String {
+    let head = ["slot", "status", "step", "bot", "host", "since", "draining", "error"];
+    list(head, &answer["data"], "no slots", |slot| {
+        let fields = ["name", "status", "step", "botId", "host"];
+        let [name, status, step, bot, host] = fields.map(|field| cell(&slot[field]));
+        let draining = if slot["draining"] == true { "yes" } else { "–" };
+        let (since, error) = (moment(&slot["changedAt"]), cell(&slot["errorMessage"]));
+        [name, status, step, bot, host, since, draining.to_owned(), error]
+    })
+}
+
+/// Who waits, in order.
+pub(super) fn queue(answer: &Value) -> String {
+    let head = ["place", "bot", "platform", "user", "priority", "waits since", "gives up"];
+    let table = list(head, &answer["data"], "nobody waits", |queued| {
+        let fields = ["queuePosition", "botId", "platform", "userId", "priority"];
+        let [place, bot, platform, user, priority] = fields.map(|field| cell(&queued[field]));
+        [place, bot, platform, user, priority, moment(&queued["queuedAt"]), moment(&queued["deadlineAt"])]
+    });
+    with_total(table, answer)
+}
+
+/// Bots, latest first.
+pub(super) fn bots(answer: &Value) -> String {
+    let head = ["bot", "state", "platform", "user", "slot", "created", "ended", "end reason", "detail"];
+    let table = list(head, &answer["data"], "no bots", |bot| {
+        let fields = ["id", "state", "userId", "slotName", "endReason", "endDetail"];
+        let [id, state, user, slot, reason, detail] = fields.map(|field| cell(&bot[field]));
+        let platform = cell(&bot["meetingInfo"]["platform"]);
+        let (created, ended) = (moment(&bot["createdAt"]), moment(&bot["endedAt"]));
+        [id, state, platform, user, slot, created, ended, reason, detail]
+    });
+    with_total(table, answer)
+}
+
+/// Images and pulls.
+pub(super) fn pulls(answer: &Value) -> String {
+    let head = ["host", "image", "state", "done", "next try", "waiting", "failures"];
+    list(head, &answer["data"], "no image was asked for yet", |pull| {
+        let fields = ["host", "image", "state", "waiting", "failures"];
+        let [host, image, state, waiting, failures] = fields.map(|field| cell(&pull[field]));
+        [host, image, state, progress(pull), moment(&pull["nextTryAt"]), waiting, failures]
+    })
+}
+
+/// What is being emptied, and the hosts.
+pub(super) fn drains(answer: &Value) -> String {
+    let drains = list(["draining", "name", "slots left"], &answer["drains"], "nothing drains", |drain| {
+        ["kind", "name", "slotsLeft"].map(|field| cell(&drain[field]))
+    });
+    let hosts = list(["host", "slots", "capacity", "draining"], &answer["hosts"], "no hosts", |host| {
+        ["name", "slots", "capacity", "draining"].map(|field| cell(&host[field]))
+    });
+    format!("{drains}\n\n{hosts}")
+}
+
+/// A drain that was begun or ended.
+pub(super) fn drain(answer: &Value) -> String {
+    let [kind, name, left] = ["kind", "name", "slotsLeft"].map(|field| cell(&answer[field]));
+    if answer["draining"] == true {
+        format!("{kind} {name} drains; slots left: {left}")
+    } else {
+        format!("{kind} {name} does not drain; slots: {left}")
+    }
+}
+
+/// A listing that was begun.
+pub(super) fn reconciling(answer: &Value) -> String {
+    match answer["hosts"].as_u64() {
+        Some(0) => "every host is being listed already".to_owned(),
+        _ => format!("hosts being listed: {}", cell(&answer["hosts"])),
+    }
+}
+
+/// Slots that were told to recover.
+pub(super) fn recovered(answer: &Value) -> String {
+    format!("slots in error that try to recover now: {}", cell(&answer["slots"]))
+}
+
+/// Everything that is known of one thing, a line each; what is not known is left out.
+pub(super) fn facts(answer: &Value) -> String {
+    let mut known = Vec::new();
+    collect("", answer, &mut known);
+    let known: Vec<(&str, String)> = known.iter().map(|(name, what)| (name.as_str(), what.clone())).collect();
+    table::facts(&known)
+}
+
+fn collect(name: &str, value: &Value, known: &mut Vec<(String, String)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(members) => {
+            for (member, value) in members {
+                let name = if name.is_empty() { member.clone() } else { format!("{name}.{member}") };
+                collect(&name, value, known);
+            }
+        }
+        value => known.push((name.to_owned(), cell(value))),
+    }
+}
+
+fn list<const COLUMNS: usize>(
+    head: [&str; COLUMNS],
+    rows: &Value,
+    none: &str,
+    cells: impl Fn(&Value) -> [String; COLUMNS],
+) -> String {
+    let rows: Vec<_> = rows.as_array().into_iter().flatten().map(cells).collect();
+    if rows.is_empty() { none.to_owned() } else { table::render(head, &rows) }
+}
+
+/// Says where a page is not the whole list.
+fn with_total(table: String, page: &Value) -> String {
+    let shown = page["data"].as_array().map_or(0, Vec::len) as u64;
+    match page["total"].as_u64() {
+        Some(total) if total > shown => format!("{table}\n{shown} of {total}; see --page"),
+        _ => table,
+    }
+}
+
+fn progress(pull: &Value) -> String {
+    match (pull["done"].as_u64(), pull["total"].as_u64()) {
+        (Some(done), Some(total)) if total > 0 => format!("{} %", done.saturating_mul(100) / total),
+        _ => "–".to_owned(),
+    }
+}
+
+/// A value on one line, without what would move the cursor.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect(),
+        other => other.to_string(),
+    }
+}
+
+/// A time to the second.
+fn moment(value: &Value) -> String {
+    let text = cell(value);
+    match text.get(..19) {
+        Some(seconds) => format!("{}Z", seconds.replace('T', " ")),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn slots_are_lines_and_what_they_lack_is_a_dash() {
+        let answer = json!({ "data": [
+            { "name": "pool-zoom-001", "status": "busy", "step": "running", "botId": 7, "host": "local",
+              "changedAt": "2026-03-01T10:00:00.123456Z", "draining": true, "errorMessage": null },
+            { "name": "pool-zoom-002", "status": "error", "step": "waiting", "botId": null, "host": "local",
+              "changedAt": "2026-03-01T10:00:00Z", "draining": false, "errorMessage": "no\u{1b}[2Jroom" },
+        ] });
+        let expected = "\
+slot           status  step     bot  host   since                 draining  error
+─────────────  ──────  ───────  ───  ─────  ────────────────────  ────────  ──────────
+pool-zoom-001  busy    running  7    local  2026-03-01 10:00:00Z  yes       –
+pool-zoom-002  error   waiting  –    local  2026-03-01 10:00:00Z  –         no [2Jroom";
+        assert_eq!(slots(&answer), expected);
+        assert_eq!(slots(&json!({ "data": [] })), "no slots");
+    }
+
+    #[test]
+    fn a_page_says_that_it_is_not_all() {
+        let answer = json!({ "data": [{ "botId": 1, "queuePosition": 1 }], "total": 3 });
+        assert!(queue(&answer).ends_with("\n1 of 3; see --page"), "{}", queue(&answer));
+    }
+
+    #[test]
+    fn facts_are_flat_and_known() {
+        let answer = json!({ "id": 7, "meetingInfo": { "platform": "zoom", "password": null } });
+        assert_eq!(facts(&answer), "id                    7\nmeetingInfo.platform  zoom");
+    }
+
+    #[test]
+    fn a_pull_shows_its_share_where_the_whole_is_known() {
+        assert_eq!(progress(&json!({ "done": 50, "total": 200 })), "25 %");
+        assert_eq!(progress(&json!({ "done": 50, "total": 0 })), "–");
+        assert_eq!(progress(&json!({})), "–");
+    }
+}

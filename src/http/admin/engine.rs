@@ -1,0 +1,133 @@
+//! The engine for operators: pulls under way, a pull now, a listing now.
+
+use super::note;
+use crate::http::caller::Operator;
+use crate::http::error::ApiError;
+use crate::http::json;
+use crate::http::state::AppState;
+use crate::http::stats::observe;
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, Utc};
+use meeboter_actors::ids::HostName;
+use meeboter_actors::image_pull::PullKey;
+use meeboter_actors::image_pull::actor::{EnsureImage, ForgetImage, Observe, PullLine, PullSnapshot};
+use meeboter_actors::image_pull::machine::PullState;
+use meeboter_actors::pool;
+use meeboter_actors::reconcile::actor::ReconcileNow;
+use meeboter_actors::supervision::tell;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// The longest reference of an image: registry, repository, tag and digest fit well into it.
+const IMAGE_CHARS_MAX: usize = 500;
+
+/// One image on one host.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullView {
+    host: String,
+    image: String,
+    /// `pulling`, `backing_off`, `present` or `unknown`.
+    state: &'static str,
+    /// When the engine's pull last got on.
+    moved_at: Option<DateTime<Utc>>,
+    /// When the next try begins, if anybody waits.
+    next_try_at: Option<DateTime<Utc>>,
+    /// How far the engine's pull is, in its own measure.
+    done: Option<u64>,
+    /// How far it has to go; 0: not known yet.
+    total: Option<u64>,
+    waiting: usize,
+    /// Tries in a row that failed.
+    failures: u32,
+}
+
+/// The pulls.
+#[derive(Debug, Serialize)]
+pub struct PullList {
+    /// By host and image.
+    data: Vec<PullView>,
+    /// Tries begun since this server leads.
+    begun: u64,
+}
+
+/// GET /api/admin/pulls
+pub async fn pulls(_: Operator, state: web::Data<AppState>) -> Result<web::Json<PullList>, ApiError> {
+    let PullSnapshot { pulls, begun } = observe(&state.tree()?.pulls, Observe).await?;
+    Ok(web::Json(PullList { data: pulls.iter().map(view).collect(), begun }))
+}
+
+/// What to pull, and where.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PullRequest {
+    host: String,
+    image: String,
+}
+
+/// POST /api/admin/pulls: has the engine pull, also an image that it has, whose tag may have moved. 202: it goes on
+/// while nobody waits for it.
+pub async fn pull(
+    request: HttpRequest,
+    operator: Operator,
+    state: web::Data<AppState>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (PullRequest { host, image }, _) = json::body(&request, payload).await?;
+    let is_reference = image.chars().all(|char| char.is_ascii_graphic());
+    if image.is_empty() || image.len() > IMAGE_CHARS_MAX || !is_reference {
+        let takes = format!("image: it takes an image's reference, 1 to {IMAGE_CHARS_MAX} characters.");
+        return Err(ApiError::field("image", takes));
+    }
+    state.check_running()?;
+    let tree = state.tree()?;
+    let host = HostName(host);
+    if !observe(&tree.pool, pool::message::Observe).await?.hosts.contains_key(&host) {
+        return Err(ApiError::not_found(format!("host {host}")));
+    }
+    note(&state, operator, "pull", format_args!("{image} on {host}"));
+    tell(&tree.pulls, ForgetImage { host: host.clone(), image: image.clone() });
+    // Nobody waits for it; a slot that needs it waits for the same pull.
+    let (reply, _) = oneshot::channel();
+    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), reply });
+    let snapshot = observe(&tree.pulls, Observe).await?;
+    let key = PullKey { host, image };
+    let line = snapshot.pulls.iter().find(|line| line.key == key).ok_or_else(ApiError::unknown_outcome)?;
+    Ok(HttpResponse::build(StatusCode::ACCEPTED).json(view(line)))
+}
+
+/// How many hosts are being listed by that.
+#[derive(Debug, Serialize)]
+pub struct Reconciling {
+    hosts: usize,
+}
+
+/// POST /api/admin/reconcile: compares now what runs with what should.
+pub async fn reconcile(operator: Operator, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    state.check_running()?;
+    let reconciler = &state.tree()?.reconciler;
+    note(&state, operator, "reconcile", "all hosts");
+    let hosts = observe(reconciler, ReconcileNow).await?;
+    Ok(HttpResponse::build(StatusCode::ACCEPTED).json(Reconciling { hosts }))
+}
+
+fn view(line: &PullLine) -> PullView {
+    let (state, moved_at, next_try_at) = match line.state {
+        PullState::Unknown => ("unknown", None, None),
+        PullState::Pulling { moved_at } => ("pulling", Some(moved_at), None),
+        PullState::BackingOff { until } => ("backing_off", None, Some(until)),
+        PullState::Present => ("present", None, None),
+    };
+    PullView {
+        host: line.key.host.0.clone(),
+        image: line.key.image.clone(),
+        state,
+        moved_at,
+        next_try_at,
+        done: line.progress.map(|progress| progress.done),
+        total: line.progress.map(|progress| progress.total),
+        waiting: line.waiting,
+        failures: line.failures,
+    }
+}

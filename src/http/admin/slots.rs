@@ -1,0 +1,227 @@
+//! Slots for operators: list, show, reset, drain, undrain, retire, end the bot in one, recover all.
+
+use super::note;
+use crate::http::caller::Operator;
+use crate::http::error::ApiError;
+use crate::http::state::AppState;
+use crate::http::stats::observe;
+use crate::http::views;
+use actix_web::web;
+use chrono::{DateTime, Utc};
+use meeboter_actors::ids::SlotName;
+use meeboter_actors::pool::index::SlotLine;
+use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
+use meeboter_actors::slot::actor::Refused;
+use meeboter_actors::slot::machine::Rejection;
+use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
+use meeboter_actors::supervision::tell;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A slot with all that an operator may want to know of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatedSlotView {
+    name: String,
+    id: String,
+    platform: String,
+    host: String,
+    image: String,
+    /// One of the four states; `rebuilding` for the moment that takes; `retired` where it was just deleted.
+    status: &'static str,
+    step: Option<&'static str>,
+    generation: i64,
+    bot_id: Option<i64>,
+    user_id: Option<i64>,
+    changed_at: DateTime<Utc>,
+    last_used_at: Option<DateTime<Utc>>,
+    /// When a bot that does not start is given up.
+    deploy_deadline_at: Option<DateTime<Utc>>,
+    error_message: Option<String>,
+    error_since: Option<DateTime<Utc>>,
+    /// Starts or recoveries that failed so far.
+    attempts: Option<u32>,
+    draining: bool,
+    ephemeral: bool,
+    /// A bot is on its way to it, or it is being made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<bool>,
+}
+
+/// All slots.
+#[derive(Debug, Serialize)]
+pub struct SlotList {
+    /// By name.
+    data: Vec<OperatedSlotView>,
+}
+
+/// GET /api/admin/slots
+pub async fn list(_: Operator, state: web::Data<AppState>) -> Result<web::Json<SlotList>, ApiError> {
+    Ok(web::Json(SlotList { data: views(&state, |_| true).await? }))
+}
+
+/// GET /api/admin/slots/{name}
+pub async fn read(
+    _: Operator,
+    state: web::Data<AppState>,
+    name: web::Path<String>,
+) -> Result<web::Json<OperatedSlotView>, ApiError> {
+    let found = views(&state, |line| line.name.0 == *name).await?.pop();
+    found.map(web::Json).ok_or_else(|| ApiError::not_found(format!("slot {name}")))
+}
+
+/// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|end}: answers with the slot as it then is.
+pub async fn operate(
+    operator: Operator,
+    state: web::Data<AppState>,
+    path: web::Path<(String, String)>,
+) -> Result<web::Json<OperatedSlotView>, ApiError> {
+    let (name, action) = path.into_inner();
+    let action = action_named(&action).ok_or_else(|| ApiError::not_found("such address"))?;
+    let slot = command(&state, operator, SlotName(name), action).await?;
+    Ok(web::Json(view(&slot, None)))
+}
+
+/// How many slots were told.
+#[derive(Debug, Serialize)]
+pub struct Recovered {
+    slots: usize,
+}
+
+/// POST /api/admin/recover: every slot in error tries to recover now.
+pub async fn recover(
+    operator: Operator,
+    state: web::Data<AppState>,
+) -> Result<web::Json<Recovered>, ApiError> {
+    let _admitted = state.admit()?;
+    let pool = &state.tree()?.pool;
+    note(&state, operator, "recover", "all slots in error");
+    let (reply, answer) = oneshot::channel();
+    tell(pool, Recover { reply });
+    Ok(web::Json(Recovered { slots: state.decided(answer).await? }))
+}
+
+/// Has a slot do something, and waits until that is durable.
+pub(super) async fn command(
+    state: &AppState,
+    operator: Operator,
+    slot: SlotName,
+    action: SlotAction,
+) -> Result<Arc<Slot>, ApiError> {
+    let _admitted = state.admit()?;
+    let pool = &state.tree()?.pool;
+    note(state, operator, name_of(action), &slot);
+    let (reply, answer) = oneshot::channel();
+    tell(pool, Operate { slot: slot.clone(), action, reply });
+    state.decided(answer).await?.map_err(|error| match error {
+        OperateError::Refused(Refused::Rejected(Rejection::Illegal { from, .. })) => {
+            ApiError::conflict("not_now", &refusal(&slot, action, from))
+        }
+        error => error.into(),
+    })
+}
+
+/// What cannot be done, why, and what to do instead.
+fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
+    let instead = match action {
+        SlotAction::Reset => {
+            "A reset touches nothing that runs. If its bot is stuck, end it; the slot is then free."
+        }
+        SlotAction::Retire => {
+            "Only an idle slot can be deleted at once. Drain it: it goes when it is free. Or end its bot, or reset it, \
+            first."
+        }
+        SlotAction::End => "It holds no bot.",
+        SlotAction::Drain | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
+    };
+    format!("Slot {slot} is {from} and refuses \"{}\". {instead}", name_of(action))
+}
+
+fn name_of(action: SlotAction) -> &'static str {
+    match action {
+        SlotAction::Reset => "reset",
+        SlotAction::Drain => "drain",
+        SlotAction::Undrain => "undrain",
+        SlotAction::Retire => "retire",
+        SlotAction::End => "end",
+    }
+}
+
+fn action_named(name: &str) -> Option<SlotAction> {
+    use SlotAction::{Drain, End, Reset, Retire, Undrain};
+    [Reset, Drain, Undrain, Retire, End].into_iter().find(|action| name_of(*action) == name)
+}
+
+/// The slots that are wanted, by name: what the pool knows of each, with what it committed last.
+async fn views(
+    state: &AppState,
+    wanted: impl Fn(&SlotLine) -> bool,
+) -> Result<Vec<OperatedSlotView>, ApiError> {
+    let tree = state.tree()?;
+    let lines = observe(&tree.pool, Observe).await?.lines;
+    let slots: BTreeMap<SlotName, Arc<Slot>> =
+        tree.directory.all().iter().map(|handle| (handle.name().clone(), handle.snapshot())).collect();
+    let found = lines.iter().filter(|line| wanted(line)).filter_map(|line| {
+        // One that went since the pool answered is not listed.
+        let slot = slots.get(&line.name).filter(|slot| slot.status().is_some())?;
+        Some(view(slot, Some(line)))
+    });
+    Ok(found.collect())
+}
+
+fn view(slot: &Slot, line: Option<&SlotLine>) -> OperatedSlotView {
+    let (deploy_deadline_at, error_since, attempts) = match &slot.state {
+        SlotState::Deploying { deadline, attempts, .. } => (Some(*deadline), None, Some(*attempts)),
+        SlotState::Error { since, attempts, .. } => (None, Some(*since), Some(*attempts)),
+        SlotState::Idle { .. } | SlotState::Busy { .. } | SlotState::Retired => (None, None, None),
+    };
+    let is_rebuilding = line.is_some_and(|line| line.status.is_none());
+    let status =
+        if is_rebuilding { "rebuilding" } else { slot.status().map_or("retired", SlotStatus::as_str) };
+    OperatedSlotView {
+        name: slot.name.0.clone(),
+        id: slot.id.to_string(),
+        platform: slot.platform.0.clone(),
+        host: slot.host.0.clone(),
+        image: slot.image.clone(),
+        status,
+        step: views::step(slot),
+        generation: slot.generation.0,
+        bot_id: slot.bot().map(|bot| bot.id.0),
+        user_id: slot.bot().map(|bot| bot.user_id.0),
+        changed_at: slot.changed_at,
+        last_used_at: views::last_used_at(slot),
+        deploy_deadline_at,
+        error_message: views::error_message(slot),
+        error_since,
+        attempts,
+        draining: slot.draining,
+        ephemeral: slot.ephemeral,
+        reserved: line.map(|line| line.reserved),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meeboter_actors::testing::sample;
+
+    #[test]
+    fn every_action_is_found_by_its_name() {
+        for name in ["reset", "drain", "undrain", "retire", "end"] {
+            assert_eq!(action_named(name).map(name_of), Some(name));
+        }
+        assert_eq!(action_named("restart"), None);
+    }
+
+    #[test]
+    fn a_slot_is_shown_with_its_bot_and_one_that_is_gone_as_retired() {
+        let busy = sample::busy_slot(1);
+        let shown = view(&busy, None);
+        assert_eq!((shown.status, shown.bot_id), ("busy", busy.bot().map(|bot| bot.id.0)));
+        let gone = Slot { state: SlotState::Retired, ..busy };
+        assert_eq!((view(&gone, None).status, view(&gone, None).bot_id), ("retired", None));
+    }
+}
