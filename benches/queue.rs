@@ -16,6 +16,7 @@ use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Lead, Rows, SlotIds, Store, Unmetered};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Joined;
+use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use meeboter_actors::testing::sample;
@@ -90,7 +91,8 @@ async fn measure(
     let ports = ports(Arc::clone(store) as Arc<dyn Store>, Arc::clone(&engine), lead, log);
     let (planted, tree) = tokio::sync::oneshot::channel();
     actors.spawn_fn(move || {
-        let tree = Tree::start(&ports, rows, settings(), ScheduleSettings::default(), SlotTiming::default());
+        let (schedule, scale) = (ScheduleSettings::default(), ScaleSettings::default());
+        let tree = Tree::start(&ports, rows, settings(), schedule, scale, SlotTiming::default());
         drop(planted.send(tree));
     });
     let _tree = tree.await.context("the actors did not start")?;

@@ -12,10 +12,11 @@
 //! | [`image_pull::actor::ImagePullActor`] | pulls under way | whoever waits for them |
 //! | [`recording::actor::RecordingActor`] | recordings of ended bots | nobody |
 //! | [`reconcile::actor::Reconciler`] | nothing but its last listing | slots: what was seen |
+//! | [`scale::actor::Scaler`] | how much was in use lately | the pool: slots to make ahead of need, idle ones to delete |
 //! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
-//! files (`machine`, `command`, `effects`, `index`, `plan`, `order`, `estimate`) know no actix, no tokio, no clock and no
+//! files (`machine`, `command`, `effects`, `index`, `plan`, `history`, `order`, `estimate`) know no actix, no tokio, no clock and no
 //! randomness. What
 //! the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
 
@@ -29,6 +30,7 @@ pub mod ports;
 pub mod queue;
 pub mod reconcile;
 pub mod recording;
+pub mod scale;
 pub mod schedule;
 pub mod slot;
 pub mod supervision;

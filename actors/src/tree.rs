@@ -11,6 +11,8 @@ use crate::ports::{Artifacts, Clock, Driver, Lead, Meter, Rows, SlotIds, Store};
 use crate::queue::actor::{QueueActor, QueueLinks};
 use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
+use crate::scale::ScaleSettings;
+use crate::scale::actor::Scaler;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::{ScheduleLinks, Scheduler};
 use crate::slot::SlotTiming;
@@ -59,6 +61,8 @@ pub struct Tree {
     pub recordings: Addr<RecordingActor>,
     /// Listings.
     pub reconciler: Addr<Reconciler>,
+    /// Slots ahead of need.
+    pub scaler: Addr<Scaler>,
     /// The writer.
     pub journal: Addr<JournalActor>,
     /// Slots by uuid and by bot.
@@ -74,6 +78,7 @@ impl Tree {
         rows: Rows,
         settings: PoolSettings,
         schedule: ScheduleSettings,
+        scale: ScaleSettings,
         timing: SlotTiming,
     ) -> Self {
         let live = Live::default();
@@ -183,7 +188,16 @@ impl Tree {
             guard(ports, "the Reconciler died"),
         )
         .start();
-        Self { pool, queue, schedule, pulls, recordings, reconciler, journal, directory, live }
+        let scaler = Scaler::new(
+            scale,
+            pool.clone(),
+            schedule.clone(),
+            Arc::clone(&ports.clock),
+            ports.log.clone(),
+            guard(ports, "the Scaler died"),
+        )
+        .start();
+        Self { pool, queue, schedule, pulls, recordings, reconciler, scaler, journal, directory, live }
     }
 }
 

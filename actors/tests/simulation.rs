@@ -93,6 +93,8 @@ const REACHED: &[&str] = &[
     "Retire refused",
     "End taken",
     "End refused",
+    "scaler grows",
+    "scaler retires",
 ];
 
 #[test]

@@ -121,10 +121,12 @@ impl Candidate {
             log: self.log.clone(),
         };
         let settings = &self.state.settings;
-        let (pool, schedule, timing) =
-            (wanted::pool(settings), wanted::schedule(settings), wanted::timing(settings));
+        let (pool, timing) = (wanted::pool(settings), wanted::timing(settings));
+        let (schedule, scale) = (wanted::schedule(settings), wanted::scale(settings));
         let (planted, tree) = oneshot::channel();
-        self.actors.spawn_fn(move || drop(planted.send(Tree::start(&ports, rows, pool, schedule, timing))));
+        self.actors.spawn_fn(move || {
+            drop(planted.send(Tree::start(&ports, rows, pool, schedule, scale, timing)));
+        });
         tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
     }
 

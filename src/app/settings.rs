@@ -1,8 +1,11 @@
 //! What the actors are told of the configuration.
 
 use crate::config::{DriverKind, Host, Settings};
+use crate::http::meeting::{self, Offered};
+use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use std::collections::BTreeMap;
@@ -20,7 +23,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
             max_size: platform.max_size,
             image,
             enabled: platform.enabled,
-            prewarm: platform.prewarm,
+            prewarm: if is_joined(settings, key) { settings.pool.prewarm(platform) } else { 0 },
             ephemeral: platform.ephemeral,
         };
         (Platform(key.clone()), settings)
@@ -31,6 +34,12 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
     }
+}
+
+/// Whether this server can join the platform's meetings. Slots of another would never be used.
+fn is_joined(settings: &Settings, key: &str) -> bool {
+    let offered = Offered { rehearsal: settings.rehearsal.enabled, own_hosts: vec![] };
+    meeting::platform(key, &offered).is_ok_and(|platform| platform.0 == key)
 }
 
 /// The hosts of the engine. Processes run on this one, whatever else is configured.
@@ -53,6 +62,24 @@ pub(super) fn schedule(settings: &Settings) -> ScheduleSettings {
     }
 }
 
+/// The Scaler's settings.
+pub(super) fn scale(settings: &Settings) -> ScaleSettings {
+    let scale = &settings.scale;
+    let ms = |value: u32| TimeDelta::milliseconds(i64::from(value));
+    ScaleSettings {
+        enabled: scale.enabled,
+        prewarm_on_startup: settings.pool.prewarm_on_startup,
+        min_idle: scale.min_idle,
+        up_at_percent: scale.up_at_percent,
+        up_by: scale.up_by,
+        down_at_percent: scale.down_at_percent,
+        down_by: scale.down_by,
+        cooldown: ms(scale.cooldown_ms),
+        window: ms(scale.window_ms),
+        look_ahead: ms(scale.look_ahead_ms),
+    }
+}
+
 /// The slot machine's durations.
 pub(super) fn timing(settings: &Settings) -> SlotTiming {
     let bots = &settings.bots;
@@ -69,5 +96,26 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
         heartbeat_suspect: ms(bots.heartbeat_suspect_ms),
         heartbeat_lost: ms(bots.heartbeat_lost_ms),
         ..SlotTiming::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn only_platforms_that_can_be_joined_are_prewarmed() {
+        let prewarmed = |environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let pool = pool(&config::load(None, environment).expect("good").settings);
+            let counts = pool.platforms.into_iter().map(|(key, platform)| (key.0, platform.prewarm));
+            counts.filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+        };
+        let (on, count) = (("MEEBOTER_REHEARSAL__ENABLED", "true"), ("POOL_PREWARM_COUNT", "4"));
+        assert_eq!(prewarmed(&[]), []);
+        assert_eq!(prewarmed(&[on]), []);
+        assert_eq!(prewarmed(&[count]), []);
+        assert_eq!(prewarmed(&[on, count]), [("rehearsal".to_owned(), 4)]);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// Names that deployments already use. The first of two names for a key wins.
-const KNOWN_NAMES: [(&str, &str); 20] = [
+const KNOWN_NAMES: [(&str, &str); 22] = [
     ("MEEBOTER_DATA_DIR", "data_dir"),
     ("DATABASE_URL", "database.url"),
     ("S3_ENDPOINT", "s3.endpoint"),
@@ -21,6 +21,8 @@ const KNOWN_NAMES: [(&str, &str); 20] = [
     ("S3_REGION", "s3.region"),
     ("MINIO_REGION", "s3.region"),
     ("MAX_POOL_SIZE", "pool.max_size"),
+    ("POOL_PREWARM_COUNT", "pool.prewarm_count"),
+    ("POOL_PREWARM_ON_STARTUP", "pool.prewarm_on_startup"),
     ("NEXT_PUBLIC_APP_ORIGIN_URL", "server.public_url"),
     ("AUTH_SECRET", "auth.secret"),
     ("GHCR_ORG", "images.ghcr_org"),
@@ -179,6 +181,8 @@ fn expected(words: &str) -> String {
         "a whole number from 0 to 65535".to_owned()
     } else if words.contains("expected u") || words.contains("expected usize") {
         "a whole number, 0 or more".to_owned()
+    } else if words.contains("expected i32") {
+        "a whole number".to_owned()
     } else if words.contains("expected a boolean") {
         "true or false".to_owned()
     } else if let Some((_, rest)) = words.split_once("expected ") {

@@ -43,6 +43,7 @@ pub struct Settings {
     pub images: Images,
     pub queue: Queue,
     pub schedule: Schedule,
+    pub scale: Scale,
     pub bots: Bots,
     pub driver: Driver,
     pub rehearsal: Rehearsal,
@@ -104,7 +105,10 @@ sections! {
         region: String,
     }
     /// `[pool]`
-    Pool { max_size: u32, platforms: BTreeMap<String, PlatformPool> }
+    Pool {
+        max_size: u32, prewarm_count: i32, prewarm_on_startup: bool,
+        platforms: BTreeMap<String, PlatformPool>,
+    }
     /// `[pool.platforms.<key>]`
     PlatformPool { max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool }
     /// `[hosts.<name>]`
@@ -115,6 +119,11 @@ sections! {
     Queue { max: u32, default_timeout_ms: u32 }
     /// `[schedule]`
     Schedule { max: u32, lead_ms: u32, lateness_ms: u32, burst: u32 }
+    /// `[scale]`
+    Scale {
+        enabled: bool, min_idle: u32, look_ahead_ms: u32, window_ms: u32, up_at_percent: u32, up_by: u32,
+        down_at_percent: u32, down_by: u32, cooldown_ms: u32,
+    }
     /// `[bots]`
     Bots {
         heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
@@ -131,6 +140,14 @@ sections! {
     Auth { secret: Secret }
     /// `[log]`
     Log { level: LogLevel, format: LogFormat }
+}
+
+impl Pool {
+    /// Slots that are made ahead for a platform that wishes for so many.
+    pub fn prewarm(&self, platform: &PlatformPool) -> u32 {
+        // Negative: each platform's own.
+        u32::try_from(self.prewarm_count).unwrap_or(platform.prewarm)
+    }
 }
 
 impl Schedule {
@@ -223,6 +240,10 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     number("server.session_hours", u64::from(settings.server.session_hours), 1, 24 * 365)?;
     number("database.pool_max", settings.database.pool_max as u64, 2, 500)?;
     number("pool.max_size", u64::from(settings.pool.max_size), 1, 100_000)?;
+    if !(-1..=100_000).contains(&settings.pool.prewarm_count) {
+        return Err(layers.error("pool.prewarm_count", "a whole number from -1 to 100000".to_owned()));
+    }
+    check_scale(&settings.scale, &number)?;
     for (name, host) in &settings.hosts {
         number(&format!("hosts.{name}.capacity"), u64::from(host.capacity), 0, 100_000)?;
     }
@@ -274,6 +295,22 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
         return Err(layers.error("s3.bucket", "a bucket's name".to_owned()));
     }
     Ok(())
+}
+
+fn check_scale(
+    scale: &Scale,
+    number: &impl Fn(&str, u64, u64, u64) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    let day_ms = 86_400_000;
+    let up_at_percent = u64::from(scale.up_at_percent);
+    number("scale.min_idle", u64::from(scale.min_idle), 0, 100_000)?;
+    number("scale.look_ahead_ms", u64::from(scale.look_ahead_ms), 0, day_ms)?;
+    number("scale.window_ms", u64::from(scale.window_ms), 10_000, 3_600_000)?;
+    number("scale.up_at_percent", up_at_percent, 1, 100)?;
+    number("scale.up_by", u64::from(scale.up_by), 1, 100_000)?;
+    number("scale.down_at_percent", u64::from(scale.down_at_percent), 0, up_at_percent - 1)?;
+    number("scale.down_by", u64::from(scale.down_by), 1, 100_000)?;
+    number("scale.cooldown_ms", u64::from(scale.cooldown_ms), 10_000, day_ms)
 }
 
 fn is_base_url(url: &str) -> bool {
@@ -333,6 +370,19 @@ mod tests {
     }
 
     #[test]
+    fn a_count_for_all_platforms_replaces_their_own() {
+        let prewarmed = |environment: &[(&str, &str)]| {
+            let pool = read(environment).expect("good").settings.pool;
+            (pool.prewarm(&pool.platforms["google-meet"]), pool.prewarm(&pool.platforms["rehearsal"]))
+        };
+        assert_eq!(prewarmed(&[]), (5, 0));
+        assert_eq!(prewarmed(&[("POOL_PREWARM_COUNT", "2")]), (2, 2));
+        assert_eq!(prewarmed(&[("POOL_PREWARM_COUNT", "0")]), (0, 0));
+        let off = read(&[("POOL_PREWARM_ON_STARTUP", "false")]).expect("good").settings;
+        assert!(!off.pool.prewarm_on_startup);
+    }
+
+    #[test]
     fn a_mistake_names_key_value_and_what_is_allowed() {
         let cases = [
             (
@@ -346,7 +396,17 @@ mod tests {
             ),
             (
                 ("MEEBOTER_SCHEDULE__LEAD_MS", "0"),
-                ["schedule.lead_ms", "read 0 ", "MEEBOTER_SCHEDULE__LEAD_MS", "100 to 86400000"],
+                ["schedule.lead_ms", "read 0 from", "MEEBOTER_SCHEDULE__LEAD_MS", "100 to 86400000"],
+            ),
+            (
+                ("POOL_PREWARM_COUNT", "-2"),
+                ["pool.prewarm_count", "-2", "POOL_PREWARM_COUNT", "-1 to 100000"],
+            ),
+            (("POOL_PREWARM_COUNT", "some"), ["pool.prewarm_count", "some", "POOL_PRE", "whole number"]),
+            (("POOL_PREWARM_ON_STARTUP", "ja"), ["pool.prewarm_on_startup", "ja", "POOL_", "true or false"]),
+            (
+                ("MEEBOTER_SCALE__DOWN_AT_PERCENT", "80"),
+                ["scale.down_at_percent", "80", "MEEBOTER_SCALE__DOWN_AT_PERCENT", "0 to 79"],
             ),
             (
                 ("MEEBOTER_DRIVER__KIND", "podman"),

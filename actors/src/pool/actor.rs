@@ -342,6 +342,8 @@ impl PoolSupervisor {
             rebuilds: self.rebuilds,
             lines: self.index.lines(),
             hosts: self.index.hosts().clone(),
+            platforms: self.platform_lines(),
+            max_size: self.settings.max_size,
             waiting: self.owners.waiting_by_platform(),
             drains: drains.collect(),
         }

@@ -171,10 +171,25 @@ pub struct PoolSnapshot {
     pub lines: Vec<SlotLine>,
     /// What each host holds.
     pub hosts: BTreeMap<HostName, HostLine>,
+    /// What each platform that is served may hold.
+    pub platforms: BTreeMap<Platform, PlatformLine>,
+    /// Slots that there may be over all platforms.
+    pub max_size: u32,
     /// How many bots wait, by platform.
     pub waiting: BTreeMap<Platform, usize>,
     /// What is being emptied, and how many slots are left in it.
     pub drains: BTreeMap<Drain, usize>,
+}
+
+/// What a platform may hold, as the settings are now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlatformLine {
+    /// Slots of it.
+    pub max_size: u32,
+    /// Slots made ahead of need.
+    pub prewarm: u32,
+    /// It takes new bots: it is neither switched off nor being drained.
+    pub open: bool,
 }
 
 /// Asks for a [`PoolSnapshot`].

@@ -4,10 +4,10 @@
 use super::actor::PoolSupervisor;
 use super::index::SlotLine;
 use super::message::{
-    Configure, DrainHost, DrainPlatform, DrainReply, GrowError, Operate, OperateError, Prewarm, Recover,
-    SlotAction,
+    Configure, DrainHost, DrainPlatform, DrainReply, GrowError, Operate, OperateError, PlatformLine, Prewarm,
+    Recover, SlotAction,
 };
-use super::{Drain, PoolSettings};
+use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
 use crate::journal::Change;
@@ -17,7 +17,7 @@ use crate::slot::event::SlotEvent;
 use crate::slot::{Slot, SlotState, SlotStatus};
 use crate::supervision::tell;
 use actix::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -26,6 +26,17 @@ impl PoolSupervisor {
     pub(super) fn is_closed(&self, platform: &Platform) -> bool {
         let enabled = self.settings.platforms.get(platform).is_some_and(|settings| settings.enabled);
         !enabled || self.drains.contains(&Drain::Platform(platform.clone()))
+    }
+
+    /// What each platform that is served may hold.
+    pub(super) fn platform_lines(&self) -> BTreeMap<Platform, PlatformLine> {
+        let line = |platform: &Platform, settings: &PlatformSettings| PlatformLine {
+            max_size: settings.max_size,
+            prewarm: settings.prewarm,
+            open: !self.is_closed(platform),
+        };
+        let platforms = self.settings.platforms.iter();
+        platforms.map(|(platform, settings)| (platform.clone(), line(platform, settings))).collect()
     }
 
     /// Has a slot adopt what changed since it was made: asked for before it is given its next bot.

@@ -7,6 +7,8 @@ use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
 use crate::pool::message::PoolSnapshot;
 use crate::queue::message::QueueSnapshot;
+use crate::scale::actor::ScaleSnapshot;
+use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
@@ -376,6 +378,36 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
         }
         if world.tables.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
             world.violated(format!("{} is left in a drain", slot.name));
+        }
+    }
+}
+
+/// How long before the end the Scaler must have come to rest: by then it had an hour without bots or faults.
+const REST: TimeDelta = TimeDelta::minutes(30);
+
+/// Checked at the end: what is made ahead of need is there, and nothing is made or deleted any more.
+pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
+    for (at, action) in &scaler.recent {
+        world.count(match action {
+            Action::Grow { .. } => "scaler grows",
+            Action::Retire { .. } => "scaler retires",
+        });
+        if *at > world.now - REST {
+            world.violated(format!("the Scaler does not come to rest: {action:?} at {at}"));
+        }
+    }
+    if let Some(platform) = &scaler.growing {
+        world.violated(format!("the Scaler still makes a slot for {platform}"));
+    }
+    let hosts = pool.hosts.values().filter(|host| !host.draining);
+    let is_room = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum::<u32>() > 0;
+    for (platform, limits) in pool.platforms.iter().filter(|(_, limits)| limits.open && is_room) {
+        let slots = pool.lines.iter().filter(|line| line.platform == *platform && !line.draining).count();
+        if slots < limits.prewarm.min(limits.max_size) as usize {
+            world.violated(format!(
+                "{platform} has {slots} slots, and {} were to be prewarmed",
+                limits.prewarm
+            ));
         }
     }
 }

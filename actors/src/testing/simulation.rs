@@ -12,6 +12,7 @@ use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
 use crate::ports::{Clock, Lead, SlotIds, Store, Unmetered};
 use crate::queue;
+use crate::scale::{self, ScaleSettings};
 use crate::schedule::{self, ScheduleSettings};
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
@@ -39,6 +40,8 @@ pub struct Scenario {
     pub scheduled_percent: u8,
     /// Slots of each of two platforms.
     pub slots: [u32; 2],
+    /// Slots of each that are made ahead of need; the Scaler leaves a platform with none alone.
+    pub prewarm: [u32; 2],
     /// How often the operator does something.
     pub operations: usize,
     /// Whether the slots of the second platform are deleted with their bots.
@@ -58,6 +61,7 @@ impl Scenario {
             faults: Faults::all(),
             scheduled_percent: 33,
             slots: [3, 2],
+            prewarm: if seed.is_multiple_of(2) { [0, 1] } else { [1, 0] },
             operations: if seed.is_multiple_of(5) { 0 } else { 30 },
             ephemeral: seed.is_multiple_of(3),
             crash_at: None,
@@ -74,6 +78,7 @@ impl Scenario {
             faults: Faults::default(),
             scheduled_percent: 40,
             slots: [2, 1],
+            prewarm: [0, 0],
             operations: 0,
             ephemeral: true,
             crash_at: Some(crash_at.into_iter().collect()),
@@ -121,7 +126,10 @@ const SETTLE: TimeDelta = TimeDelta::minutes(90);
 pub fn run(scenario: &Scenario) -> Report {
     let platforms: BTreeMap<Platform, u32> =
         ["google-meet", "zoom"].into_iter().map(|key| Platform(key.to_owned())).zip(scenario.slots).collect();
-    let settings = settings(&platforms, scenario.ephemeral);
+    let mut settings = settings(&platforms, scenario.ephemeral);
+    for (platform, prewarm) in settings.platforms.values_mut().zip(scenario.prewarm) {
+        platform.prewarm = prewarm;
+    }
     let mut world = World::new(scenario.seed, scenario.faults, platforms, settings);
     draw(&mut world, scenario);
     let world = Arc::new(Mutex::new(world));
@@ -231,13 +239,15 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
                 tree.pool.send(pool::message::Observe).await,
                 tree.queue.send(queue::message::Observe).await,
                 tree.schedule.send(schedule::actor::Observe { within }).await,
+                tree.scaler.send(scale::actor::Observe).await,
             );
             let mut world = shared.lock();
             match left {
-                (Ok(pool), Ok(queue), Ok(schedule)) => {
+                (Ok(pool), Ok(queue), Ok(schedule), Ok(scaler)) => {
                     invariants::nothing_remembered(&mut world, &pool, &queue, &schedule);
+                    invariants::at_rest(&mut world, &pool, &scaler);
                 }
-                _ => world.violated("the pool, the queue or the Scheduler does not answer"),
+                _ => world.violated("the pool, the queue, the Scheduler or the Scaler does not answer"),
             }
             // From here on nothing counts: the actors die with their System.
             world.crashed = true;
@@ -275,7 +285,20 @@ pub async fn plant(shared: &Shared) -> Tree {
     let store = Arc::new(FakeStore::lead(shared.clone()));
     let rows = store.load().await.unwrap_or_default();
     let settings = shared.lock().settings.clone();
-    Tree::start(&ports(shared, store), rows, settings, ScheduleSettings::default(), SlotTiming::default())
+    let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
+    Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), timing)
+}
+
+/// Steps that fit a pool of a few slots.
+fn small_scale() -> ScaleSettings {
+    ScaleSettings {
+        min_idle: 1,
+        up_by: 1,
+        down_by: 1,
+        cooldown: TimeDelta::minutes(3),
+        window: TimeDelta::minutes(1),
+        ..ScaleSettings::default()
+    }
 }
 
 /// Two hosts, of which neither has room for everybody.

@@ -1,0 +1,270 @@
+//! How many slots there should be. Pure: time, the pool and what is scheduled are arguments.
+//!
+//! Three wishes ask for slots, and the largest counts: the prewarm count, which counts whatever slot stays, whatever its
+//! state; a minimum of idle slots, with one more for each bot that starts soon; and a platform that was in use by more
+//! than a mark, which gets a step more. Slots are made one at a time, never past a cap, and not for a platform that
+//! somebody waits for: the pool itself makes what those need, at once. Idle slots go by steps, at a lower mark, and only
+//! while none of the three wishes would ask for them back: so a steady load comes to rest.
+
+use super::ScaleSettings;
+use super::history::{History, Utilisation};
+use crate::ids::{Platform, SlotName};
+use crate::pool::index::SlotLine;
+use crate::pool::message::{PlatformLine, PoolSnapshot};
+use crate::slot::SlotStatus;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// How long a platform whose slot could not be made lets the others go first.
+const RETRY_AFTER: TimeDelta = TimeDelta::minutes(1);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a slot.
+    Grow {
+        /// For which platform.
+        platform: Platform,
+    },
+    /// Delete an idle slot.
+    Retire {
+        /// Which.
+        slot: SlotName,
+    },
+}
+
+/// The last time that a platform was scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scaled {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Slots to reach, until the cool-down is over; `None`: it was scaled down.
+    pub up_to: Option<u32>,
+}
+
+/// What is remembered of a platform.
+#[derive(Debug, Clone, Default)]
+struct Track {
+    history: History,
+    scaled: Option<Scaled>,
+    retry_at: Option<DateTime<Utc>>,
+}
+
+/// What there is of a platform.
+struct Standing<'a> {
+    limits: &'a PlatformLine,
+    /// Slots, also those that are being made.
+    slots: u32,
+    /// Slots that are not draining.
+    staying: u32,
+    stored: u32,
+    /// Slots with a bot.
+    in_use: u32,
+    /// Slots that are being made.
+    coming_up: u32,
+    /// Idle slots that nobody has a hold of, the longest unused first.
+    free: Vec<&'a SlotLine>,
+    /// Bots that wait.
+    waiting: usize,
+    /// Bots that start soon.
+    coming: u32,
+}
+
+/// Decides, round by round, and remembers what it needs for that.
+#[derive(Debug, Clone)]
+pub struct Scaling {
+    settings: ScaleSettings,
+    tracks: BTreeMap<Platform, Track>,
+}
+
+impl Scaling {
+    /// Knows nothing yet.
+    pub fn new(settings: ScaleSettings) -> Self {
+        Self { settings, tracks: BTreeMap::new() }
+    }
+
+    /// Notes how much is in use, and decides what to do. `coming`: bots that start soon; `growing`: a slot is being made
+    /// already, so no other is begun.
+    pub fn round(
+        &mut self,
+        now: DateTime<Utc>,
+        pool: &PoolSnapshot,
+        coming: &BTreeMap<Platform, usize>,
+        growing: bool,
+    ) -> Vec<Action> {
+        self.tracks.retain(|platform, _| pool.platforms.contains_key(platform));
+        let (settings, room) = (self.settings, room(pool));
+        let mut actions = Vec::new();
+        let mut next: Option<(u32, &Platform)> = None;
+        for (platform, standing) in standings(pool, coming) {
+            let track = self.tracks.entry(platform.clone()).or_default();
+            let utilisation = Utilisation::of(standing.in_use, standing.stored);
+            track.history.observe(now, utilisation, settings.window);
+            // A platform without a prewarm count grows with its bots and is left as it is.
+            if standing.limits.prewarm == 0 {
+                continue;
+            }
+            let room = room.min(standing.limits.max_size.saturating_sub(standing.slots));
+            actions.extend(track.scale(&settings, now, &standing, room));
+            let may_grow = !growing
+                && room > 0
+                && standing.limits.open
+                && standing.waiting == 0
+                && track.retry_at.is_none_or(|at| now >= at);
+            let lack = standing.lack(&settings, track.up_to(&settings, now));
+            if may_grow && lack > next.map_or(0, |(most, _)| most) {
+                next = Some((lack, platform));
+            }
+        }
+        actions.extend(next.map(|(_, platform)| Action::Grow { platform: platform.clone() }));
+        actions
+    }
+
+    /// A slot could not be made.
+    pub fn failed(&mut self, platform: &Platform, now: DateTime<Utc>) {
+        if let Some(track) = self.tracks.get_mut(platform) {
+            track.retry_at = Some(now + RETRY_AFTER);
+        }
+    }
+
+    /// The mean utilisation of each platform, where a whole window of it is known, and when it was last scaled.
+    pub fn lines(
+        &self,
+        now: DateTime<Utc>,
+    ) -> impl Iterator<Item = (&Platform, Option<Utilisation>, Option<Scaled>)> {
+        self.tracks.iter().map(move |(platform, track)| {
+            (platform, track.history.mean(now, self.settings.window), track.scaled)
+        })
+    }
+}
+
+impl Track {
+    /// Scales up, which sets how many slots to reach, or down, which says which go. `room`: slots that may be added.
+    fn scale(
+        &mut self,
+        settings: &ScaleSettings,
+        now: DateTime<Utc>,
+        standing: &Standing<'_>,
+        room: u32,
+    ) -> Vec<Action> {
+        if !settings.enabled || self.cools(settings, now) {
+            return vec![];
+        }
+        let Some(mean) = self.history.mean(now, settings.window) else { return vec![] };
+        if mean >= Utilisation::percent(settings.up_at_percent) {
+            let by = settings.up_by.min(room);
+            if by > 0 && standing.limits.open {
+                self.scaled = Some(Scaled { at: now, up_to: Some(standing.staying + by) });
+            }
+        } else if mean <= Utilisation::percent(settings.down_at_percent) && standing.waiting == 0 {
+            let leaving = standing.leaving(settings);
+            if !leaving.is_empty() {
+                self.scaled = Some(Scaled { at: now, up_to: None });
+            }
+            return leaving.iter().map(|line| Action::Retire { slot: line.name.clone() }).collect();
+        }
+        vec![]
+    }
+
+    fn cools(&self, settings: &ScaleSettings, now: DateTime<Utc>) -> bool {
+        // A clock that was set back must not make the cool-down longer.
+        self.scaled.is_some_and(|scaled| (scaled.at..scaled.at + settings.cooldown).contains(&now))
+    }
+
+    fn up_to(&self, settings: &ScaleSettings, now: DateTime<Utc>) -> u32 {
+        let scaled = self.scaled.filter(|_| self.cools(settings, now));
+        scaled.and_then(|scaled| scaled.up_to).unwrap_or(0)
+    }
+}
+
+impl Standing<'_> {
+    /// Idle slots that should be kept.
+    fn spare(&self, settings: &ScaleSettings) -> u32 {
+        if settings.enabled { settings.min_idle.saturating_add(self.coming) } else { 0 }
+    }
+
+    fn free(&self) -> u32 {
+        count(self.free.len())
+    }
+
+    /// How many slots there should be more.
+    fn lack(&self, settings: &ScaleSettings, up_to: u32) -> u32 {
+        if self.slots == 0 && self.coming == 0 && !settings.prewarm_on_startup {
+            return 0;
+        }
+        let idle = self.spare(settings).saturating_sub(self.free() + self.coming_up);
+        self.limits.prewarm.max(up_to).saturating_sub(self.staying).max(idle)
+    }
+
+    /// The slots that go, if a step may be taken.
+    fn leaving(&self, settings: &ScaleSettings) -> &[&SlotLine] {
+        if self.free() <= self.spare(settings).saturating_add(settings.down_by) {
+            return &[];
+        }
+        let by = settings.down_by.min(self.staying.saturating_sub(self.limits.prewarm));
+        // What is left must not be so much in use that it is scaled up again.
+        let left = Utilisation::of(self.in_use, self.stored.saturating_sub(by));
+        if left >= Utilisation::percent(settings.up_at_percent) {
+            return &[];
+        }
+        self.free.get(..by as usize).unwrap_or_default()
+    }
+}
+
+/// What there is of each platform that is served.
+fn standings<'a>(
+    pool: &'a PoolSnapshot,
+    coming: &BTreeMap<Platform, usize>,
+) -> BTreeMap<&'a Platform, Standing<'a>> {
+    let mut standings: BTreeMap<&Platform, Standing<'_>> = pool
+        .platforms
+        .iter()
+        .map(|(platform, limits)| {
+            let standing = Standing {
+                limits,
+                slots: 0,
+                staying: 0,
+                stored: 0,
+                in_use: 0,
+                coming_up: 0,
+                free: vec![],
+                waiting: pool.waiting.get(platform).copied().unwrap_or(0),
+                coming: count(coming.get(platform).copied().unwrap_or(0)),
+            };
+            (platform, standing)
+        })
+        .collect();
+    for line in &pool.lines {
+        let Some(standing) = standings.get_mut(&line.platform) else { continue };
+        let is_idle = line.status == Some(SlotStatus::Idle);
+        standing.slots += 1;
+        standing.staying += u32::from(!line.draining);
+        standing.stored += u32::from(line.stored);
+        standing.in_use +=
+            u32::from(matches!(line.status, Some(SlotStatus::Busy | SlotStatus::Deploying)) && line.stored);
+        standing.coming_up += u32::from(is_idle && !line.stored);
+        if is_idle && line.stored && !line.reserved && !line.draining {
+            standing.free.push(line);
+        }
+    }
+    for standing in standings.values_mut() {
+        standing.free.sort_by_key(|line| (line.last_used_at, Reverse(line.name.number())));
+    }
+    standings
+}
+
+/// How many slots may be added over all platforms.
+fn room(pool: &PoolSnapshot) -> u32 {
+    let hosts = pool.hosts.values().filter(|host| !host.draining);
+    let on_hosts: u32 = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum();
+    pool.max_size.saturating_sub(count(pool.lines.len())).min(on_hosts)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;
