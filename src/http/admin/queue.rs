@@ -108,7 +108,8 @@ async fn not_waiting(state: &AppState, bot_id: BotId) -> Result<ApiError, ApiErr
         return Ok(ApiError::not_found(format!("bot {bot_id}")));
     };
     let message = format!(
-        "Bot {bot_id} is {} and does not wait in the queue, so it has no priority. Only bots that are QUEUED can be moved.",
+        "Bot {bot_id} is {} and does not wait in the queue, so it has no priority. Only bots that are QUEUED can \
+        be moved.",
         bot.state.as_str()
     );
     Ok(ApiError::conflict("not_waiting", &message))
