@@ -3,11 +3,12 @@
 use actix::System;
 use meeboter_actors::bot::{Bot, BotSpec, EndReason};
 use meeboter_actors::ids::{BotId, Platform, UserId};
-use meeboter_actors::pool::message::{CreateBot, Created};
+use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::queue::message::{
     FindPlace, Observe, QueuePlace, Reprioritise, ReprioritiseError, Withdraw, WithdrawError,
 };
+use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::simulation::{plant, settings};
@@ -22,6 +23,10 @@ fn zoom() -> Platform {
 }
 
 fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
+    run_seed(1, test);
+}
+
+fn run_seed<F: Future>(seed: u64, test: impl FnOnce(Shared) -> F) -> F::Output {
     let runner = System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -31,12 +36,13 @@ fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
     });
     let platforms = [(zoom(), 1)].into();
     let settings = settings(&platforms, false);
-    let world = Arc::new(Mutex::new(World::new(1, Faults::default(), platforms, settings)));
-    runner.block_on(async { test(Shared::enter(&world)).await });
+    let world = Arc::new(Mutex::new(World::new(seed, Faults::default(), platforms, settings)));
+    let outcome = runner.block_on(async { test(Shared::enter(&world)).await });
     let mut world = world.lock().expect("nobody panicked with it");
     // The actors die with their System; that is no news.
     world.crashed = true;
     assert_eq!(world.violations, Vec::<String>::new());
+    outcome
 }
 
 async fn create(tree: &Tree, user: i64, plan: Plan) -> Created {
@@ -137,4 +143,60 @@ fn a_line_is_published_a_moment_after_it_changed() {
         let front = tree.live.front_of(&zoom()).expect("was published");
         assert_eq!((front.bots.len(), front.length), (1, 1));
     });
+}
+
+/// A tree whose one slot is being freed; the first bot has just been cancelled.
+async fn freeing(shared: &Shared) -> Tree {
+    let tree = plant(shared).await;
+    let holder = create(&tree, 1, Plan::Standard).await.bot.id;
+    let (reply, left) = oneshot::channel();
+    tell(&tree.pool, LeaveBot { bot_id: holder, reason: EndReason::LeftByRequest, reply });
+    left.await.expect("an answer").expect("it was there");
+    tree
+}
+
+fn slot_is(tree: &Tree, wanted: SlotStatus) -> bool {
+    tree.directory.all().iter().any(|handle| handle.snapshot().status() == Some(wanted))
+}
+
+const TICK: Duration = Duration::from_millis(1);
+
+#[test]
+fn nobody_overtakes_a_bot_that_is_still_joining_the_line() {
+    for seed in 1..=20 {
+        // How long the slot takes to become free; with the same seed it takes as long again.
+        let free_after = run_seed(seed, async |shared: Shared| {
+            let tree = freeing(&shared).await;
+            let mut ticks = 0;
+            while !slot_is(&tree, SlotStatus::Idle) {
+                tokio::time::sleep(TICK).await;
+                ticks += 1;
+            }
+            ticks
+        });
+        for before in 1..=6 {
+            run_seed(seed, async |shared: Shared| {
+                let tree = freeing(&shared).await;
+                tokio::time::sleep(TICK * (free_after - before)).await;
+                // The first is on its way into the queue when the slot becomes free; the others come behind it.
+                let asked = (2..14).map(|user| async move {
+                    tokio::time::sleep(TICK * (user - 2)).await;
+                    user
+                });
+                let tree = &tree;
+                let created = asked
+                    .map(|user| async move { create(tree, i64::from(user.await), Plan::Standard).await.bot });
+                let bots = futures_util::future::join_all(created).await;
+                while !slot_is(tree, SlotStatus::Deploying) {
+                    tokio::time::sleep(TICK).await;
+                }
+                let served = tree.directory.bot(bots[0].id).is_some();
+                assert!(
+                    served,
+                    "seed {seed}, asked {before} ms before the slot was free: bot {} waits",
+                    bots[0].id
+                );
+            });
+        }
+    }
 }
