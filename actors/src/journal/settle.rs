@@ -80,3 +80,70 @@ where
         backoff = (backoff * 2).min(BACKOFF_LAST);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bot::Bot;
+    use crate::ids::{BotId, SlotName};
+    use crate::journal::Change;
+    use crate::ports::Rows;
+    use crate::recording::Recording;
+    use crate::slot::Slot;
+    use async_trait::async_trait;
+    use std::ops::Range;
+    use std::sync::Mutex;
+
+    /// Refuses whatever holds bot 2's row; counts what it took.
+    #[derive(Default)]
+    struct Picky {
+        taken: Mutex<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl Store for Picky {
+        async fn commit(&self, _: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
+            if decisions.iter().flatten().any(|change| *change == Change::DeleteQueueEntry(BotId(2))) {
+                return Err(StoreError::Refused("bot 2".to_owned()));
+            }
+            self.taken.lock().expect("whole").push(decisions.len());
+            Ok(())
+        }
+
+        async fn was_committed(&self, _: BatchNo) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        async fn load(&self) -> Result<Rows, StoreError> {
+            Ok(Rows::default())
+        }
+
+        async fn read_slot(&self, _: &SlotName) -> Result<Option<Slot>, StoreError> {
+            Ok(None)
+        }
+
+        async fn read_bot(&self, _: BotId) -> Result<Option<Bot>, StoreError> {
+            Ok(None)
+        }
+
+        async fn read_recording(&self, _: BotId) -> Result<Option<Recording>, StoreError> {
+            Ok(None)
+        }
+
+        async fn reserve_bot_ids(&self, _: u32) -> Result<Range<i64>, StoreError> {
+            Ok(0..0)
+        }
+    }
+
+    #[test]
+    fn only_the_culprit_of_a_refused_batch_fails() {
+        let store = Picky::default();
+        let decisions: Vec<Decision> =
+            (1..=3).map(|bot| vec![Change::DeleteQueueEntry(BotId(bot))]).collect();
+        let outcomes = actix::System::new()
+            .block_on(async { settle(&store, &mut BatchNumbers::default(), &decisions).await });
+        let failed: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, false]);
+        assert_eq!(*store.taken.lock().expect("whole"), [1, 1]);
+    }
+}
