@@ -264,7 +264,7 @@ mod tests {
     use chrono::{DateTime, Utc};
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Pulls only, each in a virtual second.
+    /// Pulls only, and counts.
     #[derive(Default)]
     struct Registry {
         pulls: AtomicU64,
