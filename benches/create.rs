@@ -1,16 +1,14 @@
 //! How long creating a bot takes, from the moment a client wanted it to the durable answer, at a steady rate that
 //! does not slow down with the server. Beside it: the commit of one row on the same PostgreSQL.
 
-mod support;
-
 use actix_web::http::StatusCode;
 use anyhow::{Result, ensure};
+use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::server::Server;
+use meeboter_benches::{progress, verdict};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
-use support::figures::{Figures, ms, ratio};
-use support::server::Server;
-use support::{progress, verdict};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
 

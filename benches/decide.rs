@@ -1,19 +1,14 @@
 //! How long the decision takes which slot gets a bot, whatever the size of the pool. No database, no actor: the pool's
 //! index alone. Beside it: the decision by going through a list of all slots, as a plain program would.
 
-mod support;
-
 use anyhow::{Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use meeboter_actors::ids::{Generation, HostName, Operation, Platform, SlotId, SlotName};
+use meeboter_actors::ids::{HostName, Platform, SlotName};
 use meeboter_actors::pool::index::{Placement, SlotIndex};
-use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
-use meeboter_actors::testing::sample;
+use meeboter_benches::{progress, samples, verdict};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use support::{progress, verdict};
-use uuid::Uuid;
 
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
 const RUNS: usize = 5;
@@ -23,20 +18,27 @@ const ROUND: usize = 50;
 const RATIO_MAX: f64 = 1.5;
 
 fn main() -> Result<()> {
-    let mut medians = Vec::new();
+    progress("making the pools");
+    let mut pools = SIZES.map(Pool::new);
+    let mut runs = SIZES.map(|_| Vec::with_capacity(RUNS));
+    // In turns: what slows the machine down for a while slows all sizes down.
+    for run in 0..=RUNS {
+        progress(&format!("run {run} of {RUNS}"));
+        for (pool, runs) in pools.iter_mut().zip(&mut runs) {
+            let took = pool.run(GRANTS)?;
+            // The first one only warms up.
+            if run > 0 {
+                runs.push(took);
+            }
+        }
+    }
     println!("decide: a grant out of slots that are half of them busy, median of {RUNS}");
-    for size in SIZES {
-        progress(&format!("{size} slots"));
-        let mut pool = Pool::new(size);
-        pool.run(GRANTS / 10)?;
-        let mut runs = (0..RUNS).map(|_| pool.run(GRANTS)).collect::<Result<Vec<f64>>>()?;
+    let mut medians = Vec::new();
+    for ((size, pool), runs) in SIZES.into_iter().zip(&pools).zip(&mut runs) {
+        let all = runs.iter().map(|run| format!("{run:.1}")).collect::<Vec<_>>().join(" ");
         runs.sort_by(f64::total_cmp);
         let median = runs.get(RUNS / 2).copied().unwrap_or_default();
-        println!(
-            "  {size:>7} slots     {median:7.1} ns   (list: {:>11.1} ns)   runs {}",
-            pool.by_list(),
-            runs.iter().map(|run| format!("{run:.1}")).collect::<Vec<_>>().join(" "),
-        );
+        println!("  {size:>7} slots     {median:7.1} ns   (list: {:>11.1} ns)   runs {all}", pool.by_list());
         medians.push(median);
     }
     let (least, most) =
@@ -60,27 +62,14 @@ struct Pool {
 
 impl Pool {
     fn new(size: u32) -> Self {
-        let platform = Platform("zoom".to_owned());
-        let of = PlatformSettings {
-            max_size: size,
-            image: "image:1".to_owned(),
-            enabled: true,
-            prewarm: 0,
-            ephemeral: false,
-        };
-        let hosts = (1..=20).map(|host| (HostName(format!("host-{host}")), HostSettings { capacity: size }));
-        let settings = PoolSettings {
-            platforms: [(platform.clone(), of)].into(),
-            hosts: hosts.collect(),
-            max_size: size,
-            ..PoolSettings::default()
-        };
+        let platform = samples::platform();
+        let hosts = (1..=20).map(|host| HostName(format!("host-{host}")));
+        let settings = samples::settings(size, hosts);
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
         // Neighbours by name were not used one after the other.
-        let slots = (1..=size)
-            .map(|number| slot(&platform, number, now - TimeDelta::milliseconds(scattered(number))));
+        let slots = (1..=size).map(|number| slot(number, now - TimeDelta::milliseconds(scattered(number))));
         let mut pool = Self { index: SlotIndex::new(&settings), slots: slots.collect(), platform, now };
-        let busy = sample::busy_slot(1).state;
+        let busy = samples::busy_slot(1, HostName::local(), now).state;
         for slot in &mut pool.slots {
             if slot.name.number() % 2 == 0 {
                 slot.state = busy.clone();
@@ -130,27 +119,14 @@ impl Pool {
             let free = lines.iter().filter(|line| {
                 line.platform == self.platform && line.status == Some(SlotStatus::Idle) && !line.reserved
             });
-            black_box(free.min_by_key(|line| (line.image != "image:1", line.last_used_at, &line.name)));
+            black_box(free.min_by_key(|line| (line.image != samples::IMAGE, line.last_used_at, &line.name)));
         }
         began.elapsed().as_secs_f64() * 1e9 / rounds as f64
     }
 }
 
-fn slot(platform: &Platform, number: u32, used: DateTime<Utc>) -> Slot {
-    Slot {
-        name: SlotName::new(platform, number),
-        id: SlotId(Uuid::from_u128(u128::from(number))),
-        platform: platform.clone(),
-        host: HostName(format!("host-{}", number % 20 + 1)),
-        image: "image:1".to_owned(),
-        draining: false,
-        ephemeral: false,
-        generation: Generation(1),
-        operation: Operation(1),
-        version: 1,
-        changed_at: used,
-        state: SlotState::Idle { last_used_at: Some(used) },
-    }
+fn slot(number: u32, used: DateTime<Utc>) -> Slot {
+    samples::idle_slot(number, HostName(format!("host-{}", number % 20 + 1)), used)
 }
 
 /// A number below 2^31 that looks like chance: a multiplicative hash.

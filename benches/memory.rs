@@ -1,13 +1,11 @@
 //! What an idle server keeps in memory. Beside it: its private PostgreSQL.
 
-mod support;
-
 use anyhow::{Context, Result};
+use meeboter_benches::server::Server;
+use meeboter_benches::{progress, verdict};
 use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
-use support::server::Server;
-use support::{progress, verdict};
 
 const IDLE: Duration = Duration::from_secs(10);
 const TARGET_MIB: f64 = 60.0;

@@ -1,18 +1,16 @@
 //! How long a bot that dies in a meeting goes unnoticed: from SIGKILL until the API says that it is FATAL. Beside it:
 //! a watcher that does nothing but wait for the kernel's word of the same exit.
 
-mod support;
-
 use anyhow::{Context, Result, bail, ensure};
+use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::server::Server;
+use meeboter_benches::{progress, verdict};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::figures::{Figures, ms, ratio};
-use support::server::Server;
-use support::{progress, verdict};
 
 const ROUNDS: u32 = 10;
 const JOIN_LIMIT: Duration = Duration::from_secs(120);

@@ -2,39 +2,21 @@
 //! program, on the real store and an engine that does everything at once. Beside it: how long the commits themselves
 //! take. `--quick` is a small run that only shows that it works.
 
-mod support;
-
-use actix::Arbiter;
-use anyhow::{Context, Result, ensure};
-use chrono::{DateTime, Utc};
-use meeboter::store::data_dir::DataDir;
-use meeboter::store::embedded::{Durability, Embedded};
-use meeboter::store::journal::{Claim, JournalConnection};
-use meeboter_actors::bot::BotSpec;
-use meeboter_actors::ids::{HostName, Platform, SlotId};
-use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Lead, Rows, SlotIds, Store, Unmetered};
+use anyhow::{Result, ensure};
+use meeboter_actors::ids::HostName;
+use meeboter_actors::ports::{Lead, Rows, Store};
 use meeboter_actors::queue::Plan;
-use meeboter_actors::recording::Joined;
-use meeboter_actors::scale::ScaleSettings;
-use meeboter_actors::schedule::ScheduleSettings;
-use meeboter_actors::slot::SlotTiming;
-use meeboter_actors::testing::sample;
-use meeboter_actors::tree::{Ports, Tree};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use meeboter_benches::engine::Engine;
+use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::postgres::Postgres;
+use meeboter_benches::watched_store::WatchedStore;
+use meeboter_benches::workbench::Workbench;
+use meeboter_benches::{progress, samples, verdict};
 use std::sync::Arc;
 use std::time::Duration;
-use support::engine::Engine;
-use support::figures::{Figures, ms, ratio};
-use support::postgres::Postgres;
-use support::watched_store::WatchedStore;
-use support::{progress, verdict};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_postgres::types::Json;
 
-const PLATFORM: &str = "zoom";
 const USERS: i64 = 1_000;
 const SLOTS: u32 = 256;
 /// Between two releases: 1,000 in a second.
@@ -48,54 +30,36 @@ const TARGET_P99: Duration = Duration::from_millis(20);
 async fn main() -> Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (waiting, releases) = if quick { (10_000, 2_000) } else { (100_000, 10_000) };
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-    let data_dir = DataDir::hold(folder.path())?;
-    let log = slog::Logger::root(slog::Discard, slog::o!());
     progress("starting PostgreSQL");
-    let runtime = tokio::runtime::Handle::current();
-    let embedded = Embedded::start(&data_dir, Durability::Full, runtime, &log).await?;
-    let outcome = run(&embedded, folder.path(), waiting, releases, log).await;
-    embedded.stop().await?;
+    let workbench = Workbench::start().await?;
+    let outcome = run(&workbench, waiting, releases).await;
+    workbench.stop().await?;
     outcome
 }
 
-async fn run(
-    embedded: &Embedded,
-    folder: &Path,
-    waiting: i64,
-    releases: u32,
-    log: slog::Logger,
-) -> Result<()> {
-    let database = embedded.database("bench").await?;
-    let journal =
-        JournalConnection::take_lead(&database, Claim::Within(Duration::from_secs(2)), &log).await?;
+async fn run(workbench: &Workbench, waiting: i64, releases: u32) -> Result<()> {
+    let journal = workbench.journal("bench").await?;
     progress(&format!("{waiting} bots of {USERS} users join the line"));
-    fill(&Postgres::of(folder)?, waiting).await?;
+    fill(&workbench.postgres()?, waiting).await?;
     let rows = journal.load().await?;
     ensure!(rows.queue.len() == usize::try_from(waiting)?, "{} bots wait", rows.queue.len());
     let lead = journal.validity();
     let store = Arc::new(WatchedStore::new(journal, &rows.queue));
-    measure(&store, lead, rows, releases, log).await
+    measure(workbench, &store, lead, rows, releases).await
 }
 
 async fn measure(
+    workbench: &Workbench,
     store: &Arc<WatchedStore>,
     lead: Arc<dyn Lead>,
     rows: Rows,
     releases: u32,
-    log: slog::Logger,
 ) -> Result<()> {
     let engine = Arc::new(Engine::default());
-    let actors = Arbiter::new();
-    let ports = ports(Arc::clone(store) as Arc<dyn Store>, Arc::clone(&engine), lead, log);
-    let (planted, tree) = tokio::sync::oneshot::channel();
-    actors.spawn_fn(move || {
-        let (schedule, scale) = (ScheduleSettings::default(), ScaleSettings::default());
-        let tree = Tree::start(&ports, rows, settings(), schedule, scale, SlotTiming::default());
-        drop(planted.send(tree));
-    });
-    let _tree = tree.await.context("the actors did not start")?;
+    let settings = samples::settings(SLOTS, [HostName::local()]);
+    let driver = Arc::clone(&engine) as Arc<_>;
+    let (_tree, actors) =
+        workbench.tree(Arc::clone(store) as Arc<dyn Store>, driver, lead, rows, settings).await?;
     progress(&format!("{SLOTS} slots take the first bots"));
     let deadline = Instant::now() + FILL_LIMIT;
     while engine.running() < SLOTS as usize {
@@ -126,8 +90,7 @@ async fn measure(
 /// Bots of four plans, as rows: user after user, turn after turn.
 async fn fill(postgres: &Postgres, waiting: i64) -> Result<()> {
     let client = postgres.connect("bench").await?;
-    let spec =
-        BotSpec { platform: Platform(PLATFORM.to_owned()), recording_enabled: false, ..sample::spec() };
+    let spec = samples::spec();
     client
         .execute(
             "INSERT INTO users (id, name) SELECT n, 'user ' || n FROM generate_series(2, $1::bigint) AS n",
@@ -138,7 +101,7 @@ async fn fill(postgres: &Postgres, waiting: i64) -> Result<()> {
         .execute(
             "INSERT INTO bots (id, user_id, platform, spec, state, report_seq, created_at, version) \
              SELECT n, 1 + n % $2::bigint, $3::text, $4::jsonb, 'QUEUED', 0, now(), 1 FROM generate_series(1, $1::bigint) AS n",
-            &[&waiting, &USERS, &PLATFORM, &Json(&spec)],
+            &[&waiting, &USERS, &spec.platform.0, &Json(&spec)],
         )
         .await?;
     let priorities: Vec<i16> = Plan::ALL.iter().map(|plan| plan.priority()).collect();
@@ -153,76 +116,6 @@ async fn fill(postgres: &Postgres, waiting: i64) -> Result<()> {
         .await?;
     client.batch_execute("ANALYZE").await?;
     Ok(())
-}
-
-fn settings() -> PoolSettings {
-    let platform = PlatformSettings {
-        max_size: SLOTS,
-        image: "bench:1".to_owned(),
-        enabled: true,
-        prewarm: 0,
-        ephemeral: false,
-    };
-    PoolSettings {
-        platforms: [(Platform(PLATFORM.to_owned()), platform)].into(),
-        hosts: [(HostName::local(), HostSettings { capacity: SLOTS })].into(),
-        max_size: SLOTS,
-        queue_max: 1_000_000,
-    }
-}
-
-fn ports(store: Arc<dyn Store>, engine: Arc<Engine>, lead: Arc<dyn Lead>, log: slog::Logger) -> Ports {
-    Ports {
-        store,
-        driver: engine,
-        artifacts: Arc::new(NoArtifacts),
-        clock: Arc::new(SystemClock),
-        lead,
-        meter: Arc::new(Unmetered),
-        slot_ids: Arc::new(RandomSlotIds),
-        // Actors that died in the middle show as releases that nobody is served by.
-        on_fatal: Arc::new(|_: &str| {}),
-        log,
-    }
-}
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> DateTime<Utc> {
-        Utc::now()
-    }
-}
-
-struct RandomSlotIds;
-
-impl SlotIds for RandomSlotIds {
-    fn next(&self) -> SlotId {
-        SlotId(uuid::Uuid::new_v4())
-    }
-}
-
-/// These bots do not record.
-struct NoArtifacts;
-
-#[async_trait::async_trait]
-impl Artifacts for NoArtifacts {
-    async fn count_segments(
-        &self,
-        _: meeboter_actors::ids::BotId,
-        _: meeboter_actors::ids::Generation,
-    ) -> Result<u32, ArtifactsError> {
-        Ok(0)
-    }
-
-    async fn join(
-        &self,
-        _: meeboter_actors::ids::BotId,
-        _: meeboter_actors::ids::Generation,
-        _: &str,
-    ) -> Result<Option<Joined>, ArtifactsError> {
-        Ok(None)
-    }
 }
 
 fn report(store: &WatchedStore, late: &Figures) {

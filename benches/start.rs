@@ -1,13 +1,11 @@
 //! How long the server takes from its start on an existing data folder until it is ready. Beside it: PostgreSQL alone,
 //! the same program on the same files, until it accepts a connection.
 
-mod support;
-
 use anyhow::Result;
+use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::server::Server;
+use meeboter_benches::{progress, verdict};
 use std::time::Duration;
-use support::figures::{Figures, ms, ratio};
-use support::server::Server;
-use support::{progress, verdict};
 
 const ROUNDS: u32 = 5;
 const TARGET_OVER: Duration = Duration::from_millis(500);

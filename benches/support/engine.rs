@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 const LOOK: Duration = Duration::from_micros(200);
 
 #[derive(Default)]
-pub(crate) struct Engine(Mutex<Containers>);
+pub struct Engine(Mutex<Containers>);
 
 #[derive(Default)]
 struct Containers {
@@ -25,12 +25,12 @@ struct Containers {
 
 impl Engine {
     /// Containers whose end would be noticed.
-    pub(crate) fn running(&self) -> usize {
+    pub fn running(&self) -> usize {
         self.lock().watched.len()
     }
 
     /// The container that has run longest ends; waits for one where none runs.
-    pub(crate) async fn end_one(&self) {
+    pub async fn end_one(&self) {
         loop {
             let watched = self.lock().watched.pop_front();
             match watched.map(|watched| watched.send(())) {

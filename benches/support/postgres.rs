@@ -16,8 +16,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A PostgreSQL as it was found running: enough to connect to it, and to start it again.
-pub(crate) struct Postgres {
-    pub(crate) pid: i32,
+pub struct Postgres {
+    pub pid: i32,
     arguments: Vec<String>,
     folder: PathBuf,
     socket: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     /// The one that runs in this data folder.
-    pub(crate) fn of(data_dir: &Path) -> Result<Self> {
+    pub fn of(data_dir: &Path) -> Result<Self> {
         let folder = data_dir.join("postgres");
         let cluster = folder.join("data");
         let file = fs::read_to_string(cluster.join("postmaster.pid")).context("PostgreSQL does not run")?;
@@ -49,24 +49,29 @@ impl Postgres {
     }
 
     /// Its PID and those of its children.
-    pub(crate) fn pids(&self) -> Vec<i32> {
+    pub fn pids(&self) -> Vec<i32> {
         let children = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = fs::read_to_string(children).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         std::iter::once(self.pid).chain(children).collect()
     }
 
-    /// A connection to one of its databases, the way the server has one.
-    pub(crate) async fn connect(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
+    /// How to reach one of its databases.
+    pub fn config(&self, database: &str) -> Config {
         let mut config = Config::new();
         config.host_path(&self.socket).port(self.port).user("meeboter").dbname(database);
-        let (client, connection) = config.connect(NoTls).await?;
+        config
+    }
+
+    /// A connection to one of its databases, the way the server has one.
+    pub async fn connect(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config(database).connect(NoTls).await?;
         tokio::spawn(async move { drop(connection.await) });
         Ok(client)
     }
 
     /// Starts it with nobody around it, stops it again, and returns the time until it accepted a connection.
-    pub(crate) async fn time_a_start(&self) -> Result<Duration> {
+    pub async fn time_a_start(&self) -> Result<Duration> {
         let said = File::create(self.folder.join("bench.log"))?;
         let mut command = Command::new(self.arguments.first().context("PostgreSQL has no command line")?);
         command.args(&self.arguments[1..]).current_dir(&self.folder);

@@ -23,7 +23,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// See the module. Whatever it started is ended when it is dropped.
-pub(crate) struct Server {
+pub struct Server {
     folder: TempDir,
     port: u16,
     settings: Vec<(String, String)>,
@@ -34,7 +34,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one and waits until it is ready. `settings` are environment variables.
-    pub(crate) async fn start(settings: &[(&str, &str)]) -> Result<Self> {
+    pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("meeboter-bench-").tempdir()?;
         // PostgreSQL's own user has to get through.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// Starts it on the folder that it has; returns the time until it was ready.
-    pub(crate) async fn start_again(&mut self) -> Result<Duration> {
+    pub async fn start_again(&mut self) -> Result<Duration> {
         let mut command = self.command()?;
         let begun = Instant::now();
         let mut child = command.spawn().context("the server could not be started")?;
@@ -74,7 +74,11 @@ impl Server {
     }
 
     fn command(&self) -> Result<Command> {
-        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_meeboter").into());
+        // The one that was built with this benchmark lies beside it.
+        let program = std::env::var_os(PROGRAM).map_or_else(
+            || std::env::current_exe().map(|this| this.with_file_name("meeboter")),
+            |named| Ok(named.into()),
+        )?;
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(program);
         command.arg("serve").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -90,7 +94,7 @@ impl Server {
     }
 
     /// Asks it to stop, its PostgreSQL with it, and waits for that.
-    pub(crate) async fn stop(&mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         signal(i32::try_from(child.id())?, Signal::TERM);
         let deadline = Instant::now() + STOP_LIMIT;
@@ -104,15 +108,15 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn pid(&self) -> Result<i32> {
+    pub fn pid(&self) -> Result<i32> {
         Ok(i32::try_from(self.child.as_ref().context("the server does not run")?.id())?)
     }
 
-    pub(crate) fn data_dir(&self) -> &Path {
+    pub fn data_dir(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(crate) fn postgres(&self) -> Result<Postgres> {
+    pub fn postgres(&self) -> Result<Postgres> {
         Postgres::of(self.data_dir())
     }
 
@@ -121,13 +125,13 @@ impl Server {
     }
 
     /// The end of what it has logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
@@ -137,7 +141,7 @@ impl Server {
     }
 
     /// Sends a bot to a rehearsal; returns the status and what was said.
-    pub(crate) fn create_bot(
+    pub fn create_bot(
         &self,
         name: &str,
         options: &str,
@@ -158,7 +162,7 @@ impl Server {
     }
 
     /// The bot as it is.
-    pub(crate) async fn bot(&self, id: i64) -> Result<Value> {
+    pub async fn bot(&self, id: i64) -> Result<Value> {
         let answer = self.request(Method::GET, &format!("/api/bots/{id}")).send().await;
         let mut answer = answer.map_err(|error| anyhow!("no answer to a request: {error}"))?;
         let bot = answer.json().await.map_err(|error| anyhow!("no answer's body: {error}"))?;
@@ -167,7 +171,7 @@ impl Server {
     }
 
     /// The pids of the bot programs that work in this server's folder.
-    pub(crate) fn bot_programs(&self) -> Vec<i32> {
+    pub fn bot_programs(&self) -> Vec<i32> {
         let is_bot = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "meeboter-bot")
         };

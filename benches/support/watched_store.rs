@@ -16,22 +16,22 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-pub(crate) struct WatchedStore {
+pub struct WatchedStore {
     inner: JournalConnection,
     seen: Mutex<Seen>,
 }
 
 /// What was seen.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// From the moment that a free slot's commit was known until the next bot's was.
-    pub(crate) grants: Figures,
+    pub grants: Figures,
     /// What each commit took.
-    pub(crate) commits: Figures,
+    pub commits: Figures,
     /// Bots that were granted a slot although one before them in the line was granted one only in a later commit.
-    pub(crate) inversions: usize,
+    pub inversions: usize,
     /// Bots that wait yet.
-    pub(crate) left: usize,
+    pub left: usize,
     places: HashMap<BotId, Place>,
     free_since: BTreeMap<SlotName, Instant>,
     /// The last place that was granted.
@@ -39,22 +39,22 @@ pub(crate) struct Seen {
 }
 
 impl WatchedStore {
-    pub(crate) fn new(inner: JournalConnection, queue: &[(QueueEntry, Bot)]) -> Self {
+    pub fn new(inner: JournalConnection, queue: &[(QueueEntry, Bot)]) -> Self {
         let places = queue.iter().map(|(entry, _)| (entry.bot_id, entry.place())).collect();
         Self { inner, seen: Mutex::new(Seen { left: queue.len(), places, ..Seen::default() }) }
     }
 
     /// From here on it counts.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         let mut seen = self.seen();
         (seen.grants, seen.commits, seen.inversions) = Default::default();
     }
 
-    pub(crate) fn granted(&self) -> usize {
+    pub fn granted(&self) -> usize {
         self.seen().grants.count()
     }
 
-    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,23 +1,27 @@
 //! What the benchmarks share: the server as a process of its own in a folder that is thrown away, its private
-//! PostgreSQL, and how figures are told.
-#![allow(dead_code, reason = "every benchmark uses its part")]
+//! PostgreSQL, the actors inside the benchmark, and how figures are told.
 
-pub(crate) mod engine;
-pub(crate) mod figures;
-pub(crate) mod postgres;
-pub(crate) mod server;
-pub(crate) mod watched_store;
+// Whoever reads a benchmark reads this too; nobody else uses it.
+#![allow(missing_docs, reason = "not a library for others")]
+
+pub mod engine;
+pub mod figures;
+pub mod postgres;
+pub mod samples;
+pub mod server;
+pub mod watched_store;
+pub mod workbench;
 
 use std::io::Write;
 
 /// Says on standard error what is going on.
-pub(crate) fn progress(what: &str) {
+pub fn progress(what: &str) {
     let mut out = std::io::stderr().lock();
     // Nobody reads it: nothing is lost.
     let _ = writeln!(out, "… {what}");
 }
 
 /// The line that a run is judged by.
-pub(crate) fn verdict(passed: bool, sentence: &str) {
+pub fn verdict(passed: bool, sentence: &str) {
     println!("{}: {sentence}", if passed { "PASS" } else { "FAIL" });
 }

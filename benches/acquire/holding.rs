@@ -1,0 +1,52 @@
+//! An engine whose containers are starting for as long as nobody stops them: a bot stays in *deploying*, and what is
+//! measured is that it gets a slot and gives it back, no more.
+
+use async_trait::async_trait;
+use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
+use meeboter_actors::ports::{
+    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+#[derive(Default)]
+pub(crate) struct Holding(Mutex<HashMap<ContainerKey, oneshot::Sender<()>>>);
+
+impl Holding {
+    fn starting(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerKey, oneshot::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Driver for Holding {
+    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        let (stops, stopped) = oneshot::channel();
+        self.starting().insert(request.key, stops);
+        let _ = stopped.await;
+        let message = "stopped while it was starting".to_owned();
+        Err(DriverError { message, answered: true, retryable: false })
+    }
+
+    async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
+        std::future::pending().await
+    }
+
+    async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
+        self.starting().remove(&request.key);
+        Ok(())
+    }
+
+    async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
+        Ok(Presence::Gone)
+    }
+
+    async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,211 @@
+//! How many bots get a slot and give it back, each time durably: slot, bot and event rows, 1,000 slots, 64 and 256
+//! callers. The actors run inside the benchmark, on the real store. A pair is a bot that is created into a slot, is
+//! cancelled while its container starts, and a slot that is known to be free again.
+//!
+//! Beside it, on the same PostgreSQL in the same minutes: a table of slots that every caller locks a row of by itself
+//! (`peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
+//! `--quick` is a small run.
+
+mod holding;
+mod peer;
+mod recorded_store;
+mod replay;
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::Utc;
+use holding::Holding;
+use meeboter_actors::bot::EndReason;
+use meeboter_actors::ids::{HostName, UserId};
+use meeboter_actors::journal::Change;
+use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
+use meeboter_actors::ports::Store;
+use meeboter_actors::supervision::tell;
+use meeboter_actors::tree::Tree;
+use meeboter_benches::figures::{Figures, ms};
+use meeboter_benches::workbench::Workbench;
+use meeboter_benches::{progress, samples, verdict};
+use peer::Peer;
+use recorded_store::RecordedStore;
+use replay::Replay;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+const SLOTS: u32 = 1_000;
+const CALLERS: [usize; 2] = [64, 256];
+/// Times the peer, by callers.
+const TARGETS: [f64; 2] = [4.0, 8.0];
+const STORE_SHARE_MIN: f64 = 0.6;
+const P99_MAX: Duration = Duration::from_millis(25);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+#[actix_web::main]
+async fn main() -> Result<()> {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (rounds, duration) = if quick { (1, Duration::from_secs(1)) } else { (5, Duration::from_secs(4)) };
+    progress("starting PostgreSQL");
+    let workbench = Workbench::start().await?;
+    let outcome = measure(&workbench, rounds, duration).await;
+    workbench.stop().await?;
+    outcome
+}
+
+/// What one of several callers' loops did.
+#[derive(Default)]
+struct Loops {
+    pairs: u32,
+    acquired: Figures,
+    released: Figures,
+}
+
+/// One of [`CALLERS`], all rounds.
+#[derive(Default)]
+struct Outcome {
+    pairs: Vec<f64>,
+    acquired: Figures,
+    released: Figures,
+    peer: Vec<f64>,
+    peer_connections: Vec<usize>,
+    peer_acquired: Figures,
+    store: Vec<f64>,
+}
+
+async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Result<()> {
+    let journal = workbench.journal("bench").await?;
+    let lead = journal.validity();
+    let slots: Vec<_> =
+        (1..=SLOTS).map(|number| samples::idle_slot(number, HostName::local(), Utc::now())).collect();
+    let fill: Vec<_> = slots.into_iter().map(|slot| vec![Change::WriteSlot(Box::new(slot))]).collect();
+    let mut replay = Replay::new(workbench.journal("replay").await?);
+    replay.run(fill.clone(), fill.len()).await?;
+    let store = Arc::new(RecordedStore::new(journal));
+    store.commit(RecordedStore::FIRST, &fill).await?;
+    store.forget();
+    let rows = store.load().await?;
+    ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
+    let settings = samples::settings(SLOTS, [HostName::local()]);
+    let driver = Arc::new(Holding::default());
+    let (tree, arbiter) =
+        workbench.tree(Arc::clone(&store) as Arc<dyn Store>, driver, lead, rows, settings).await?;
+    let peer = Peer::new(workbench.postgres()?, SLOTS).await?;
+    let mut outcomes = [Outcome::default(), Outcome::default()];
+    for round in 1..=rounds {
+        for (callers, outcome) in CALLERS.into_iter().zip(&mut outcomes) {
+            progress(&format!("round {round} of {rounds}, {callers} callers: the peer"));
+            let best = peer.best(callers, duration).await?;
+            outcome.peer.push(best.pairs_per_second);
+            outcome.peer_connections.push(best.connections);
+            outcome.peer_acquired.extend(best.acquired);
+            progress(&format!("round {round} of {rounds}, {callers} callers: Meeboter"));
+            let (pairs, loops) = run(&tree, &store, callers, duration).await?;
+            outcome.pairs.push(pairs);
+            outcome.acquired.extend(loops.acquired);
+            outcome.released.extend(loops.released);
+            progress(&format!("round {round} of {rounds}, {callers} callers: the store alone"));
+            let took = replay.run(store.forget(), callers).await?;
+            outcome.store.push(f64::from(loops.pairs) / took.as_secs_f64());
+        }
+    }
+    arbiter.stop();
+    report(&outcomes);
+    Ok(())
+}
+
+/// All callers, each in a closed loop, for so long; pairs a second, and how long things took.
+async fn run(
+    tree: &Tree,
+    store: &Arc<RecordedStore>,
+    callers: usize,
+    duration: Duration,
+) -> Result<(f64, Loops)> {
+    let began = Instant::now();
+    let running: Vec<_> = (0..callers)
+        .map(|_| tokio::spawn(call_until(tree.clone(), Arc::clone(store), began + duration)))
+        .collect();
+    let mut all = Loops::default();
+    for caller in running {
+        let loops = caller.await??;
+        all.pairs += loops.pairs;
+        all.acquired.extend(loops.acquired);
+        all.released.extend(loops.released);
+    }
+    Ok((f64::from(all.pairs) / began.elapsed().as_secs_f64(), all))
+}
+
+async fn call_until(tree: Tree, store: Arc<RecordedStore>, end: Instant) -> Result<Loops> {
+    let mut loops = Loops::default();
+    while Instant::now() < end {
+        let began = Instant::now();
+        let created = create(&tree).await?;
+        loops.acquired.add(began.elapsed());
+        let began = Instant::now();
+        let Some(seat) = created.bot.seat else { bail!("a bot had to wait, with {SLOTS} slots") };
+        let free = store.when_idle(&seat.slot);
+        let (reply, left) = oneshot::channel();
+        tell(&tree.pool, LeaveBot { bot_id: created.bot.id, reason: EndReason::Cancelled, reply });
+        timeout(ANSWER_LIMIT, left).await.context("a cancel was not answered")???;
+        timeout(ANSWER_LIMIT, free).await.context("a slot was not freed")??;
+        loops.released.add(began.elapsed());
+        loops.pairs += 1;
+    }
+    Ok(loops)
+}
+
+async fn create(tree: &Tree) -> Result<Created> {
+    let (reply, created) = oneshot::channel();
+    tell(&tree.pool, CreateBot { spec: samples::spec(), user_id: UserId(1), idempotency: None, reply });
+    Ok(timeout(ANSWER_LIMIT, created).await.context("a creation was not answered")???)
+}
+
+fn report(outcomes: &[Outcome; 2]) {
+    let mut ratios = Vec::new();
+    println!(
+        "acquire: pairs of acquire and release a second, {SLOTS} slots, median of {}",
+        outcomes[0].pairs.len()
+    );
+    for ((callers, outcome), target) in CALLERS.into_iter().zip(outcomes).zip(TARGETS) {
+        let [ours, peer, store] = [&outcome.pairs, &outcome.peer, &outcome.store].map(|runs| median(runs));
+        let (ratio, share) = (ours / peer, ours / store);
+        println!("  {callers} callers");
+        println!("    Meeboter         {ours:8.0} pairs/s   runs {}", list(&outcome.pairs));
+        println!(
+            "    peer, best of    {peer:8.0} pairs/s   runs {}   connections {:?}",
+            list(&outcome.peer),
+            outcome.peer_connections
+        );
+        println!("    the store alone  {store:8.0} pairs/s   runs {}", list(&outcome.store));
+        for (name, figures) in [
+            ("acquire", &outcome.acquired),
+            ("release", &outcome.released),
+            ("peer's acquire", &outcome.peer_acquired),
+        ] {
+            let [p50, p99] = [figures.median(), figures.p99()].map(ms);
+            println!("    {name:<16} p50 {p50:7.2} ms   p99 {p99:7.2} ms");
+        }
+        println!("    {ratio:.1} × the peer, {:.0} % of the store alone", share * 100.0);
+        verdict(
+            ratio >= target,
+            &format!("{callers} callers: {ratio:.1} × the peer; the target is {target} ×"),
+        );
+        ratios.push((ratio, share));
+    }
+    let share = ratios[0].1;
+    let worst = outcomes[0].acquired.p99().max(outcomes[0].released.p99());
+    verdict(
+        share >= STORE_SHARE_MIN,
+        &format!("64 callers: {:.0} % of the store alone; the target is 60 %", share * 100.0),
+    );
+    verdict(worst <= P99_MAX, &format!("64 callers: p99 {:.1} ms; the target is 25 ms", ms(worst)));
+    println!("ratio {:.1}", ratios[0].0);
+}
+
+fn list(runs: &[f64]) -> String {
+    runs.iter().map(|run| format!("{run:.0}")).collect::<Vec<_>>().join(" ")
+}
+
+fn median(runs: &[f64]) -> f64 {
+    let mut sorted = runs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
