@@ -169,9 +169,13 @@ pub struct Rows {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes all decisions in one transaction under this number; one that was committed before under the same
-    /// number is not written again.
+    /// number is not written again. What is written is there for whoever reads, in the order of the calls, and nobody
+    /// may be told of it before it is flushed: a database that crashes may lose it, and what came behind it.
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError>;
-    /// Whether the batch of this number is committed.
+    /// Comes back when a batch that was committed can no longer be lost. Unavailable: it may be lost already, and is to
+    /// be looked up.
+    async fn flush(&self, batch: BatchNo) -> Result<(), StoreError>;
+    /// Whether the batch of this number is committed. Where it is, it can be flushed.
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError>;
     /// Reads what the actors are built from.
     async fn load(&self) -> Result<Rows, StoreError>;

@@ -1,6 +1,7 @@
 //! How many bots get a slot and give it back, each time durably: slot, bot and event rows, 1,000 slots, 64 and 256
-//! callers. The actors run inside the benchmark, on the real store. A pair is a bot that is created into a slot, is
-//! cancelled while its container starts, and a slot that is known to be free again.
+//! callers. The actors run inside the benchmark, on the real store. A pair is a bot that is created into a slot and
+//! cancelled while its container starts, and the slot known to be free again: three durable decisions. A caller waits for
+//! the first two, as a client does; the pair counts with the third.
 //!
 //! Beside it, on the same PostgreSQL in the same minutes: a table of slots that every caller locks a row of by itself
 //! (`peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
@@ -11,12 +12,13 @@ mod peer;
 mod recorded_store;
 mod replay;
 
-use anyhow::{Context, Result, bail, ensure};
+use actix::Arbiter;
+use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use holding::Holding;
 use meeboter_actors::bot::EndReason;
 use meeboter_actors::ids::{HostName, UserId};
-use meeboter_actors::journal::Change;
+use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
 use meeboter_actors::ports::Store;
 use meeboter_actors::supervision::tell;
@@ -30,7 +32,7 @@ use replay::Replay;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 const SLOTS: u32 = 1_000;
 const CALLERS: [usize; 2] = [64, 256];
@@ -38,6 +40,8 @@ const CALLERS: [usize; 2] = [64, 256];
 const TARGETS: [f64; 2] = [4.0, 8.0];
 const STORE_SHARE_MIN: f64 = 0.6;
 const P99_MAX: Duration = Duration::from_millis(25);
+/// Between two looks whether the last slots are idle.
+const LOOK: Duration = Duration::from_millis(1);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 #[actix_web::main]
@@ -72,80 +76,104 @@ struct Outcome {
 }
 
 async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Result<()> {
-    let journal = workbench.journal("bench").await?;
-    let lead = journal.validity();
-    let slots: Vec<_> =
-        (1..=SLOTS).map(|number| samples::idle_slot(number, HostName::local(), Utc::now())).collect();
-    let fill: Vec<_> = slots.into_iter().map(|slot| vec![Change::WriteSlot(Box::new(slot))]).collect();
+    let measured = Pool::start(workbench, "bench", false).await?;
+    // What this one commits is what the store is given alone; keeping it would slow the measured one down.
+    let kept = Pool::start(workbench, "kept", true).await?;
     let mut replay = Replay::new(workbench.journal("replay").await?);
-    replay.run(fill.clone(), fill.len()).await?;
-    let store = Arc::new(RecordedStore::new(journal));
-    store.commit(RecordedStore::FIRST, &fill).await?;
-    store.forget();
-    let rows = store.load().await?;
-    ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
-    let settings = samples::settings(SLOTS, [HostName::local()]);
-    let driver = Arc::new(Holding::default());
-    let (tree, arbiter) =
-        workbench.tree(Arc::clone(&store) as Arc<dyn Store>, driver, lead, rows, settings).await?;
-    let peer = Peer::new(workbench.postgres()?, SLOTS).await?;
+    replay.run(idle_slots(), SLOTS as usize).await?;
+    let peer = Peer::new(workbench.postgres()?, SLOTS);
     let mut outcomes = [Outcome::default(), Outcome::default()];
     for round in 1..=rounds {
         for (callers, outcome) in CALLERS.into_iter().zip(&mut outcomes) {
-            progress(&format!("round {round} of {rounds}, {callers} callers: the peer"));
+            let say = |what| progress(&format!("round {round} of {rounds}, {callers} callers: {what}"));
+            say("the peer");
             let best = peer.best(callers, duration).await?;
             outcome.peer.push(best.pairs_per_second);
             outcome.peer_connections.push(best.connections);
             outcome.peer_acquired.extend(best.acquired);
-            progress(&format!("round {round} of {rounds}, {callers} callers: Meeboter"));
-            let (pairs, loops) = run(&tree, &store, callers, duration).await?;
+            say("Meeboter");
+            let (pairs, loops) = measured.run(callers, duration).await?;
             outcome.pairs.push(pairs);
             outcome.acquired.extend(loops.acquired);
             outcome.released.extend(loops.released);
-            progress(&format!("round {round} of {rounds}, {callers} callers: the store alone"));
-            let took = replay.run(store.forget(), callers).await?;
+            say("the store alone");
+            let (_, loops) = kept.run(callers, duration / 4).await?;
+            let took = replay.run(kept.store.forget(), callers).await?;
             outcome.store.push(f64::from(loops.pairs) / took.as_secs_f64());
         }
     }
-    arbiter.stop();
     report(&outcomes);
     Ok(())
 }
 
-/// All callers, each in a closed loop, for so long; pairs a second, and how long things took.
-async fn run(
-    tree: &Tree,
-    store: &Arc<RecordedStore>,
-    callers: usize,
-    duration: Duration,
-) -> Result<(f64, Loops)> {
-    let began = Instant::now();
-    let running: Vec<_> = (0..callers)
-        .map(|_| tokio::spawn(call_until(tree.clone(), Arc::clone(store), began + duration)))
-        .collect();
-    let mut all = Loops::default();
-    for caller in running {
-        let loops = caller.await??;
-        all.pairs += loops.pairs;
-        all.acquired.extend(loops.acquired);
-        all.released.extend(loops.released);
-    }
-    Ok((f64::from(all.pairs) / began.elapsed().as_secs_f64(), all))
+fn idle_slots() -> Vec<Decision> {
+    let slot = |number| samples::idle_slot(number, HostName::local(), Utc::now());
+    (1..=SLOTS).map(|number| vec![Change::WriteSlot(Box::new(slot(number)))]).collect()
 }
 
-async fn call_until(tree: Tree, store: Arc<RecordedStore>, end: Instant) -> Result<Loops> {
+/// The actors with all slots idle.
+struct Pool {
+    tree: Tree,
+    store: Arc<RecordedStore>,
+    arbiter: Arbiter,
+}
+
+impl Pool {
+    async fn start(workbench: &Workbench, database: &str, keeps: bool) -> Result<Self> {
+        let journal = workbench.journal(database).await?;
+        let lead = journal.validity();
+        let store = Arc::new(RecordedStore::new(journal, keeps));
+        store.commit(RecordedStore::FIRST, &idle_slots()).await?;
+        store.flush(RecordedStore::FIRST).await?;
+        store.forget();
+        let rows = store.load().await?;
+        ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
+        let settings = samples::settings(SLOTS, [HostName::local()]);
+        let driver = Arc::new(Holding::default());
+        let durable = Arc::clone(&store) as Arc<dyn Store>;
+        let (tree, arbiter) = workbench.tree(durable, driver, lead, rows, settings).await?;
+        Ok(Self { tree, store, arbiter })
+    }
+
+    /// All callers, each in a closed loop, for so long, and until the last slot is idle; pairs a second, and how long
+    /// things took.
+    async fn run(&self, callers: usize, duration: Duration) -> Result<(f64, Loops)> {
+        let freed_before = self.store.freed();
+        let began = Instant::now();
+        let caller = |_| tokio::spawn(call_until(self.tree.clone(), began + duration));
+        let running: Vec<_> = (0..callers).map(caller).collect();
+        let mut all = Loops::default();
+        for caller in running {
+            let loops = caller.await??;
+            all.pairs += loops.pairs;
+            all.acquired.extend(loops.acquired);
+            all.released.extend(loops.released);
+        }
+        while self.store.freed() < freed_before + u64::from(all.pairs) {
+            ensure!(began.elapsed() < duration + ANSWER_LIMIT, "slots were not freed");
+            sleep(LOOK).await;
+        }
+        Ok((f64::from(all.pairs) / began.elapsed().as_secs_f64(), all))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.arbiter.stop();
+    }
+}
+
+async fn call_until(tree: Tree, end: Instant) -> Result<Loops> {
     let mut loops = Loops::default();
     while Instant::now() < end {
         let began = Instant::now();
         let created = create(&tree).await?;
         loops.acquired.add(began.elapsed());
+        ensure!(created.bot.seat.is_some(), "a bot had to wait, with {SLOTS} slots");
         let began = Instant::now();
-        let Some(seat) = created.bot.seat else { bail!("a bot had to wait, with {SLOTS} slots") };
-        let free = store.when_idle(&seat.slot);
         let (reply, left) = oneshot::channel();
         tell(&tree.pool, LeaveBot { bot_id: created.bot.id, reason: EndReason::Cancelled, reply });
         timeout(ANSWER_LIMIT, left).await.context("a cancel was not answered")???;
-        timeout(ANSWER_LIMIT, free).await.context("a slot was not freed")??;
         loops.released.add(began.elapsed());
         loops.pairs += 1;
     }

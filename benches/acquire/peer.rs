@@ -49,8 +49,8 @@ pub(crate) struct Best {
 }
 
 impl Peer {
-    pub(crate) async fn new(postgres: Postgres, slots: u32) -> Result<Self> {
-        Ok(Self { postgres, slots: slots.into() })
+    pub(crate) fn new(postgres: Postgres, slots: u32) -> Self {
+        Self { postgres, slots: slots.into() }
     }
 
     /// All sizes of the pool of connections, one after the other, each on a fresh table; the best.

@@ -1,4 +1,4 @@
-//! The real store, which keeps what it commits, and says when a slot is idle for good.
+//! The real store, which counts slots that become idle for good, and keeps what it commits where it is told to.
 
 use async_trait::async_trait;
 use meeboter::store::journal::JournalConnection;
@@ -8,38 +8,38 @@ use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::ports::{BatchNo, Rows, Store, StoreError};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::{Slot, SlotState};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
 
 pub(crate) struct RecordedStore {
     inner: JournalConnection,
+    keeps: bool,
     seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
+    /// Committed, and not flushed yet: how many slots are idle, and, if it is kept, what was written.
+    written: BTreeMap<BatchNo, (usize, Vec<Decision>)>,
+    freed: u64,
     decisions: Vec<Decision>,
-    waiting: HashMap<SlotName, oneshot::Sender<()>>,
 }
 
 impl RecordedStore {
     /// A number of a batch that the Journal, which counts from 1, will not use.
     pub(crate) const FIRST: BatchNo = BatchNo(0);
 
-    pub(crate) fn new(inner: JournalConnection) -> Self {
-        Self { inner, seen: Mutex::default() }
+    pub(crate) fn new(inner: JournalConnection, keeps: bool) -> Self {
+        Self { inner, keeps, seen: Mutex::default() }
     }
 
-    /// Comes back when the slot's next idle state is committed.
-    pub(crate) fn when_idle(&self, slot: &SlotName) -> oneshot::Receiver<()> {
-        let (says, idle) = oneshot::channel();
-        self.seen().waiting.insert(slot.clone(), says);
-        idle
+    /// Slots that became idle so far.
+    pub(crate) fn freed(&self) -> u64 {
+        self.seen().freed
     }
 
-    /// What was committed since the last call, in order.
+    /// What was kept since the last call, in order.
     pub(crate) fn forget(&self) -> Vec<Decision> {
         std::mem::take(&mut self.seen().decisions)
     }
@@ -53,17 +53,20 @@ impl RecordedStore {
 impl Store for RecordedStore {
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
         self.inner.commit(batch, decisions).await?;
+        let is_idle = |change: &&Change| matches!(change, Change::WriteSlot(slot) if matches!(slot.state, SlotState::Idle { .. }));
+        let idle = decisions.iter().flatten().filter(is_idle).count();
+        let kept = if self.keeps { decisions.to_vec() } else { Vec::new() };
+        self.seen().written.insert(batch, (idle, kept));
+        Ok(())
+    }
+
+    async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
+        self.inner.flush(batch).await?;
         let mut seen = self.seen();
-        for change in decisions.iter().flatten() {
-            if let Change::WriteSlot(slot) = change
-                && matches!(slot.state, SlotState::Idle { .. })
-                && let Some(waiting) = seen.waiting.remove(&slot.name)
-            {
-                // Whoever waited may have given up.
-                let _ = waiting.send(());
-            }
+        if let Some((idle, decisions)) = seen.written.remove(&batch) {
+            seen.freed += idle as u64;
+            seen.decisions.extend(decisions);
         }
-        seen.decisions.extend_from_slice(decisions);
         Ok(())
     }
 

@@ -14,6 +14,10 @@ pub mod workbench;
 
 use std::io::Write;
 
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Says on standard error what is going on.
 pub fn progress(what: &str) {
     let mut out = std::io::stderr().lock();

@@ -6,6 +6,7 @@ use meeboter_actors::ids::{BotId, Generation, HostName, Operation, Platform, Slo
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::slot::{BusyStep, Slot, SlotState};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Every slot's image.
@@ -78,7 +79,7 @@ pub fn busy_slot(number: u32, host: HostName, since: DateTime<Utc>) -> Slot {
     let bot = Bot {
         id: BotId(i64::from(number)),
         user_id: UserId(1),
-        spec: spec(),
+        spec: Arc::new(spec()),
         state: BotState::InCall,
         end: None,
         seat: Some(Seat { slot: slot.name.clone(), generation: slot.generation }),

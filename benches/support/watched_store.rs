@@ -32,6 +32,8 @@ pub struct Seen {
     pub inversions: usize,
     /// Bots that wait yet.
     pub left: usize,
+    /// Committed, and not flushed yet: since when, and what.
+    written: BTreeMap<BatchNo, (Instant, Vec<Decision>)>,
     places: HashMap<BotId, Place>,
     free_since: BTreeMap<SlotName, Instant>,
     /// The last place that was granted.
@@ -60,6 +62,14 @@ impl WatchedStore {
 }
 
 impl Seen {
+    /// What is flushed is flushed with all that was committed before it.
+    fn durable_through(&mut self, batch: BatchNo) {
+        let later = self.written.split_off(&BatchNo(batch.0 + 1));
+        for (began, decisions) in std::mem::replace(&mut self.written, later).into_values() {
+            self.committed(&decisions, began);
+        }
+    }
+
     fn committed(&mut self, decisions: &[Decision], began: Instant) {
         let now = Instant::now();
         self.commits.add(now - began);
@@ -101,7 +111,13 @@ impl Store for WatchedStore {
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
         let began = Instant::now();
         self.inner.commit(batch, decisions).await?;
-        self.seen().committed(decisions, began);
+        self.seen().written.insert(batch, (began, decisions.to_vec()));
+        Ok(())
+    }
+
+    async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
+        self.inner.flush(batch).await?;
+        self.seen().durable_through(batch);
         Ok(())
     }
 

@@ -6,12 +6,12 @@
 //! should `BEGIN` itself fail, nothing behind it commits by itself.
 
 use super::rows::{
-    Column, bot_columns, column, drain_columns, event_columns, idempotency_key_columns, names, queue_columns,
-    recording_columns,
+    Column, bot_columns, bot_life_columns, column, drain_columns, event_columns, idempotency_key_columns,
+    names, queue_columns, recording_columns,
 };
-use super::slot_row::{SlotRow, slot_columns};
-use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join, join_all, maybe_done, try_join_all};
-use meeboter_actors::bot::{Bot, BotEvent};
+use super::slot_row::{SlotRow, slot_columns, slot_state_columns};
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join_all, maybe_done, try_join_all};
+use meeboter_actors::bot::{Bot, BotEvent, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
 use meeboter_actors::pool::Drain;
@@ -52,6 +52,7 @@ pub(super) enum RunError {
 pub(super) struct Statements {
     begin: Statement,
     insert_bots: Statement,
+    move_bots: Statement,
     update_bots: Statement,
     delete_slots: Statement,
     update_slots: Statement,
@@ -75,8 +76,9 @@ impl Statements {
             "SELECT journal_begin($1, $2)".to_owned(),
             insert("bots", &bots),
             update("bots", &bots),
+            update("bots", &bot_life_columns(&[])),
             delete("bot_pool_slots", &gone_slot_columns(&[])),
-            update("bot_pool_slots", &slots),
+            update("bot_pool_slots", &slot_state_columns(&[])),
             insert("bot_pool_slots", &slots),
             delete("bot_pool_queue", &gone_queue_columns(&[])),
             insert("bot_pool_queue", &queue_columns(&[])),
@@ -93,6 +95,7 @@ impl Statements {
             [
                 begin,
                 insert_bots,
+                move_bots,
                 update_bots,
                 delete_slots,
                 update_slots,
@@ -107,13 +110,14 @@ impl Statements {
                 insert_idempotency_keys,
                 insert_events,
             ],
-        ) = <[Statement; 15]>::try_from(prepared)
+        ) = <[Statement; 16]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
         Ok(Self {
             begin,
             insert_bots,
+            move_bots,
             update_bots,
             delete_slots,
             update_slots,
@@ -153,25 +157,30 @@ fn replace(table: &str, columns: &[Column<'_>]) -> String {
 fn set(table: &str, columns: &[Column<'_>]) -> String {
     let key = columns[0].name;
     let set: Vec<String> = columns[1..].iter().map(|column| format!("{0} = new.{0}", column.name)).collect();
-    format!("UPDATE {table} AS old SET {} FROM new WHERE old.{key} = new.{key}", set.join(", "))
+    format!("UPDATE {table} AS old SET {} FROM {} WHERE old.{key} = new.{key}", set.join(", "), new(columns))
 }
 
 /// Deletes rows that are equal in all these columns.
 fn delete(table: &str, columns: &[Column<'_>]) -> String {
     let same: Vec<String> = columns.iter().map(|column| format!("old.{0} = new.{0}", column.name)).collect();
-    checked(table, columns, &format!("DELETE FROM {table} AS old USING new WHERE {}", same.join(" AND ")))
+    let delete = format!("DELETE FROM {table} AS old USING {} WHERE {}", new(columns), same.join(" AND "));
+    checked(table, columns, &delete)
 }
 
-/// A write over `new` rows that must each find the `old` one.
+/// A write over `new` rows that must each find the `old` one. Which ones did not is only asked where some did not.
 fn checked(table: &str, columns: &[Column<'_>], write: &str) -> String {
-    let key = columns[0].name;
+    let (key, sql_type) = (columns[0].name, columns[0].sql_type);
     format!(
-        "WITH new AS (SELECT * FROM {} AS new({})), done AS ({write} RETURNING old.{key}) \
-         SELECT journal_require('{table}', \
-         (SELECT array_agg(new.{key}::text) FROM new WHERE new.{key} NOT IN (SELECT {key} FROM done)))",
-        unnest(columns),
-        names(columns),
+        "WITH done AS ({write} RETURNING old.{key}) SELECT journal_require('{table}', CASE \
+         WHEN (SELECT count(*) FROM done) = cardinality($1::{sql_type}[]) THEN NULL \
+         ELSE (SELECT array_agg(wanted::text) FROM unnest($1::{sql_type}[]) AS wanted \
+               WHERE wanted NOT IN (SELECT {key} FROM done)) END)",
     )
+}
+
+/// The rows as a table named `new`.
+fn new(columns: &[Column<'_>]) -> String {
+    format!("{} AS new({})", unnest(columns), names(columns))
 }
 
 fn unnest(columns: &[Column<'_>]) -> String {
@@ -198,6 +207,8 @@ fn gone_queue_columns<'a>(bots: &[&'a BotId]) -> Vec<Column<'a>> {
 #[derive(Default)]
 pub(super) struct Batch<'a> {
     new_bots: Vec<&'a Bot>,
+    /// Those that are SCHEDULED: what was asked may have changed.
+    moved_bots: Vec<&'a Bot>,
     bots: Vec<&'a Bot>,
     new_slots: Vec<SlotRow<'a>>,
     slots: Vec<SlotRow<'a>>,
@@ -232,6 +243,7 @@ impl<'a> Batch<'a> {
     fn add(&mut self, change: &'a Change) -> Result<(), Malformed> {
         match change {
             Change::WriteBot(bot) if bot.version == 1 => self.new_bots.push(bot),
+            Change::WriteBot(bot) if bot.state == BotState::Scheduled => self.moved_bots.push(bot),
             Change::WriteBot(bot) => self.bots.push(bot),
             Change::WriteSlot(slot) => {
                 let row = SlotRow::of(slot).ok_or_else(|| Malformed::Retired(slot.name.clone()))?;
@@ -256,6 +268,7 @@ impl<'a> Batch<'a> {
     /// Rows are always locked in the same order. Events keep theirs: it is the order of a bot's history.
     fn sort(&mut self) {
         self.new_bots.sort_by_key(|bot| bot.id);
+        self.moved_bots.sort_by_key(|bot| bot.id);
         self.bots.sort_by_key(|bot| bot.id);
         self.new_slots.sort_by(|a, b| a.slot.name.cmp(&b.slot.name));
         self.slots.sort_by(|a, b| a.slot.name.cmp(&b.slot.name));
@@ -270,7 +283,8 @@ impl<'a> Batch<'a> {
         self.keys.sort_by(|a, b| (a.user_id, &a.key).cmp(&(b.user_id, &b.key)));
     }
 
-    /// Writes everything in one transaction and one round trip. The error is the first statement's that failed.
+    /// Writes everything in one transaction and one round trip. All of it is sent when this is first polled. The error is
+    /// the first statement's that failed.
     pub(super) async fn run(
         &self,
         client: &Client,
@@ -291,23 +305,27 @@ impl<'a> Batch<'a> {
             };
             sent.push(maybe_done(send.boxed()));
         }
-        // A request is sent when its future is first polled; what fails right then was not sent at all.
+        // A request is sent when its future is first polled; what fails right then was not sent at all. All of them in
+        // one poll: nothing else that is sent on this connection comes between.
+        let mut unsendable = None;
         poll_fn(|context| {
             for request in &mut sent {
                 let _ = request.poll_unpin(context);
             }
+            unsendable = sent.iter().position(is_unsendable);
+            let end = client.batch_execute(if unsendable.is_none() { "COMMIT" } else { "ROLLBACK" });
+            let mut end = maybe_done(end.boxed());
+            let _ = end.poll_unpin(context);
+            sent.push(end);
             Poll::Ready(())
         })
         .await;
-        let unsendable = sent.iter().position(is_unsendable);
-        let end = client.batch_execute(if unsendable.is_none() { "COMMIT" } else { "ROLLBACK" });
-        let (_, ended) = join(join_all(&mut sent), end).await;
+        join_all(&mut sent).await;
         let mut outcomes: Vec<Result<(), Error>> =
             sent.iter_mut().filter_map(|request| Pin::new(request).take_output()).collect();
         if let Some(index) = unsendable {
             return outcomes.swap_remove(index).map_err(RunError::Unsendable);
         }
-        outcomes.push(ended);
         let mut errors = outcomes.into_iter().filter_map(Result::err);
         match errors.next() {
             None => Ok(()),
@@ -323,13 +341,18 @@ impl<'a> Batch<'a> {
         let slot_rows = |rows: &'s [SlotRow<'a>]| slot_columns(&rows.iter().collect::<Vec<_>>());
         let steps = [
             (&statements.insert_bots, self.new_bots.len(), bot_columns(&self.new_bots)),
-            (&statements.update_bots, self.bots.len(), bot_columns(&self.bots)),
+            (&statements.move_bots, self.moved_bots.len(), bot_columns(&self.moved_bots)),
+            (&statements.update_bots, self.bots.len(), bot_life_columns(&self.bots)),
             (
                 &statements.delete_slots,
                 self.gone_slots.len(),
                 gone_slot_columns(&self.gone_slots.iter().collect::<Vec<_>>()),
             ),
-            (&statements.update_slots, self.slots.len(), slot_rows(&self.slots)),
+            (
+                &statements.update_slots,
+                self.slots.len(),
+                slot_state_columns(&self.slots.iter().collect::<Vec<_>>()),
+            ),
             (&statements.insert_slots, self.new_slots.len(), slot_rows(&self.new_slots)),
             (
                 &statements.delete_queue,

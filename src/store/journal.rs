@@ -4,6 +4,10 @@
 //! (from the session that was dropped, if PostgreSQL has not noticed yet) and sees that the epoch still stands. What
 //! became of a batch in between is for the caller to ask with `was_committed`, which by then is decided: the old
 //! session is gone before the new one has the lock.
+//!
+//! A batch is committed without waiting for the disk, and flushed on a connection beside this one, which is made and
+//! dropped with it (`flusher.rs`). A successor has nothing to flush: the commit that begins its epoch waits for the
+//! disk, and with it for everything before.
 
 use super::database::{Connection, Database, application_name};
 use super::lead::{self, Backend, LeadError};
@@ -12,6 +16,7 @@ use super::migrate::migrate;
 use super::validity::{Moment, SILENCE_MAX, Validity};
 use crate::telemetry::chain;
 use async_trait::async_trait;
+use futures_util::future::{FutureExt, maybe_done};
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::Decision;
@@ -19,11 +24,14 @@ use meeboter_actors::ports::{BatchNo, Rows, Store, StoreError};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use slog::{Logger, info, o, warn};
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 /// For one call, with making a new connection if need be.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,7 +63,7 @@ pub struct JournalConnection {
 struct Lead {
     database: Database,
     epoch: i64,
-    link: Option<Link>,
+    link: Option<Arc<Link>>,
     /// Sessions that this process made, latest last.
     own: Vec<Backend>,
     deposed: bool,
@@ -77,25 +85,23 @@ impl JournalConnection {
             migrate(&mut connection.client, &log).await.map_err(|e| LeadError::Migrate(Box::new(e)))?;
             let name = application_name();
             let epoch = lead::begin_epoch(&connection.client, &name).await.map_err(LeadError::Epoch)?;
-            let link = Link::prepare(connection, epoch).await.map_err(LeadError::Prepare)?;
+            let link = Link::prepare(connection, &database, epoch).await;
+            let link = link.map_err(|failure| LeadError::Prepare(Box::new(failure)))?;
             validity.prove(sent);
             Ok::<_, LeadError>((epoch, link))
         };
         let timed_out = |_| LeadError::TimedOut(TAKEOVER_DEADLINE);
         let (epoch, link) = timeout(TAKEOVER_DEADLINE, takeover).await.map_err(timed_out)??;
         info!(log, "this server leads"; "epoch" => epoch, "database" => database.place());
-        let lead = Lead { database, epoch, link: Some(link), own: vec![backend], deposed: false, log };
+        let lead =
+            Lead { database, epoch, link: Some(Arc::new(link)), own: vec![backend], deposed: false, log };
         Ok(Self { epoch, validity, lead: Mutex::new(lead) })
     }
 
     /// Sees that this process still leads, making a new connection if the old one is gone. To be called every second:
     /// this is what a standby listens for, and what [`Validity`] lives by where there is no batch to write.
     pub async fn confirm_lead(&self) -> Result<(), StoreError> {
-        self.call(CALL_DEADLINE, |link| async move {
-            let outcome = link.confirm().await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, |link| async move { link.confirm().await }).await
     }
 
     /// Whether this process may act on what it has decided.
@@ -103,24 +109,34 @@ impl JournalConnection {
         Arc::clone(&self.validity)
     }
 
-    /// Does one thing on the connection, and keeps the connection unless it is in doubt. Where the caller is dropped in
-    /// the middle the connection is gone, and with it whatever was half said on it.
-    async fn call<T, W>(&self, limit: Duration, work: impl FnOnce(Link) -> W + Send) -> Result<T, StoreError>
+    /// Does one thing on the connection. All that it sends, it sends when it is first polled; until then nobody else may
+    /// send anything, and what is sent after that comes behind it.
+    async fn call<T, W>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(Arc<Link>) -> W + Send,
+    ) -> Result<T, StoreError>
     where
-        W: Future<Output = (Link, Result<T, Failure>)> + Send,
+        W: Future<Output = Result<T, Failure>> + Send,
         T: Send,
     {
         let mut lead = self.lead.lock().await;
         let link = lead.link(Instant::now() + CALL_DEADLINE).await?;
         let sent = Moment::now();
-        match timeout(limit, work(link)).await {
-            Ok((link, outcome)) => {
-                if outcome.is_ok() {
-                    self.validity.prove(sent);
-                }
-                lead.settle(link, outcome)
+        let mut work = maybe_done(within(limit, work(Arc::clone(&link))).boxed());
+        poll_fn(|context| {
+            let _ = work.poll_unpin(context);
+            Poll::Ready(())
+        })
+        .await;
+        drop(lead);
+        (&mut work).await;
+        match Pin::new(&mut work).take_output().unwrap_or(Err(Failure::TimedOut(limit))) {
+            Ok(value) => {
+                self.validity.prove(sent);
+                Ok(value)
             }
-            Err(_) => Err(lead.failed(Failure::TimedOut(limit))),
+            Err(failure) => Err(self.lead.lock().await.failed_on(&link, failure)),
         }
     }
 
@@ -162,44 +178,39 @@ async fn within_call<T>(
     timeout(CALL_DEADLINE, question).await.map_err(timed_out)?.map_err(LeadError::Lock)
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout_at(deadline, work).await.unwrap_or(Err(Failure::TimedOut(CALL_DEADLINE)))
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(limit, work).await.unwrap_or(Err(Failure::TimedOut(limit)))
 }
 
 impl Lead {
-    /// Takes the connection out, a new one if need be. Whoever takes it gives it back with [`Lead::settle`]; where
-    /// that is never reached (the caller was dropped), it is gone, and with it whatever was half said on it.
-    async fn link(&mut self, deadline: Instant) -> Result<Link, StoreError> {
+    /// The connection, a new one if need be.
+    async fn link(&mut self, deadline: Instant) -> Result<Arc<Link>, StoreError> {
         if self.deposed {
             return Err(StoreError::Deposed);
         }
-        match self.link.take() {
-            Some(link) if !link.is_closed() => Ok(link),
-            _ => match within(deadline, self.reconnect()).await {
-                Ok(link) => {
-                    info!(self.log, "connected to PostgreSQL again"; "epoch" => self.epoch);
-                    Ok(link)
-                }
-                Err(failure) => Err(self.failed(failure)),
-            },
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
+            return Ok(Arc::clone(link));
+        }
+        self.link = None;
+        match within(deadline.saturating_duration_since(Instant::now()), self.reconnect()).await {
+            Ok(link) => {
+                info!(self.log, "connected to PostgreSQL again"; "epoch" => self.epoch);
+                let link = Arc::new(link);
+                self.link = Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(failure) => Err(self.failed(failure)),
         }
     }
 
-    /// Keeps the connection unless it is in doubt.
-    fn settle<T>(&mut self, link: Link, outcome: Result<T, Failure>) -> Result<T, StoreError> {
-        match outcome {
-            Ok(value) => {
-                self.link = Some(link);
-                Ok(value)
-            }
-            Err(failure) => {
-                let error = self.failed(failure);
-                if matches!(error, StoreError::Refused(_)) {
-                    self.link = Some(link);
-                }
-                Err(error)
-            }
+    /// What a failure on a connection means; the connection is dropped unless the database only refused.
+    fn failed_on(&mut self, link: &Arc<Link>, failure: Failure) -> StoreError {
+        let error = self.failed(failure);
+        let is_current = self.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
+        if is_current && !matches!(error, StoreError::Refused(_)) {
+            self.link = None;
         }
+        error
     }
 
     fn failed(&mut self, failure: Failure) -> StoreError {
@@ -240,65 +251,48 @@ impl Lead {
             return Err(Failure::Deposed);
         }
         self.own = vec![backend];
-        Ok(Link::prepare(connection, self.epoch).await?)
+        Link::prepare(connection, &self.database, self.epoch).await
     }
 }
 
 #[async_trait]
 impl Store for JournalConnection {
     async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.commit(batch, decisions).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.commit(batch, decisions).await }).await
+    }
+
+    async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
+        let link = self.lead.lock().await.link.clone();
+        let Some(link) = link else { return Err(Failure::Unflushed(batch).into()) };
+        match within(CALL_DEADLINE, link.flush(batch)).await {
+            Ok(()) => Ok(()),
+            // This connection is a later one than the batch's, and nothing is wrong with it.
+            Err(failure @ Failure::Unflushed(_)) => Err(failure.into()),
+            Err(failure) => Err(self.lead.lock().await.failed_on(&link, failure)),
+        }
     }
 
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.was_committed(batch).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.was_committed(batch).await }).await
     }
 
     async fn load(&self) -> Result<Rows, StoreError> {
-        self.call(LOAD_DEADLINE, |link| async move {
-            let outcome = link.load().await;
-            (link, outcome)
-        })
-        .await
+        self.call(LOAD_DEADLINE, |link| async move { link.load().await }).await
     }
 
     async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.read_slot(name).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.read_slot(name).await }).await
     }
 
     async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.read_bot(id).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.read_bot(id).await }).await
     }
 
     async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.read_recording(id).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.read_recording(id).await }).await
     }
 
     async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError> {
-        self.call(CALL_DEADLINE, move |link| async move {
-            let outcome = link.reserve_bot_ids(count).await;
-            (link, outcome)
-        })
-        .await
+        self.call(CALL_DEADLINE, move |link| async move { link.reserve_bot_ids(count).await }).await
     }
 }

@@ -35,7 +35,7 @@ pub enum LeadError {
     Epoch(#[source] Error),
     /// The statements could not be prepared.
     #[error("the database's schema does not fit this server's statements; was it made by another version?")]
-    Prepare(#[source] Error),
+    Prepare(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// PostgreSQL did not finish in time.
     #[error("PostgreSQL took longer than {0:?} to hand over the lead")]
     TimedOut(Duration),

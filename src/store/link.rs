@@ -1,7 +1,10 @@
 //! The Journal's connection while it stands: prepared statements, batches, and the reads that must come behind them.
+//! Several calls may be under way at once; PostgreSQL answers them in the order in which they were sent. Each sends all
+//! that it has to send when it is first polled.
 
 use super::batch::{Batch, Malformed, RunError, Statements};
-use super::database::{Connection, DatabaseError};
+use super::database::{Connection, Database, DatabaseError};
+use super::flusher::Flusher;
 use super::lead;
 use super::rows::{
     DecodeError, bot_columns, bot_from, drain_columns, drain_from, get, names, queue_columns,
@@ -23,14 +26,15 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 /// For every statement of the session. The client's own deadline is a little longer, so that PostgreSQL has given up
 /// before the connection is. One plan a statement, nested loops over the keys, is right for every batch however small a
-/// table was when it was made; keepalives free the lock when this host dies without a word.
+/// table was when it was made; keepalives free the lock when this host dies without a word. Commits do not wait for the
+/// disk: the flusher does.
 const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '3s'; \
     SET idle_in_transaction_session_timeout = '5s'; \
     SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
     SET tcp_user_timeout = '5s'; \
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET plan_cache_mode = force_generic_plan; SET jit = off; \
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+    SET synchronous_commit = off";
 
 /// Why something did not come about on the connection.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,8 @@ pub(super) enum Failure {
     Unsendable(#[source] Error),
     #[error("no answer within {0:?}")]
     TimedOut(std::time::Duration),
+    #[error("the connection that wrote batch {0:?} is gone; it may be lost")]
+    Unflushed(BatchNo),
     #[error("another server leads")]
     Deposed,
 }
@@ -59,7 +65,7 @@ impl From<Failure> for StoreError {
             Failure::Decode(error) => Self::Refused(chain(&error)),
             Failure::Unsendable(error) => Self::Refused(chain(&error)),
             Failure::Malformed(error) => Self::Refused(error.to_string()),
-            Failure::TimedOut(_) => Self::Unavailable(failure.to_string()),
+            Failure::TimedOut(_) | Failure::Unflushed(_) => Self::Unavailable(failure.to_string()),
             Failure::Deposed => Self::Deposed,
         }
     }
@@ -80,6 +86,7 @@ fn from_postgres(error: &Error) -> StoreError {
 /// A connection that holds the lead.
 pub(super) struct Link {
     connection: Connection,
+    flusher: Flusher,
     batch: Statements,
     read: Reads,
     epoch: i64,
@@ -121,33 +128,45 @@ impl Reads {
 
 impl Link {
     /// Readies a connection that holds the lock.
-    pub(super) async fn prepare(connection: Connection, epoch: i64) -> Result<Self, Error> {
+    pub(super) async fn prepare(
+        connection: Connection,
+        database: &Database,
+        epoch: i64,
+    ) -> Result<Self, Failure> {
         let client = &connection.client;
         client.batch_execute(SESSION).await?;
         let (batch, read) = try_join(Statements::prepare(client), Reads::prepare(client)).await?;
-        Ok(Self { connection, batch, read, epoch })
+        let flusher = Flusher::connect(database).await?;
+        Ok(Self { connection, flusher, batch, read, epoch })
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.connection.client.is_closed()
+        self.connection.client.is_closed() || self.flusher.is_closed()
     }
 
     pub(super) async fn commit(&self, batch: BatchNo, decisions: &[Decision]) -> Result<(), Failure> {
         let rows = Batch::of(decisions)?;
         match rows.run(&self.connection.client, &self.batch, self.epoch, batch.0).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             // Committed before; its answer was lost.
-            Err(RunError::Postgres(error)) if error.code().is_some_and(|code| code.code() == "MB003") => {
-                Ok(())
-            }
-            Err(RunError::Postgres(error)) => Err(Failure::Postgres(error)),
-            Err(RunError::Unsendable(error)) => Err(Failure::Unsendable(error)),
+            Err(RunError::Postgres(error)) if error.code().is_some_and(|code| code.code() == "MB003") => {}
+            Err(RunError::Postgres(error)) => return Err(Failure::Postgres(error)),
+            Err(RunError::Unsendable(error)) => return Err(Failure::Unsendable(error)),
         }
+        self.flusher.note_committed(batch);
+        Ok(())
+    }
+
+    pub(super) async fn flush(&self, batch: BatchNo) -> Result<(), Failure> {
+        self.flusher.flush(batch).await
     }
 
     pub(super) async fn was_committed(&self, batch: BatchNo) -> Result<bool, Failure> {
         let row =
             self.connection.client.query_opt(&self.read.was_committed, &[&self.epoch, &batch.0]).await?;
+        if row.is_some() {
+            self.flusher.note_committed(batch);
+        }
         Ok(row.is_some())
     }
 
@@ -160,6 +179,7 @@ impl Link {
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&i64::from(count), &self.epoch];
         let row = self.connection.client.query_opt(&self.read.reserve_bot_ids, &params).await?;
         let row = row.ok_or(Failure::Deposed)?;
+        self.flusher.flush_all().await?;
         Ok(row.try_get(0)?..row.try_get(1)?)
     }
 
@@ -191,7 +211,8 @@ impl Link {
         let bots = format!(
             "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots \
              UNION SELECT bot_id FROM bot_pool_queue \
-             UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining')) OR state = 'SCHEDULED'",
+             UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining') \
+             UNION SELECT id FROM bots WHERE state = 'SCHEDULED' AND spec ->> 'start_at' IS NOT NULL)",
             names(&bot_columns(&[]))
         );
         let slots = format!("SELECT {} FROM bot_pool_slots ORDER BY name", names(&slot_columns(&[])));

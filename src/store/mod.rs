@@ -9,6 +9,7 @@ mod batch;
 pub mod data_dir;
 pub mod database;
 pub mod embedded;
+mod flusher;
 pub mod journal;
 pub mod lead;
 mod link;

@@ -12,6 +12,7 @@ use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Json, ToSql};
 
@@ -34,6 +35,12 @@ where
 {
     let values: Vec<T> = rows.iter().map(|row| get(row)).collect();
     Column { name, sql_type, values: Box::new(values) }
+}
+
+/// The columns but for those of these names.
+pub(super) fn without<'a>(mut columns: Vec<Column<'a>>, names: &[&str]) -> Vec<Column<'a>> {
+    columns.retain(|column| !names.contains(&column.name));
+    columns
 }
 
 /// Why a row could not be understood.
@@ -104,7 +111,7 @@ pub(super) fn bot_columns<'a>(bots: &[&'a Bot]) -> Vec<Column<'a>> {
         column(bots, "id", "bigint", |bot| bot.id.0),
         column(bots, "user_id", "bigint", |bot| bot.user_id.0),
         column(bots, "platform", "text", |bot| bot.spec.platform.0.as_str()),
-        column(bots, "spec", "jsonb", |bot| Json(&bot.spec)),
+        column(bots, "spec", "jsonb", |bot| Json(&*bot.spec)),
         column(bots, "state", "text", |bot| bot.state.as_str()),
         column(bots, "end_reason", "text", |bot| bot.end.as_ref().map(|end| end.reason.as_str())),
         column(bots, "end_detail", "text", |bot| bot.end.as_ref().map(|end| storable(&end.detail))),
@@ -121,6 +128,11 @@ pub(super) fn bot_columns<'a>(bots: &[&'a Bot]) -> Vec<Column<'a>> {
     ]
 }
 
+/// What changes of `bots` in a bot's life. What was asked is left out: it changes only while the bot is SCHEDULED.
+pub(super) fn bot_life_columns<'a>(bots: &[&'a Bot]) -> Vec<Column<'a>> {
+    without(bot_columns(bots), &["user_id", "platform", "spec", "created_at"])
+}
+
 /// A bot from a row of [`bot_columns`].
 pub(super) fn bot_from(row: &Row) -> Result<Bot, DecodeError> {
     let id: i64 = get(row, "id")?;
@@ -135,7 +147,7 @@ pub(super) fn bot_from(row: &Row) -> Result<Bot, DecodeError> {
     Ok(Bot {
         id: BotId(id),
         user_id: UserId(get(row, "user_id")?),
-        spec,
+        spec: Arc::new(spec),
         state: BotState::parse(state).ok_or_else(|| unknown(&name, "state", state))?,
         end,
         seat: slot

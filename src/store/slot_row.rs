@@ -1,6 +1,6 @@
 //! How a slot is a row: what belongs to each state, there and back.
 
-use super::rows::{Column, DecodeError, column, get, get_count, storable, unknown};
+use super::rows::{Column, DecodeError, column, get, get_count, storable, unknown, without};
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName};
@@ -119,6 +119,11 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         }),
         column(rows, "recovery_at", "timestamptz", |row| row.recovery_at),
     ]
+}
+
+/// What changes of `bot_pool_slots` in a slot's life.
+pub(super) fn slot_state_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
+    without(slot_columns(rows), &["id", "platform", "host", "ephemeral"])
 }
 
 /// The number of the bot in a slot's row.

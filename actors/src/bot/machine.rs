@@ -5,6 +5,7 @@ use super::{Bot, BotEvent, BotState, End, EndReason};
 use crate::journal::{Change, IdempotencyKey};
 use crate::recording::Recording;
 use chrono::{DateTime, Utc};
+use std::sync::Arc;
 
 /// Something that a bot says of itself, with its number in the bot's own sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,8 +145,9 @@ pub fn moved(
     end_at: Option<DateTime<Utc>>,
 ) -> Result<(Bot, Vec<Change>), EndsBeforeStart> {
     let mut next = bot.clone();
-    next.spec.start_at = start_at.or(bot.spec.start_at);
-    next.spec.end_at = end_at.or(bot.spec.end_at);
+    let spec = Arc::make_mut(&mut next.spec);
+    spec.start_at = start_at.or(bot.spec.start_at);
+    spec.end_at = end_at.or(bot.spec.end_at);
     check_times(next.spec.start_at, next.spec.end_at)?;
     next.version += 1;
     let changes = vec![Change::WriteBot(Box::new(next.clone()))];

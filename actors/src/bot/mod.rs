@@ -9,6 +9,7 @@ use crate::ids::{BotId, Generation, Platform, SlotName, UserId};
 use crate::queue::Plan;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// One bot, as the row in `bots` holds it. A live bot is in exactly one mailbox.
@@ -18,8 +19,8 @@ pub struct Bot {
     pub id: BotId,
     /// Whose it is.
     pub user_id: UserId,
-    /// What was asked.
-    pub spec: BotSpec,
+    /// What was asked. Shared: a bot is copied wherever its state goes, and this is the same all its life.
+    pub spec: Arc<BotSpec>,
     /// Where it is in its life.
     pub state: BotState,
     /// Set with DONE and FATAL, and only then.

@@ -1,10 +1,14 @@
 //! Carries a batch through whatever happens to it until every decision's outcome is known.
 //!
-//! The rules: a batch whose fate is unknown is looked up by its number before it is sent again; a batch that the
-//! store refuses is replayed decision by decision, each under its own number, so that only the culprit fails.
+//! Two steps: the batch is written, and the next one may be; then it is flushed, and whoever submitted is answered. The
+//! rules: a batch whose fate is unknown is looked up by its number before it is sent again; a batch that the store
+//! refuses is replayed decision by decision, each under its own number, so that only the culprit fails; what was
+//! written and cannot be flushed may be lost, and is looked up again.
 
 use super::{CommitError, Decision};
 use crate::ports::{BatchNo, Store, StoreError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -12,37 +16,64 @@ const BACKOFF_LAST: Duration = Duration::from_secs(2);
 
 /// Hands out batch numbers, counted up within this process's leadership.
 #[derive(Debug, Default)]
-pub struct BatchNumbers(i64);
+pub struct BatchNumbers(AtomicI64);
 
 impl BatchNumbers {
-    fn next(&mut self) -> BatchNo {
-        self.0 += 1;
-        BatchNo(self.0)
+    /// The next one.
+    pub fn next(&self) -> BatchNo {
+        BatchNo(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The last one that was handed out; 0: none.
+    pub fn last(&self) -> BatchNo {
+        BatchNo(self.0.load(Ordering::Relaxed))
     }
 }
 
-/// Writes the decisions, together if possible; returns one outcome for each, in order. Comes back only when every
-/// outcome is known, however long the store is away.
-pub async fn settle(
+/// Decisions that the store has taken or refused, but could lose yet.
+pub struct Written {
+    /// The numbers that they went under, with which of them.
+    parts: Vec<(BatchNo, Range<usize>, Result<(), CommitError>)>,
+}
+
+/// Writes the decisions under this number, or, where they are refused together, each under one of its own. Comes back
+/// only when the store has taken or refused each, however long it is away.
+pub async fn write(
     store: &dyn Store,
-    numbers: &mut BatchNumbers,
+    number: BatchNo,
+    numbers: &BatchNumbers,
+    decisions: &[Decision],
+) -> Written {
+    let outcome = write_known(store, number, decisions).await;
+    if decisions.len() == 1 || !matches!(outcome, Err(CommitError::Conflict(_))) {
+        return Written { parts: vec![(number, 0..decisions.len(), outcome)] };
+    }
+    let mut parts = Vec::with_capacity(decisions.len());
+    for (index, decision) in decisions.iter().enumerate() {
+        let number = numbers.next();
+        let outcome = write_known(store, number, std::slice::from_ref(decision)).await;
+        parts.push((number, index..index + 1, outcome));
+    }
+    Written { parts }
+}
+
+/// Makes what was written durable; returns one outcome for each decision, in order.
+pub async fn flush(
+    store: &dyn Store,
+    written: Written,
     decisions: &[Decision],
 ) -> Vec<Result<(), CommitError>> {
-    match commit_known(store, numbers.next(), decisions).await {
-        Ok(()) => decisions.iter().map(|_| Ok(())).collect(),
-        Err(CommitError::Deposed) => decisions.iter().map(|_| Err(CommitError::Deposed)).collect(),
-        Err(conflict) if decisions.len() == 1 => vec![Err(conflict)],
-        Err(CommitError::Conflict(_)) => {
-            let mut outcomes = Vec::with_capacity(decisions.len());
-            for decision in decisions {
-                outcomes.push(commit_known(store, numbers.next(), std::slice::from_ref(decision)).await);
-            }
-            outcomes
+    let mut outcomes = Vec::with_capacity(decisions.len());
+    for (number, range, mut outcome) in written.parts {
+        if outcome.is_ok() {
+            outcome = flush_known(store, number, decisions.get(range.clone()).unwrap_or_default()).await;
         }
+        outcomes.extend(range.map(|_| outcome.clone()));
     }
+    outcomes
 }
 
-async fn commit_known(store: &dyn Store, batch: BatchNo, decisions: &[Decision]) -> Result<(), CommitError> {
+async fn write_known(store: &dyn Store, batch: BatchNo, decisions: &[Decision]) -> Result<(), CommitError> {
     let mut backoff = BACKOFF_FIRST;
     loop {
         match store.commit(batch, decisions).await {
@@ -51,15 +82,39 @@ async fn commit_known(store: &dyn Store, batch: BatchNo, decisions: &[Decision])
             Err(StoreError::Deposed) => return Err(CommitError::Deposed),
             Err(StoreError::Unavailable(_)) => {}
         }
-        loop {
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_LAST);
-            match store.was_committed(batch).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => break,
-                Err(StoreError::Deposed) => return Err(CommitError::Deposed),
-                Err(StoreError::Unavailable(_) | StoreError::Refused(_)) => {}
-            }
+        if was_committed(store, batch, &mut backoff).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn flush_known(store: &dyn Store, batch: BatchNo, decisions: &[Decision]) -> Result<(), CommitError> {
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        match store.flush(batch).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Deposed) => return Err(CommitError::Deposed),
+            Err(StoreError::Unavailable(_) | StoreError::Refused(_)) => {}
+        }
+        if !was_committed(store, batch, &mut backoff).await? {
+            write_known(store, batch, decisions).await?;
+        }
+    }
+}
+
+/// Looks a batch up until there is an answer, a pause before each look.
+async fn was_committed(
+    store: &dyn Store,
+    batch: BatchNo,
+    backoff: &mut Duration,
+) -> Result<bool, CommitError> {
+    loop {
+        tokio::time::sleep(*backoff).await;
+        *backoff = (*backoff * 2).min(BACKOFF_LAST);
+        match store.was_committed(batch).await {
+            Ok(there) => return Ok(there),
+            Err(StoreError::Deposed) => return Err(CommitError::Deposed),
+            Err(StoreError::Unavailable(_) | StoreError::Refused(_)) => {}
         }
     }
 }
@@ -82,68 +137,5 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bot::Bot;
-    use crate::ids::{BotId, SlotName};
-    use crate::journal::Change;
-    use crate::ports::Rows;
-    use crate::recording::Recording;
-    use crate::slot::Slot;
-    use async_trait::async_trait;
-    use std::ops::Range;
-    use std::sync::Mutex;
-
-    /// Refuses whatever holds bot 2's row; counts what it took.
-    #[derive(Default)]
-    struct Picky {
-        taken: Mutex<Vec<usize>>,
-    }
-
-    #[async_trait]
-    impl Store for Picky {
-        async fn commit(&self, _: BatchNo, decisions: &[Decision]) -> Result<(), StoreError> {
-            if decisions.iter().flatten().any(|change| *change == Change::DeleteQueueEntry(BotId(2))) {
-                return Err(StoreError::Refused("bot 2".to_owned()));
-            }
-            self.taken.lock().expect("whole").push(decisions.len());
-            Ok(())
-        }
-
-        async fn was_committed(&self, _: BatchNo) -> Result<bool, StoreError> {
-            Ok(false)
-        }
-
-        async fn load(&self) -> Result<Rows, StoreError> {
-            Ok(Rows::default())
-        }
-
-        async fn read_slot(&self, _: &SlotName) -> Result<Option<Slot>, StoreError> {
-            Ok(None)
-        }
-
-        async fn read_bot(&self, _: BotId) -> Result<Option<Bot>, StoreError> {
-            Ok(None)
-        }
-
-        async fn read_recording(&self, _: BotId) -> Result<Option<Recording>, StoreError> {
-            Ok(None)
-        }
-
-        async fn reserve_bot_ids(&self, _: u32) -> Result<Range<i64>, StoreError> {
-            Ok(0..0)
-        }
-    }
-
-    #[test]
-    fn only_the_culprit_of_a_refused_batch_fails() {
-        let store = Picky::default();
-        let decisions: Vec<Decision> =
-            (1..=3).map(|bot| vec![Change::DeleteQueueEntry(BotId(bot))]).collect();
-        let outcomes = actix::System::new()
-            .block_on(async { settle(&store, &mut BatchNumbers::default(), &decisions).await });
-        let failed: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
-        assert_eq!(failed, [false, true, false]);
-        assert_eq!(*store.taken.lock().expect("whole"), [1, 1]);
-    }
-}
+#[path = "settle_test.rs"]
+mod tests;

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 /// Slots tried for one new bot before it goes to the queue.
 const OFFERS_MAX: u32 = 3;
 /// Bot ids in hand below which the next block is fetched.
-const BOT_IDS_LOW: i64 = 64;
+const BOT_IDS_LOW: i64 = 256;
 
 /// A bot on its way to an owner.
 struct Given {
@@ -134,7 +134,7 @@ impl PoolSupervisor {
         Bot {
             id,
             user_id,
-            spec,
+            spec: Arc::new(spec),
             state: BotState::Queued,
             end: None,
             seat: None,

@@ -355,7 +355,7 @@ impl QueueActor {
     fn forget(&mut self, bot_id: BotId, ended: Option<Bot>, ctx: &mut Context<Self>) {
         self.lines.remove(bot_id);
         let Some(waiting) = self.bots.remove(&bot_id) else { return };
-        let platform = waiting.bot.spec.platform;
+        let platform = waiting.bot.spec.platform.clone();
         self.line_changed(&platform, ctx);
         let left = Some((bot_id, ended.clone().map(Box::new)));
         tell(&self.links.pool, QueueMoved { platform, left });

@@ -5,6 +5,7 @@ use crate::ids::{BotId, ContainerId, Generation, HostName, Operation, Platform, 
 use crate::queue::{Plan, QueueEntry};
 use crate::slot::{BusyStep, Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Noon of some day.
@@ -39,7 +40,7 @@ pub fn bot(id: i64) -> Bot {
     Bot {
         id: BotId(id),
         user_id: UserId(1),
-        spec: spec(),
+        spec: Arc::new(spec()),
         state: BotState::Queued,
         end: None,
         seat: None,

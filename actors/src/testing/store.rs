@@ -235,6 +235,20 @@ impl Store for FakeStore {
         outcome
     }
 
+    async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
+        self.0.boundary("before flush").await;
+        self.0.delay(0, 8).await;
+        self.answers()?;
+        let mut world = self.0.lock();
+        let lost = world.faults.commit_lost;
+        if world.crashed || world.chance("flush lost", lost) {
+            return Err(StoreError::Unavailable("cut off before the flush".to_owned()));
+        }
+        let key = (world.tables.epoch, batch);
+        assert!(world.tables.batches.contains(&key), "{batch:?} is flushed and was never committed");
+        Ok(())
+    }
+
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {
         self.0.delay(0, 8).await;
         self.answers()?;
