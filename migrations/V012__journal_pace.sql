@@ -2,13 +2,11 @@
 
 -- --- references ------------------------------------------------------------------------------------------------------
 -- The Journal alone writes these tables, and a decision
--- holds a bot together with the slot, queue entry and events that refer to it: a look at the bot, and at its user, for
--- each row told it what it knew. A slot's uuid is random and never looked up here. That a bot has one slot, and one
+-- holds a bot together with the slot and the events that refer to it: a look at the bot, and at its user, for each row
+-- told it what it knew. A slot's uuid is random and never looked up here. That a bot has one slot, and one
 -- place in the queue, stays a constraint.
 ALTER TABLE bots DROP CONSTRAINT bots_user_id_fkey;
 ALTER TABLE events DROP CONSTRAINT events_bot_id_fkey;
-ALTER TABLE bot_pool_queue DROP CONSTRAINT bot_pool_queue_bot_id_fkey;
-ALTER TABLE bot_pool_queue DROP CONSTRAINT bot_pool_queue_user_id_fkey;
 ALTER TABLE bot_pool_slots DROP CONSTRAINT bot_pool_slots_assigned_bot_id_fkey;
 ALTER TABLE bot_pool_slots DROP CONSTRAINT bot_pool_slots_id_key;
 

@@ -15,8 +15,8 @@ const FLUSH: &str = "SELECT FROM pg_logical_emit_message(true, 'meeboter', '')";
 const SESSION: &str = "SET statement_timeout = '4s'; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
-/// See the module. Lives as long as the connection whose batches it flushes: when that is lost the database may have
-/// crashed, and what was not flushed may be gone.
+/// See the module. While its connection stands the database has not crashed, and what was committed since it was made
+/// is there; when it is lost, what was not flushed may be gone. It may outlive the connections that the batches come by.
 pub(super) struct Flusher {
     connection: Connection,
     flush: Statement,

@@ -5,11 +5,12 @@
 //! became of a batch in between is for the caller to ask with `was_committed`, which by then is decided: the old
 //! session is gone before the new one has the lock.
 //!
-//! A batch is committed without waiting for the disk, and flushed on a connection beside this one, which is made and
-//! dropped with it (`flusher.rs`). A successor has nothing to flush: the commit that begins its epoch waits for the
-//! disk, and with it for everything before.
+//! A batch is committed without waiting for the disk, and flushed on a connection beside this one (`flusher.rs`). A
+//! successor has nothing to flush: the commit that begins its epoch waits for the disk, and with it for everything
+//! before.
 
 use super::database::{Connection, Database, application_name};
+use super::flusher::Flusher;
 use super::lead::{self, Backend, LeadError};
 use super::link::{Failure, Link};
 use super::migrate::migrate;
@@ -64,6 +65,7 @@ struct Lead {
     database: Database,
     epoch: i64,
     link: Option<Arc<Link>>,
+    flusher: Arc<Flusher>,
     /// Sessions that this process made, latest last.
     own: Vec<Backend>,
     deposed: bool,
@@ -85,16 +87,27 @@ impl JournalConnection {
             migrate(&mut connection.client, &log).await.map_err(|e| LeadError::Migrate(Box::new(e)))?;
             let name = application_name();
             let epoch = lead::begin_epoch(&connection.client, &name).await.map_err(LeadError::Epoch)?;
-            let link = Link::prepare(connection, &database, epoch).await;
-            let link = link.map_err(|failure| LeadError::Prepare(Box::new(failure)))?;
+            let prepared = async {
+                let flusher = Arc::new(Flusher::connect(&database).await?);
+                let link = Link::prepare(connection, Arc::clone(&flusher), epoch).await?;
+                Ok::<_, Failure>((link, flusher))
+            };
+            let (link, flusher) = prepared.await.map_err(|failure| LeadError::Prepare(Box::new(failure)))?;
             validity.prove(sent);
-            Ok::<_, LeadError>((epoch, link))
+            Ok::<_, LeadError>((epoch, link, flusher))
         };
         let timed_out = |_| LeadError::TimedOut(TAKEOVER_DEADLINE);
-        let (epoch, link) = timeout(TAKEOVER_DEADLINE, takeover).await.map_err(timed_out)??;
+        let (epoch, link, flusher) = timeout(TAKEOVER_DEADLINE, takeover).await.map_err(timed_out)??;
         info!(log, "this server leads"; "epoch" => epoch, "database" => database.place());
-        let lead =
-            Lead { database, epoch, link: Some(Arc::new(link)), own: vec![backend], deposed: false, log };
+        let lead = Lead {
+            database,
+            epoch,
+            link: Some(Arc::new(link)),
+            flusher,
+            own: vec![backend],
+            deposed: false,
+            log,
+        };
         Ok(Self { epoch, validity, lead: Mutex::new(lead) })
     }
 
@@ -251,7 +264,10 @@ impl Lead {
             return Err(Failure::Deposed);
         }
         self.own = vec![backend];
-        Link::prepare(connection, &self.database, self.epoch).await
+        if self.flusher.is_closed() {
+            self.flusher = Arc::new(Flusher::connect(&self.database).await?);
+        }
+        Link::prepare(connection, Arc::clone(&self.flusher), self.epoch).await
     }
 }
 
@@ -262,14 +278,8 @@ impl Store for JournalConnection {
     }
 
     async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
-        let link = self.lead.lock().await.link.clone();
-        let Some(link) = link else { return Err(Failure::Unflushed(batch).into()) };
-        match within(CALL_DEADLINE, link.flush(batch)).await {
-            Ok(()) => Ok(()),
-            // This connection is a later one than the batch's, and nothing is wrong with it.
-            Err(failure @ Failure::Unflushed(_)) => Err(failure.into()),
-            Err(failure) => Err(self.lead.lock().await.failed_on(&link, failure)),
-        }
+        let flusher = Arc::clone(&self.lead.lock().await.flusher);
+        Ok(within(CALL_DEADLINE, flusher.flush(batch)).await?)
     }
 
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {

@@ -3,7 +3,7 @@
 //! that it has to send when it is first polled.
 
 use super::batch::{Batch, Malformed, RunError, Statements};
-use super::database::{Connection, Database, DatabaseError};
+use super::database::{Connection, DatabaseError};
 use super::flusher::Flusher;
 use super::lead;
 use super::rows::{
@@ -21,6 +21,7 @@ use meeboter_actors::recording::Recording;
 use meeboter_actors::slot::Slot;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -51,7 +52,7 @@ pub(super) enum Failure {
     Unsendable(#[source] Error),
     #[error("no answer within {0:?}")]
     TimedOut(std::time::Duration),
-    #[error("the connection that wrote batch {0:?} is gone; it may be lost")]
+    #[error("the database may have crashed since batch {0:?} was written; it may be lost")]
     Unflushed(BatchNo),
     #[error("another server leads")]
     Deposed,
@@ -86,7 +87,7 @@ fn from_postgres(error: &Error) -> StoreError {
 /// A connection that holds the lead.
 pub(super) struct Link {
     connection: Connection,
-    flusher: Flusher,
+    flusher: Arc<Flusher>,
     batch: Statements,
     read: Reads,
     epoch: i64,
@@ -130,13 +131,12 @@ impl Link {
     /// Readies a connection that holds the lock.
     pub(super) async fn prepare(
         connection: Connection,
-        database: &Database,
+        flusher: Arc<Flusher>,
         epoch: i64,
     ) -> Result<Self, Failure> {
         let client = &connection.client;
         client.batch_execute(SESSION).await?;
         let (batch, read) = try_join(Statements::prepare(client), Reads::prepare(client)).await?;
-        let flusher = Flusher::connect(database).await?;
         Ok(Self { connection, flusher, batch, read, epoch })
     }
 
@@ -155,10 +155,6 @@ impl Link {
         }
         self.flusher.note_committed(batch);
         Ok(())
-    }
-
-    pub(super) async fn flush(&self, batch: BatchNo) -> Result<(), Failure> {
-        self.flusher.flush(batch).await
     }
 
     pub(super) async fn was_committed(&self, batch: BatchNo) -> Result<bool, Failure> {

@@ -62,7 +62,7 @@ async fn every_bot_state_and_end_comes_back() {
         bot.nonce = Some(uuid::Uuid::from_u128(9));
         bot.report_seq = 12;
         bot.joined_at = Some(later(2));
-        bot.spec.passcode = Some("päss\"word".into());
+        Arc::make_mut(&mut bot.spec).passcode = Some("päss\"word".into());
         bots.push(bot);
     }
     for (number, bot) in (1..).zip(&mut bots) {
@@ -126,7 +126,7 @@ async fn a_scheduled_bot_comes_back_until_it_is_handed_over() {
     let (_, journal) = fresh().await;
     let mut bot = bot_in(1, BotState::Scheduled);
     let mut timeless = bot.clone();
-    timeless.spec.start_at = None;
+    Arc::make_mut(&mut timeless.spec).start_at = None;
     let refused = journal.commit(BatchNo(1), &[vec![write_bot(&timeless)]]).await;
     let Err(StoreError::Refused(why)) = refused else { panic!("a start is missing: {refused:?}") };
     assert!(why.contains("bots_scheduled_has_a_start"), "{why}");
@@ -154,7 +154,7 @@ async fn a_conflict_writes_nothing_of_its_batch() {
         vec![Change::WriteRecording(Recording { version: 2, ..Recording::open(BotId(1)) })],
         // A bot that is not there; a slot that another bot has; a key that is taken twice.
         vec![Change::InsertQueueEntry(sample::queue_entry(77, 1))],
-        vec![Change::InsertEvent(event(77, "IN_CALL"))],
+        vec![Change::WriteRecording(Recording::open(BotId(77)))],
     ];
     for (number, decision) in (10..).zip(refused) {
         let batch = [vec![write_bot(&sample::bot(2))], decision.clone()];
@@ -247,7 +247,7 @@ async fn the_same_batch_again_is_harmless() {
 async fn values_that_postgresql_cannot_hold_are_refused_or_made_fit() {
     let (_, journal) = fresh().await;
     let mut bot = sample::bot(1);
-    bot.spec.display_name = "a\0b".into();
+    Arc::make_mut(&mut bot.spec).display_name = "a\0b".into();
     let outcome = journal.commit(BatchNo(1), &[vec![write_bot(&bot)]]).await;
     assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
     // What engines and bots say is kept whatever it holds.

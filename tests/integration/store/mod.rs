@@ -15,6 +15,7 @@ use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::ports::{BatchNo, Store};
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use meeboter_actors::testing::sample;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::postgres::{fresh_database, log};
@@ -33,6 +34,7 @@ async fn fresh() -> (Database, JournalConnection) {
 
 async fn commit(journal: &JournalConnection, number: i64, decision: Decision) {
     journal.commit(BatchNo(number), &[decision]).await.expect("commits");
+    journal.flush(BatchNo(number)).await.expect("flushes");
 }
 
 fn write_bot(bot: &Bot) -> Change {
@@ -52,7 +54,7 @@ fn bot_in(id: i64, state: BotState) -> Bot {
     let mut bot = sample::bot(id);
     bot.state = state;
     if state == BotState::Scheduled {
-        bot.spec.start_at = Some(later(60));
+        Arc::make_mut(&mut bot.spec).start_at = Some(later(60));
     }
     if !matches!(state, BotState::Scheduled | BotState::Queued) {
         bot.seat = Some(Seat { slot: sample::idle_slot(1).name, generation: Generation(5) });
