@@ -4,11 +4,13 @@
 // Whoever reads a benchmark reads this too; nobody else uses it.
 #![allow(missing_docs, reason = "not a library for others")]
 
+pub mod cpu;
 pub mod engine;
 pub mod figures;
 pub mod postgres;
 pub mod samples;
 pub mod server;
+pub mod steady;
 pub mod watched_store;
 pub mod workbench;
 

@@ -77,7 +77,8 @@ pub fn idle_slot(number: u32, host: HostName, used: DateTime<Utc>) -> Slot {
 pub fn busy_slot(number: u32, host: HostName, since: DateTime<Utc>) -> Slot {
     let slot = idle_slot(number, host, since);
     let bot = Bot {
-        id: BotId(i64::from(number)),
+        // Far above the numbers that new bots get.
+        id: BotId(1_000_000_000 + i64::from(number)),
         user_id: UserId(1),
         spec: Arc::new(spec()),
         state: BotState::InCall,

@@ -6,8 +6,7 @@
 //! session is gone before the new one has the lock.
 //!
 //! A batch is committed without waiting for the disk, and flushed on a connection beside this one (`flusher.rs`). A
-//! successor has nothing to flush: the commit that begins its epoch waits for the disk, and with it for everything
-//! before.
+//! successor flushes before it reads: what the leader before left unflushed is durable before anybody acts on it.
 
 use super::database::{Connection, Database, application_name};
 use super::flusher::Flusher;
@@ -90,6 +89,8 @@ impl JournalConnection {
             let prepared = async {
                 let flusher = Arc::new(Flusher::connect(&database).await?);
                 let link = Link::prepare(connection, Arc::clone(&flusher), epoch).await?;
+                // What the leader before had not flushed is read next, and acted on.
+                flusher.flush_all().await?;
                 Ok::<_, Failure>((link, flusher))
             };
             let (link, flusher) = prepared.await.map_err(|failure| LeadError::Prepare(Box::new(failure)))?;

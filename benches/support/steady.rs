@@ -1,0 +1,73 @@
+//! An engine in which every container that anybody asks about runs, and goes on running. It counts what is stopped.
+
+use async_trait::async_trait;
+use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
+use meeboter_actors::ports::{
+    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
+
+#[derive(Default)]
+pub struct Steady {
+    running: Vec<ContainerKey>,
+    stops: AtomicUsize,
+    listings: AtomicUsize,
+    watches: AtomicUsize,
+}
+
+impl Steady {
+    /// One in which these run.
+    pub fn new(running: Vec<ContainerKey>) -> Self {
+        Self { running, ..Self::default() }
+    }
+
+    /// Containers that were to be stopped.
+    pub fn stops(&self) -> usize {
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    /// Listings that were asked for.
+    pub fn listings(&self) -> usize {
+        self.listings.load(Ordering::Relaxed)
+    }
+
+    /// Containers whose end is waited for.
+    pub fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Driver for Steady {
+    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
+        Ok(ContainerId(request.key.slot.0.to_string()))
+    }
+
+    async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+
+    async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
+        Ok(Presence::Running)
+    }
+
+    async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
+        self.listings.fetch_add(1, Ordering::Relaxed);
+        let listed = |key: &ContainerKey| ListedContainer {
+            key: *key,
+            container: ContainerId(key.slot.0.to_string()),
+        };
+        Ok(self.running.iter().map(listed).collect())
+    }
+}
