@@ -200,6 +200,22 @@ impl Slot {
         }
     }
 
+    /// The step that it is at, finer than the status: a word for logs and counts.
+    pub fn step(&self) -> &'static str {
+        match &self.state {
+            SlotState::Idle { .. } => "idle",
+            SlotState::Deploying { step: DeployStep::Pulling, .. } => "pulling",
+            SlotState::Deploying { step: DeployStep::Starting, .. } => "starting",
+            SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => "retrying",
+            SlotState::Busy { step: BusyStep::Running { .. }, .. } => "running",
+            SlotState::Busy { step: BusyStep::Leaving { .. }, .. } => "leaving",
+            SlotState::Busy { step: BusyStep::Stopping, .. } => "stopping",
+            SlotState::Error { step: RecoveryStep::Waiting { .. }, .. } => "error",
+            SlotState::Error { step: RecoveryStep::Stopping, .. } => "recovering",
+            SlotState::Retired => "retired",
+        }
+    }
+
     /// The bot in it, live or just ended.
     pub fn bot(&self) -> Option<&Bot> {
         match &self.state {

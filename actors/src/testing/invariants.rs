@@ -12,7 +12,8 @@ use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
-use crate::slot::{BusyStep, SlotState, SlotStatus};
+use crate::slot::effects::{Effect, effects_of};
+use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(2);
 /// The same where nothing is wrong.
 const HEALTHY_SLACK: TimeDelta = TimeDelta::milliseconds(200);
 
-/// Checked after every commit.
+/// Checked after every commit; `before` holds the rows that it touched as they were.
 pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) {
     note_changes(world, decisions);
     every_live_bot_in_exactly_one_place(world);
@@ -30,6 +31,9 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     idle_means_gone(world, before);
     those_that_go_take_no_bot(world, before, decisions);
     caps_hold(world);
+    ended_for_a_reason(world, before, decisions);
+    slots_wake_in_time(world);
+    silence_is_noticed(world);
     note_places(world, decisions);
     queue_order_kept(world, before, decisions);
     schedule_kept(world, before, decisions);
@@ -42,6 +46,12 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             Change::WriteSlot(slot) => {
                 let status = slot.status().map_or("retired", SlotStatus::as_str);
                 world.count(&format!("slot {status}"));
+                let now = world.now;
+                if slot.step() == "running" {
+                    world.running_since.entry(slot.name.clone()).or_insert(now);
+                } else if slot.step() != "leaving" {
+                    world.running_since.remove(&slot.name);
+                }
                 let bot = slot.bot().map(|bot| bot.id.0);
                 world.note(format!("{} g{} {status} bot {bot:?}", slot.name, slot.generation));
             }
@@ -176,6 +186,84 @@ fn caps_hold(world: &mut World) {
     }
 }
 
+/// Every end is explained, and nobody is given up whose program is well.
+fn ended_for_a_reason(world: &mut World, before: &Tables, decisions: &[Decision]) {
+    let mut wrong = Vec::new();
+    for change in decisions.iter().flatten() {
+        let Change::WriteBot(bot) = change else { continue };
+        let was_live = before.bots.get(&bot.id).is_none_or(|was| !was.state.is_final());
+        if !bot.state.is_final() || !was_live {
+            continue;
+        }
+        match &bot.end {
+            Some(end) if !end.detail.is_empty() => {}
+            end => wrong.push(format!("bot {} ended without an explanation: {end:?}", bot.id)),
+        }
+        let lost = matches!(
+            bot.end.as_ref().map(|end| end.reason),
+            Some(EndReason::HeartbeatLost | EndReason::Crashed)
+        );
+        if lost && is_well(world, bot) {
+            wrong.push(format!("bot {} was given up and is well: {:?}", bot.id, bot.end));
+        }
+    }
+    wrong.into_iter().for_each(|what| world.violated(what));
+}
+
+/// Its container runs and never ended, and its program speaks.
+fn is_well(world: &World, bot: &Bot) -> bool {
+    let slot =
+        bot.seat.as_ref().and_then(|seat| Some((world.tables.slots.get(&seat.slot)?, seat.generation)));
+    let Some((slot, generation)) = slot else { return false };
+    let key = ContainerKey { slot: slot.id, generation };
+    let has_ended = world.containers.exit_notes.contains_key(&key);
+    let speaks = world.programs.get(&key).is_some_and(|program| program.speaks(world.now));
+    world.containers.running.contains_key(&key) && !has_ended && speaks
+}
+
+/// How late a slot may look at its deadline, where its server does nothing else wrong.
+const WAKE_SLACK: TimeDelta = TimeDelta::minutes(3);
+
+/// A slot whose time is up does something about it.
+fn slots_wake_in_time(world: &mut World) {
+    if world.now - world.troubled_until < WAKE_SLACK || !world.clock_steady_for(WAKE_SLACK) {
+        return;
+    }
+    let overdue = |slot: &&Slot| {
+        effects_of(slot).into_iter().any(|effect| match effect {
+            Effect::WakeAt(at) => at.max(slot.changed_at) + WAKE_SLACK < world.utc(),
+            _ => false,
+        })
+    };
+    let wrong: Vec<_> = world.tables.slots.values().filter(overdue).map(|slot| slot.name.clone()).collect();
+    wrong.into_iter().for_each(|name| world.violated(format!("{name} sleeps past its deadline")));
+}
+
+/// How long a program may be silent that runs on: the hard limit, and what it takes to look and to commit.
+const SILENCE_MAX: TimeDelta = TimeDelta::minutes(9);
+
+/// A bot that fell silent is given up, where its server heard what there was to hear.
+fn silence_is_noticed(world: &mut World) {
+    let untroubled_for = world.now - world.troubled_until;
+    if untroubled_for < SILENCE_MAX || !world.clock_steady_for(SILENCE_MAX) {
+        return;
+    }
+    let by = world.now - SILENCE_MAX;
+    let forgotten = |slot: &&Slot| {
+        let program = world.programs.get(&slot.container_key());
+        let is_silent = program.is_some_and(|program| program.silent_from.is_some_and(|at| at < by));
+        let step = matches!(
+            slot.state,
+            SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. }
+        );
+        is_silent && step && world.running_since.get(&slot.name).is_some_and(|at| *at < by)
+    };
+    let wrong: Vec<_> = world.tables.slots.values().filter(forgotten).map(|slot| slot.name.clone()).collect();
+    wrong
+        .into_iter()
+        .for_each(|name| world.violated(format!("{name}: its bot is silent and nobody notices")));
+}
+
 /// An offer is under way no longer than this, if the store answers and if it does not.
 const OFFER_MAX: [TimeDelta; 2] = [TimeDelta::milliseconds(500), TimeDelta::seconds(60)];
 /// How exact deadlines in the queue are kept, where the store answers; and how soon a refusal is there.
@@ -204,7 +292,7 @@ fn queue_order_kept(world: &mut World, before: &Tables, decisions: &[Decision]) 
             .queue
             .values()
             .filter(|other| other.platform == entry.platform && other.place() < entry.place())
-            .filter(|other| other.deadline_at > world.now)
+            .filter(|other| other.deadline_at > world.utc())
             .filter(|other| world.placed_at.get(&other.bot_id).is_some_and(|at| *at < settled_by))
             .count();
         let slots = world.platforms.get(&entry.platform).copied().unwrap_or(0) as usize;
@@ -224,10 +312,10 @@ fn schedule_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
         if was.as_ref().is_some_and(|was| was.state == BotState::Deploying)
             && let Some(deployed_at) = bot.deployed_at
         {
-            world.longest_start = world.longest_start.max(world.now - deployed_at);
+            world.longest_start = world.longest_start.max(world.utc() - deployed_at);
         }
         if bot.state == BotState::Scheduled {
-            world.scheduled_since.insert(bot.id, world.now);
+            world.scheduled_since.insert(bot.id, world.utc());
         }
         if let Some(was) = was.filter(|was| was.state == BotState::Scheduled) {
             match bot.end.as_ref().map(|end| end.reason) {
@@ -241,14 +329,14 @@ fn schedule_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
 }
 
 fn handed_over_in_time(world: &mut World, bot: &Bot) {
-    let (settings, now) = (ScheduleSettings::default(), world.now);
+    let (settings, now) = (ScheduleSettings::default(), world.utc());
     let Some(start_at) = bot.spec.start_at else {
         return world.violated(format!("bot {} was scheduled without a start", bot.id));
     };
     world.count("handed over");
     let earliest = start_at - furthest(&settings, world.longest_start) - COMMIT_SLACK;
     let latest = missed_at(&settings, start_at, bot.spec.end_at) + COMMIT_SLACK;
-    if !(earliest..=latest).contains(&now) {
+    if !(earliest..=latest).contains(&now) && world.clock_steady_for(COMMIT_SLACK) {
         world.violated(format!("bot {} starts at {start_at} and was handed over at {now}", bot.id));
     }
     let since = world.scheduled_since.get(&bot.id).copied().unwrap_or(now);
@@ -265,7 +353,8 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
         *to - *from > settings.lateness && missed_at.is_some_and(|at| (*from..=*to).contains(&at))
     });
     let no_room = bot.spec.queue_timeout_ms == 0;
-    if missed_at.is_none_or(|at| world.now < at) || !(was_down || no_room) {
+    let is_early = missed_at.is_none_or(|at| world.utc() < at) && world.clock_steady_for(COMMIT_SLACK);
+    if is_early || !(was_down || no_room) {
         world.violated(format!("the start of bot {} was given up without need", bot.id));
     }
 }
@@ -392,7 +481,7 @@ pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
             Action::Grow { .. } => "scaler grows",
             Action::Retire { .. } => "scaler retires",
         });
-        if *at > world.now - REST {
+        if *at > world.utc() - REST {
             world.violated(format!("the Scaler does not come to rest: {action:?} at {at}"));
         }
     }
