@@ -7,6 +7,8 @@ pub mod effects;
 pub mod event;
 pub mod handle;
 pub mod machine;
+#[cfg(test)]
+mod machine_test;
 mod recovery;
 #[cfg(test)]
 mod table;
