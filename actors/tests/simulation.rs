@@ -57,6 +57,15 @@ fn a_flood_is_refused_at_once_and_those_let_in_wait_as_long_as_they_asked() {
 }
 
 #[test]
+fn a_silent_bot_is_noticed_whatever_the_clock_does() {
+    let mut lost = 0;
+    for seed in 1..=5 {
+        lost += check(&Scenario::silent(seed)).counts.get("end heartbeat_lost").copied().unwrap_or(0);
+    }
+    assert!(lost >= 10, "only {lost} bots were lost");
+}
+
+#[test]
 fn a_crash_at_every_boundary() {
     let boundaries = check(&Scenario::quiet(None)).boundaries;
     assert!(boundaries > 50, "only {boundaries} boundaries");

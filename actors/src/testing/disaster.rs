@@ -10,6 +10,8 @@ use crate::ids::{ContainerKey, HostName};
 pub enum Disaster {
     /// Something begins; what, is drawn.
     Begins,
+    /// The clock is set.
+    ClockSet,
     /// A host dies.
     HostDies(HostName),
     /// A host is back.
@@ -48,6 +50,7 @@ impl World {
                 (_, Some(leader)) => self.lose_lead(leader),
                 (_, None) => {}
             },
+            Disaster::ClockSet => self.misset_clock(),
             Disaster::HostDies(host) => self.lose_host(host, true),
             Disaster::HostReturns(host) => {
                 self.note(format!("host {host} is back"));

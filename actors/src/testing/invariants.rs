@@ -38,6 +38,7 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     queue_order_kept(world, before, decisions);
     schedule_kept(world, before, decisions);
     queue_timeouts_exact(world, before, decisions);
+    note_running(world, decisions);
 }
 
 fn note_changes(world: &mut World, decisions: &[Decision]) {
@@ -46,12 +47,6 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             Change::WriteSlot(slot) => {
                 let status = slot.status().map_or("retired", SlotStatus::as_str);
                 world.count(&format!("slot {status}"));
-                let now = world.now;
-                if slot.step() == "running" {
-                    world.running_since.entry(slot.name.clone()).or_insert(now);
-                } else if slot.step() != "leaving" {
-                    world.running_since.remove(&slot.name);
-                }
                 let bot = slot.bot().map(|bot| bot.id.0);
                 world.note(format!("{} g{} {status} bot {bot:?}", slot.name, slot.generation));
             }
@@ -80,6 +75,18 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             | Change::InsertDrain(_)
             | Change::DeleteDrain(_)
             | Change::InsertIdempotencyKey(_) => {}
+        }
+    }
+}
+
+fn note_running(world: &mut World, decisions: &[Decision]) {
+    for change in decisions.iter().flatten() {
+        let Change::WriteSlot(slot) = change else { continue };
+        let now = world.now;
+        if slot.step() == "running" {
+            world.running_since.entry(slot.name.clone()).or_insert(now);
+        } else if slot.step() != "leaving" {
+            world.running_since.remove(&slot.name);
         }
     }
 }
@@ -199,6 +206,9 @@ fn ended_for_a_reason(world: &mut World, before: &Tables, decisions: &[Decision]
             Some(end) if !end.detail.is_empty() => {}
             end => wrong.push(format!("bot {} ended without an explanation: {end:?}", bot.id)),
         }
+        if silent_too_long(world, bot) {
+            wrong.push(format!("bot {} was silent for long before that was noticed", bot.id));
+        }
         let lost = matches!(
             bot.end.as_ref().map(|end| end.reason),
             Some(EndReason::HeartbeatLost | EndReason::Crashed)
@@ -241,6 +251,18 @@ fn slots_wake_in_time(world: &mut World) {
 
 /// How long a program may be silent that runs on: the hard limit, and what it takes to look and to commit.
 const SILENCE_MAX: TimeDelta = TimeDelta::minutes(9);
+
+/// Whether a bot that is given up for its silence was silent for much longer than it should have been.
+fn silent_too_long(world: &World, bot: &Bot) -> bool {
+    let Some(seat) = bot.seat.as_ref() else { return false };
+    let is_lost = bot.end.as_ref().is_some_and(|end| end.reason == EndReason::HeartbeatLost);
+    let slot = world.tables.slots.get(&seat.slot).map(|slot| slot.id);
+    let key = slot.map(|slot| ContainerKey { slot, generation: seat.generation });
+    let silent_from = key.and_then(|key| world.programs.get(&key)?.silent_from);
+    let running_since = world.running_since.get(&seat.slot).copied();
+    let since = silent_from.into_iter().chain(running_since).chain(world.clock_set_at).max();
+    is_lost && since.is_some_and(|since| world.now - since.max(world.troubled_until) > SILENCE_MAX)
+}
 
 /// A bot that fell silent is given up, where its server heard what there was to hear.
 fn silence_is_noticed(world: &mut World) {

@@ -1,6 +1,7 @@
 //! The scripted bot in a fake container: claims, reports in order, resends until it is heard, sends heartbeats, and
 //! leaves when told, unless its script says that it crashes, falls silent or is stubborn.
 
+use super::disaster::Disaster;
 use super::world::{Happening, Shared, World};
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason};
@@ -43,6 +44,12 @@ impl Program {
         let crashes_at = world.chance("bot crashes", faults.bot_crash).then(|| world.between(1, 300_000));
         let silent_from =
             world.chance("bot falls silent", faults.bot_silent).then(|| world.between(1, 300_000));
+        if let Some(after) = silent_from
+            && world.chance("clock set over a silent bot", faults.clock_set)
+        {
+            let after = after + world.between(0, 20_000);
+            world.plan(after, Happening::Disaster(Disaster::ClockSet));
+        }
         let stubborn = world.chance("bot is stubborn", faults.bot_stubborn);
         let nonce = Uuid::from_u128(world.rng.u128(..));
         let denied = world.rng.u8(0..10) == 0;

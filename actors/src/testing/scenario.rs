@@ -113,6 +113,12 @@ impl Scenario {
         }
     }
 
+    /// Every bot falls silent and runs on, and the clock is set meanwhile.
+    pub fn silent(seed: u64) -> Self {
+        let faults = Faults { bot_silent: 1_000, clock_set: 1_000, ..Faults::default() };
+        Self { seed, clients: 20, spread: TimeDelta::minutes(40), faults, slots: [6, 6], ..Self::quiet(None) }
+    }
+
     /// From when on nothing goes wrong any more, and when everything must have settled, from the beginning.
     pub fn ends(&self) -> (TimeDelta, TimeDelta) {
         let calm = self.spread + program::LONGEST;

@@ -51,6 +51,8 @@ pub struct Faults {
     pub bot_crash: u32,
     /// A bot's program falls silent, and runs on.
     pub bot_silent: u32,
+    /// The clock is set when a bot's program falls silent.
+    pub clock_set: u32,
     /// A bot's program does not leave when it is told.
     pub bot_stubborn: u32,
 }
@@ -74,6 +76,7 @@ impl Faults {
             blind: 100,
             bot_crash: 80,
             bot_silent: 30,
+            clock_set: 100,
             bot_stubborn: 60,
         }
     }
