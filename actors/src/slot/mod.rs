@@ -8,6 +8,8 @@ pub mod event;
 pub mod handle;
 pub mod machine;
 #[cfg(test)]
+mod machine_model;
+#[cfg(test)]
 mod machine_test;
 mod recovery;
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod dispatcher;
 pub mod edges;
 pub mod engine;
 pub mod invariants;
+pub mod liveness;
 pub mod operator;
 pub mod process;
 pub mod program;
