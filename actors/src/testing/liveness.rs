@@ -94,10 +94,13 @@ fn silent_too_long(world: &World, bot: &Bot) -> bool {
     let is_lost = bot.end.as_ref().is_some_and(|end| end.reason == EndReason::HeartbeatLost);
     let slot = world.tables.slots.get(&seat.slot).map(|slot| slot.id);
     let key = slot.map(|slot| ContainerKey { slot, generation: seat.generation });
+    // One whose container is gone is not silent.
     let silent_from = key.and_then(|key| world.programs.get(&key)?.silent_from);
+    let Some(silent_from) = silent_from else { return false };
     let running_since = world.running_since.get(&seat.slot).copied();
-    let since = silent_from.into_iter().chain(running_since).chain(world.clock_set_at).max();
-    is_lost && since.is_some_and(|since| world.now - since.max(world.troubled_until) > SILENCE_MAX)
+    let since =
+        running_since.into_iter().chain(world.clock_set_at).chain([silent_from, world.troubled_until]);
+    is_lost && since.max().is_some_and(|since| world.now - since > SILENCE_MAX)
 }
 
 /// A bot that fell silent is given up, where its server heard what there was to hear.
