@@ -24,6 +24,7 @@ pub mod bot;
 pub mod ids;
 pub mod image_pull;
 pub mod journal;
+pub mod lead;
 pub mod live;
 pub mod pool;
 pub mod ports;

@@ -67,6 +67,15 @@ pub enum Measure<'a> {
     },
     /// A slot's actor died and was built again.
     SlotRebuilt,
+    /// A slot changed, and the change is committed.
+    SlotMoved {
+        /// The step that it was at.
+        from: &'static str,
+        /// What happened.
+        event: &'static str,
+        /// The step that it is at.
+        to: &'static str,
+    },
     /// An event belonged to the past of its slot.
     StaleEvent {
         /// Its name.

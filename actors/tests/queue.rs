@@ -11,7 +11,8 @@ use meeboter_actors::queue::message::{
 use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
-use meeboter_actors::testing::simulation::{plant, settings};
+use meeboter_actors::testing::scenario::settings;
+use meeboter_actors::testing::server::plant;
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, Mutex};
@@ -37,10 +38,11 @@ fn run_seed<F: Future>(seed: u64, test: impl FnOnce(Shared) -> F) -> F::Output {
     let platforms = [(zoom(), 1)].into();
     let settings = settings(&platforms, false);
     let world = Arc::new(Mutex::new(World::new(seed, Faults::default(), platforms, settings)));
-    let outcome = runner.block_on(async { test(Shared::enter(&world)).await });
+    world.lock().expect("nobody panicked with it").takes_lead(1);
+    let outcome = runner.block_on(async { test(Shared::enter(&world).through(1)).await });
     let mut world = world.lock().expect("nobody panicked with it");
     // The actors die with their System; that is no news.
-    world.crashed = true;
+    world.processes.clear();
     assert_eq!(world.violations, Vec::<String>::new());
     outcome
 }

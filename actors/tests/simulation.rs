@@ -1,8 +1,9 @@
 //! The whole actor tree through seeded faults and crashes.
 
-use std::collections::BTreeMap;
-
-use meeboter_actors::testing::simulation::{Report, Scenario, run};
+use meeboter_actors::testing::coverage::{Coverage, EXEMPT};
+use meeboter_actors::testing::edges::edges;
+use meeboter_actors::testing::scenario::Scenario;
+use meeboter_actors::testing::simulation::{Report, run};
 
 fn check(scenario: &Scenario) -> Report {
     let report = run(scenario);
@@ -17,97 +18,31 @@ fn check(scenario: &Scenario) -> Report {
     report
 }
 
-/// What the drawn scenarios must have reached, or they prove nothing.
-const REACHED: &[&str] = &[
-    "pull",
-    "pull fails",
-    "pull hangs",
-    "slot panics while committing",
-    "crash",
-    "commit arrived after crash",
-    "commit lost",
-    "commit torn",
-    "store away",
-    "start panics",
-    "start hangs",
-    "start refused",
-    "start torn",
-    "stop panics",
-    "stop hangs",
-    "stop refused",
-    "stop torn",
-    "look fails",
-    "segments not listed",
-    "join fails",
-    "report doubled",
-    "bot crashes",
-    "bot falls silent",
-    "bot is stubborn",
-    "served from the queue",
-    "refused at the door",
-    "queue full",
-    "queue timeout",
-    "move taken",
-    "move refused",
-    "bot reprioritised",
-    "leave taken",
-    "slot idle",
-    "slot deploying",
-    "slot busy",
-    "slot error",
-    "bot QUEUED",
-    "bot DEPLOYING",
-    "bot JOINING_CALL",
-    "bot LEAVING",
-    "end meeting_ended",
-    "end left_by_request",
-    "end cancelled",
-    "end queue_timeout",
-    "end denied",
-    "end deploy_failed",
-    "end heartbeat_lost",
-    "end crashed",
-    "slot retired",
-    "bot SCHEDULED",
-    "bot moved",
-    "handed over",
-    "move taken",
-    "move too late",
-    "scheduled bot cancelled",
-    "end start_missed",
-    "end internal",
-    "image changed",
-    "slot drains",
-    "grace extended",
-    "slot prewarmed",
-    "prewarm without its image",
-    "prewarm found no room",
-    "recover all",
-    "drain begun",
-    "drain ended",
-    "Reset taken",
-    "Reset refused",
-    "Drain taken",
-    "Undrain taken",
-    "Retire taken",
-    "Retire refused",
-    "End taken",
-    "End refused",
-    "scaler grows",
-    "scaler retires",
-];
-
 #[test]
 fn seeds_of_faults_and_crashes() {
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    // The last three once failed.
-    for seed in (1..=50).chain([993, 2140, 5915]) {
-        for (what, count) in check(&Scenario::drawn(seed)).counts {
-            *counts.entry(what).or_default() += count;
-        }
+    let mut coverage = Coverage::default();
+    // The last ones once failed.
+    for seed in (1..=90).chain([128, 145, 200, 993, 2140, 5915]) {
+        let report = check(&Scenario::drawn(seed));
+        coverage.add(&report.counts, &report.edges);
     }
-    let missed: Vec<_> = REACHED.iter().filter(|what| !counts.contains_key(**what)).collect();
-    assert!(missed.is_empty(), "never reached: {missed:?}\nreached: {counts:#?}");
+    assert_eq!(coverage.missed(), Vec::<String>::new(), "never reached; reached:\n{}", coverage.table());
+}
+
+#[test]
+fn days_of_faults_and_crashes() {
+    for seed in 1..=2 {
+        check(&Scenario::long(seed, 12));
+    }
+}
+
+/// An edge that is exempt exists, and has a reason.
+#[test]
+fn what_is_exempt_is_an_edge() {
+    let edges = edges();
+    for (edge, why) in EXEMPT {
+        assert!(edges.contains(edge) && !why.is_empty(), "{edge}");
+    }
 }
 
 #[test]
@@ -119,6 +54,15 @@ fn a_flood_is_refused_at_once_and_those_let_in_wait_as_long_as_they_asked() {
             assert!(count >= least, "seed {seed}: {what} {count} times, not {least}");
         }
     }
+}
+
+#[test]
+fn a_silent_bot_is_noticed_whatever_the_clock_does() {
+    let mut lost = 0;
+    for seed in 1..=5 {
+        lost += check(&Scenario::silent(seed)).counts.get("end heartbeat_lost").copied().unwrap_or(0);
+    }
+    assert!(lost >= 10, "only {lost} bots were lost");
 }
 
 #[test]

@@ -4,7 +4,6 @@
 
 use super::database::Database;
 use super::{RandomSlotIds, StartError, SystemClock, api_key_file, settings as wanted};
-use crate::driver::leading::LeadingDriver;
 use crate::driver::metered::MeteredDriver;
 use crate::http::state::{AppState, Leading};
 use crate::store::journal::{Claim, JournalConnection};
@@ -12,6 +11,7 @@ use crate::store::lead::LeadError;
 use crate::telemetry::chain;
 use actix::ArbiterHandle;
 use actix_web::web;
+use meeboter_actors::lead::LeadingDriver;
 use meeboter_actors::ports::{Driver, Rows, Store, StoreError};
 use meeboter_actors::tree::{Ports, Tree};
 use slog::{Logger, info, warn};

@@ -1,5 +1,4 @@
 //! Engines that run bots.
 
-pub mod leading;
 pub mod metered;
 pub mod process;

@@ -46,7 +46,7 @@ pub async fn assignment(
         .map_err(|_| ApiError::unauthorized("The token does not belong to this slot."))?;
     let over =
         || ApiError::conflict("stale_generation", "This generation of the slot is over; join nothing.");
-    let handle = state.tree()?.directory.slot(slot_id).ok_or_else(over)?;
+    let handle = state.tree()?.directory.slot(slot_id).ok_or_else(|| refused(&state, over()))?;
     let answer = handle.send(SlotEvent::Claimed { generation, nonce: claim.nonce });
     match state.decided(answer).await? {
         Ok(slot) => {
@@ -56,7 +56,7 @@ pub async fn assignment(
         Err(Refused::Rejected(Rejection::Illegal { .. })) => {
             Ok(HttpResponse::NoContent().insert_header((RETRY_AFTER, 1)).finish())
         }
-        Err(refused) => Err(refused.into()),
+        Err(refusal) => Err(refused(&state, refusal.into())),
     }
 }
 
@@ -122,10 +122,10 @@ async fn take(
     report: Report,
 ) -> Result<web::Json<ReportReply>, ApiError> {
     let generation = authorized(request, state, bot_id, generation)?;
-    let handle = holder(state, bot_id, generation)?;
+    let handle = holder(state, bot_id, generation).map_err(|error| refused(state, error))?;
     let seq = report.seq;
     let answer = handle.send(SlotEvent::Reported { generation, report });
-    let slot = state.decided(answer).await??;
+    let slot = state.decided(answer).await?.map_err(|refusal| refused(state, refusal.into()))?;
     let taken = slot.bot().filter(|bot| bot.id == bot_id).map_or(seq, |bot| bot.report_seq);
     Ok(web::Json(ReportReply { next_seq: taken.max(seq) + 1, commands: commands(&slot) }))
 }
@@ -169,7 +169,7 @@ pub async fn segment(
             commands(&handle.snapshot())
         }
         Ok(_) | Err(_) => {
-            late(&state, bot_id, generation).await?;
+            late(&state, bot_id, generation).await.map_err(|error| refused(&state, error))?;
             Commands { should_leave: true, log_level: None }
         }
     };
@@ -215,6 +215,13 @@ fn authorized(
 fn holder(state: &AppState, bot_id: BotId, generation: Generation) -> Result<Arc<SlotHandle>, ApiError> {
     let handle = state.tree()?.directory.bot(bot_id).ok_or_else(over)?;
     if handle.snapshot().generation == generation { Ok(handle) } else { Err(over()) }
+}
+
+/// A refusal as a bot hears it. From a server that may not lead any more it says nothing: another may have the slot, and
+/// know better.
+fn refused(state: &AppState, refusal: ApiError) -> ApiError {
+    let leads = state.leading().is_ok_and(|leading| leading.lead.holds());
+    if leads { refusal } else { ApiError::unknown_outcome() }
 }
 
 fn over() -> ApiError {

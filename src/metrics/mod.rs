@@ -35,6 +35,7 @@ pub struct Metrics {
     completions: IntCounterVec,
     recoveries: IntCounterVec,
     rebuilds: IntCounter,
+    slot_moves: IntCounterVec,
     stale_events: IntCounterVec,
     batch_seconds: prometheus::Histogram,
     batch_decisions: prometheus::Histogram,
@@ -114,6 +115,11 @@ impl Metrics {
             )?,
             rebuilds: make
                 .counter("meeboter_slot_rebuilds_total", "Slots' actors that died and were built again.")?,
+            slot_moves: make.counters(
+                "meeboter_slot_moves_total",
+                "Changes of slots, by the step before and after and what happened.",
+                &["from", "event", "to"],
+            )?,
             stale_events: make.counters(
                 "meeboter_stale_events_total",
                 "Events that belonged to the past of their slot.",
@@ -234,6 +240,9 @@ impl Meter for Metrics {
                 self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
             }
             Measure::SlotRebuilt => self.rebuilds.inc(),
+            Measure::SlotMoved { from, event, to } => {
+                self.slot_moves.with_label_values(&[from, event, to]).inc();
+            }
             Measure::StaleEvent { event } => self.stale_events.with_label_values(&[event]).inc(),
             Measure::BatchCommitted { decisions, took } => {
                 self.batch_seconds.observe(took.as_secs_f64());

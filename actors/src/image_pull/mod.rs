@@ -2,6 +2,8 @@
 
 pub mod actor;
 pub mod machine;
+#[cfg(test)]
+mod machine_test;
 
 use crate::ids::HostName;
 

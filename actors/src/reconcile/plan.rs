@@ -47,6 +47,7 @@ mod tests {
     use super::*;
     use crate::ids::{ContainerId, Generation};
     use crate::testing::sample;
+    use proptest::prelude::*;
 
     fn listed(slot: &Slot, generation: i64) -> ListedContainer {
         let key = ContainerKey { slot: slot.id, generation: Generation(generation) };
@@ -84,5 +85,54 @@ mod tests {
         let slot = sample::idle_slot(1);
         let findings = compare(&slot.host, [&slot].into_iter(), &[listed(&slot, 0)], &BTreeSet::new());
         assert_eq!((findings.observed.len(), findings.suspects.len()), (0, 1));
+    }
+
+    /// One container of a few slots and generations.
+    fn container() -> impl Strategy<Value = (u32, i64)> {
+        (1..4_u32, 2..6_i64)
+    }
+
+    proptest! {
+        /// Listing by listing: who is seen, who is suspected, who is a stray, said in plain words.
+        #[test]
+        fn a_listing_means_what_it_says(
+            states in prop::collection::vec((0..3_u8, any::<bool>()), 3),
+            listings in prop::collection::vec(prop::collection::btree_set(container(), 0..6), 1..6),
+        ) {
+            let slots: Vec<Slot> = (1_u32..).zip(&states).map(|(number, (state, is_here))| {
+                let mut slot = if *state == 0 { sample::idle_slot(number) } else { sample::busy_slot(number) };
+                if *state == 2 {
+                    slot.state = SlotState::Retired;
+                }
+                if !is_here {
+                    slot.host = HostName("other".into());
+                }
+                slot
+            }).collect();
+            let host = HostName::local();
+            let holds = |slot: &&Slot| slot.host == host && slot.bot().is_some();
+            let mut suspects = BTreeSet::new();
+            for keys in listings {
+                let listing: Vec<_> =
+                    keys.iter().map(|(number, generation)| listed(&sample::idle_slot(*number), *generation)).collect();
+                let findings = compare(&host, slots.iter(), &listing, &suspects);
+                let wanted = |container: &&ListedContainer| {
+                    slots.iter().filter(holds).any(|slot| slot.container_key() == container.key)
+                };
+                let unwanted: BTreeSet<_> =
+                    listing.iter().filter(|container| !wanted(container)).cloned().collect();
+                let again: BTreeSet<_> = unwanted.intersection(&suspects).cloned().collect();
+                prop_assert_eq!(&findings.strays, &again);
+                prop_assert_eq!(&findings.suspects, &(&unwanted - &again));
+                let seen: BTreeMap<_, _> = slots.iter().filter(holds).map(|slot| {
+                    let runs = listing.iter().any(|container| container.key == slot.container_key());
+                    (slot.name.clone(), if runs { Presence::Running } else { Presence::Gone })
+                }).collect();
+                let observed: BTreeMap<_, _> =
+                    findings.observed.iter().map(|(name, _, presence)| (name.clone(), *presence)).collect();
+                prop_assert_eq!((findings.observed.len(), observed), (seen.len(), seen));
+                suspects = findings.suspects;
+            }
+        }
     }
 }

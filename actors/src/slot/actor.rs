@@ -13,7 +13,7 @@ use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, StartRequest, StopRequest};
+use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, Presence, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -26,6 +26,8 @@ use tokio::sync::oneshot;
 const HELD_MAX: usize = 64;
 /// Time between two looks at the bot's silence.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest sleep of the timer: the wall clock may be set, or the machine suspended, meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Time between two tries to watch a container where the engine could not.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
 /// What an engine may take beyond the grace before its silence counts as a failure.
@@ -127,6 +129,9 @@ impl SlotActor {
         }
         let Happened { event, reply } = happened;
         let (name, now) = (event.name(), self.links.clock.now());
+        if self.is_contradicted(&event, now) {
+            return answer(reply, Ok(Arc::new(self.slot.clone())));
+        }
         let decided = transition(&self.slot, event, &self.links.timing, now);
         let transition = match decided {
             Ok(transition) => transition,
@@ -186,9 +191,9 @@ impl SlotActor {
     ) {
         let before = effects_of(&self.slot);
         slog::debug!(self.links.log, "slot moved"; "slot" => %next.name, "event" => event,
-            "generation" => next.generation.0, "status" => next.status().map_or("retired", super::SlotStatus::as_str),
+            "generation" => next.generation.0, "from" => self.slot.step(), "to" => next.step(),
             "bot" => next.bot().map(|bot| bot.id.0));
-        self.measure(&next);
+        self.measure(&next, event);
         let (held, holds) = (self.slot.bot().map(|bot| bot.id), next.bot().map(|bot| bot.id));
         if !is_running(&self.slot) && is_running(&next) {
             self.grace_from = self.links.clock.now();
@@ -205,7 +210,8 @@ impl SlotActor {
     }
 
     /// Counts what the change to `next` means.
-    fn measure(&self, next: &Slot) {
+    fn measure(&self, next: &Slot, event: &'static str) {
+        self.links.meter.record(Measure::SlotMoved { from: self.slot.step(), event, to: next.step() });
         let platform = &next.platform;
         if matches!(self.slot.state, SlotState::Deploying { .. })
             && is_running(next)
@@ -270,8 +276,11 @@ impl SlotActor {
 
     fn wake_at(&mut self, at: DateTime<Utc>, ctx: &mut Context<Self>) {
         let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        self.wake = Some(ctx.run_later(wait, |act, ctx| {
+        self.wake = Some(ctx.run_later(wait.min(SLEEP_MAX), move |act, ctx| {
             act.wake = None;
+            if act.links.clock.now() < at {
+                return act.wake_at(at, ctx);
+            }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
             let leaving = matches!(act.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
@@ -383,11 +392,30 @@ impl SlotActor {
         }));
     }
 
+    /// For how long the bot was not heard of, with every grace counted in.
+    fn silence(&self, now: DateTime<Utc>) -> Duration {
+        let heard = self.handle.heard_at().map_or(self.grace_from, |at| at.max(self.grace_from));
+        (now - heard).to_std().unwrap_or(Duration::ZERO)
+    }
+
+    /// Whether a look says that the container of a bot is gone that was heard of lately: listings leave containers out
+    /// now and then. Once the bot is silent the engine is asked for this very container.
+    fn is_contradicted(&self, event: &SlotEvent, now: DateTime<Utc>) -> bool {
+        matches!(event, SlotEvent::Observed { presence: Presence::Gone, .. })
+            && is_running(&self.slot)
+            && self.silence(now) < self.links.timing.heartbeat_suspect
+    }
+
     /// Judges the bot's silence: past the first limit the engine is asked, past the second the bot is lost.
     fn look_for_life(&mut self, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
         let slept =
             now - self.last_look > chrono::TimeDelta::from_std(LIVENESS_INTERVAL * 3).unwrap_or_default();
+        if now < self.last_look {
+            // Words that came before the clock was set back would count for as long as it was set back.
+            self.handle.forget_future(now);
+            self.grace_from = now;
+        }
         self.last_look = now;
         // Whoever slept, or may lead no more, has not heard what there was to hear.
         if slept || !self.links.lead.holds() {
@@ -396,8 +424,7 @@ impl SlotActor {
         if !is_running(&self.slot) {
             return;
         }
-        let heard = self.handle.heard_at().map_or(self.grace_from, |at| at.max(self.grace_from));
-        let silent = (now - heard).to_std().unwrap_or(Duration::ZERO);
+        let silent = self.silence(now);
         let generation = self.slot.generation;
         if silent >= self.links.timing.heartbeat_lost {
             let event = SlotEvent::HeartbeatLost { generation, silent };

@@ -104,6 +104,12 @@ impl SlotHandle {
         }
     }
 
+    /// The clock was set back to `now`: nothing was heard later than that.
+    pub(super) fn forget_future(&self, now: DateTime<Utc>) {
+        self.heard_at_ms.fetch_min(now.timestamp_millis(), Ordering::Relaxed);
+        self.segment_at_ms.fetch_min(now.timestamp_millis(), Ordering::Relaxed);
+    }
+
     pub(super) fn heard_at(&self) -> Option<DateTime<Utc>> {
         noted(&self.heard_at_ms)
     }

@@ -7,6 +7,10 @@ pub mod effects;
 pub mod event;
 pub mod handle;
 pub mod machine;
+#[cfg(test)]
+mod machine_model;
+#[cfg(test)]
+mod machine_test;
 mod recovery;
 #[cfg(test)]
 mod table;
@@ -197,6 +201,22 @@ impl Slot {
             SlotState::Busy { .. } => Some(SlotStatus::Busy),
             SlotState::Error { .. } => Some(SlotStatus::Error),
             SlotState::Retired => None,
+        }
+    }
+
+    /// The step that it is at, finer than the status: a word for logs and counts.
+    pub fn step(&self) -> &'static str {
+        match &self.state {
+            SlotState::Idle { .. } => "idle",
+            SlotState::Deploying { step: DeployStep::Pulling, .. } => "pulling",
+            SlotState::Deploying { step: DeployStep::Starting, .. } => "starting",
+            SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => "retrying",
+            SlotState::Busy { step: BusyStep::Running { .. }, .. } => "running",
+            SlotState::Busy { step: BusyStep::Leaving { .. }, .. } => "leaving",
+            SlotState::Busy { step: BusyStep::Stopping, .. } => "stopping",
+            SlotState::Error { step: RecoveryStep::Waiting { .. }, .. } => "error",
+            SlotState::Error { step: RecoveryStep::Stopping, .. } => "recovering",
+            SlotState::Retired => "retired",
         }
     }
 

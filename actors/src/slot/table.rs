@@ -1,138 +1,18 @@
 //! Writes the whole state × event table to `docs/slot-machine.md`, and fails where the committed page differs, so
 //! that the page cannot drift from the machine.
 
-use super::command::SlotCommand;
-use super::event::{BotSource, SlotEvent};
+use super::event::SlotEvent;
 use super::machine::{Rejection, transition};
-use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
-use crate::bot::machine::{Report, ReportBody, end};
-use crate::bot::{BotState, EndReason};
-use crate::ids::{ContainerId, Generation, Operation};
-use crate::ports::Presence;
+use super::{Slot, SlotState, SlotTiming};
 use crate::slot::effects::effects_of;
+use crate::testing::edges::{events, states};
 use crate::testing::sample;
 use chrono::TimeDelta;
 use std::fmt::Write;
-use std::time::Duration;
-use uuid::Uuid;
 
-fn states() -> Vec<(&'static str, Slot)> {
-    let busy = sample::busy_slot(1);
-    let bot = busy.bot().cloned().map(Box::new).unwrap_or_else(|| Box::new(sample::bot(1)));
-    let fresh = {
-        let mut fresh = bot.clone();
-        (fresh.state, fresh.nonce, fresh.report_seq) = (BotState::Deploying, None, 0);
-        fresh
-    };
-    let done = {
-        let mut done = bot.clone();
-        (done.state, done.end) = (BotState::Done, Some(end(EndReason::MeetingEnded)));
-        done
-    };
-    let gone = done.clone();
-    let past = sample::now() - TimeDelta::seconds(1);
-    let with = |state| Slot { state, ..busy.clone() };
-    let deploying = |step| SlotState::Deploying { bot: fresh.clone(), step, attempts: 0, deadline: past };
-    let container = Some(ContainerId("c".into()));
-    let error = |step| SlotState::Error {
-        reason: "no room".into(),
-        attempts: 0,
-        since: sample::now(),
-        container: container.clone(),
-        step,
-    };
-    let running = |bot, container, step| SlotState::Busy { bot, container, step };
-    vec![
-        ("idle", sample::idle_slot(1)),
-        ("deploying, pulling", with(deploying(DeployStep::Pulling))),
-        ("deploying, starting", with(deploying(DeployStep::Starting))),
-        ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
-        ("busy, unclaimed", with(running(fresh.clone(), None, BusyStep::Running { leave_at: past }))),
-        (
-            "busy, running",
-            with(running(bot.clone(), container.clone(), BusyStep::Running { leave_at: past })),
-        ),
-        (
-            "busy, leaving",
-            with(running(bot, container.clone(), BusyStep::Leaving { until: past, latest: past })),
-        ),
-        ("busy, stopping", with(running(done, container.clone(), BusyStep::Stopping))),
-        (
-            "busy, stopping; draining",
-            Slot { draining: true, ..with(running(gone, container.clone(), BusyStep::Stopping)) },
-        ),
-        ("error, waiting", with(error(RecoveryStep::Waiting { until: past }))),
-        ("error, stopping", with(error(RecoveryStep::Stopping))),
-        ("error, stopping; ephemeral", Slot { ephemeral: true, ..with(error(RecoveryStep::Stopping)) }),
-        ("retired", with(SlotState::Retired)),
-    ]
-}
-
-fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
-    let (generation, operation) = (slot.generation, slot.operation);
-    let bot_id = slot.bot().map_or(crate::ids::BotId(1), |bot| bot.id);
-    let seq = slot.bot().map_or(1, |bot| bot.report_seq + 1);
-    let report = |body| SlotEvent::Reported { generation, report: Report { seq, at: sample::now(), body } };
-    let observed = |presence| SlotEvent::Observed {
-        generation,
-        presence,
-        began_at: sample::now() + TimeDelta::seconds(1),
-    };
-    let start_failed =
-        |retryable| SlotEvent::StartFailed { generation, operation, reason: "e".into(), retryable };
-    vec![
-        ("Assigned", SlotEvent::Assigned { bot: Box::new(sample::bot(9)), source: BotSource::Queue }),
-        ("PullSucceeded", SlotEvent::PullSucceeded { operation }),
-        ("PullFailed", SlotEvent::PullFailed { operation, reason: "e".into() }),
-        ("Started", SlotEvent::Started { generation, operation, container: ContainerId("c".into()) }),
-        ("StartFailed, try again", start_failed(true)),
-        ("StartFailed, for good", start_failed(false)),
-        ("Claimed, first", SlotEvent::Claimed { generation, nonce: Uuid::from_u128(7) }),
-        ("Claimed, another", SlotEvent::Claimed { generation, nonce: Uuid::from_u128(8) }),
-        ("Reported, in a call", report(ReportBody::Entered(BotState::Recording))),
-        ("Reported, leaving", report(ReportBody::Entered(BotState::Leaving))),
-        ("Reported, ended", report(ReportBody::Ended(end(EndReason::MeetingEnded)))),
-        ("LeaveRequested", SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest }),
-        ("Observed running", observed(Presence::Running)),
-        ("Observed gone", observed(Presence::Gone)),
-        (
-            "Observed gone, before the last change",
-            SlotEvent::Observed { generation, presence: Presence::Gone, began_at: slot.changed_at },
-        ),
-        ("Exited", SlotEvent::Exited { generation, note: "e".into() }),
-        ("HeartbeatLost", SlotEvent::HeartbeatLost { generation, silent: Duration::from_secs(300) }),
-        ("Stopped", SlotEvent::Stopped { generation, operation }),
-        ("StopFailed", SlotEvent::StopFailed { generation, operation, reason: "e".into(), answered: true }),
-        ("Woke, time is up", SlotEvent::Woke),
-        ("SegmentArrived", SlotEvent::SegmentArrived { generation, at: sample::now() }),
-        ("Store", SlotEvent::Commanded(SlotCommand::Store)),
-        ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
-        ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
-        ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
-        ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
-        ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
-        ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
-        (
-            "of an older generation",
-            SlotEvent::Exited { generation: Generation(generation.0 - 1), note: "e".into() },
-        ),
-        ("of an older operation", SlotEvent::Stopped { generation, operation: Operation(operation.0 - 1) }),
-    ]
-}
-
-fn label(slot: &Slot) -> &'static str {
-    match &slot.state {
-        SlotState::Idle { .. } => "idle",
-        SlotState::Deploying { step: DeployStep::Pulling, .. } => "pulling",
-        SlotState::Deploying { step: DeployStep::Starting, .. } => "starting",
-        SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => "retrying",
-        SlotState::Busy { step: BusyStep::Running { .. }, .. } => "running",
-        SlotState::Busy { step: BusyStep::Leaving { .. }, .. } => "leaving",
-        SlotState::Busy { step: BusyStep::Stopping, .. } => "stopping",
-        SlotState::Error { step: RecoveryStep::Waiting { .. }, .. } => "error",
-        SlotState::Error { step: RecoveryStep::Stopping, .. } => "recovering",
-        SlotState::Retired => "retired",
-    }
+/// Every deadline has passed.
+fn past() -> chrono::DateTime<chrono::Utc> {
+    sample::now() - TimeDelta::seconds(1)
 }
 
 fn cell(slot: &Slot, event: SlotEvent) -> String {
@@ -146,7 +26,7 @@ fn cell(slot: &Slot, event: SlotEvent) -> String {
             let ended = transition.notices.iter().find_map(|super::machine::Notice::BotEnded(bot)| {
                 bot.end.as_ref().map(|end| format!(" ({})", end.reason.as_str()))
             });
-            format!("**{}**{}", label(&transition.next), ended.unwrap_or_default())
+            format!("**{}**{}", transition.next.step(), ended.unwrap_or_default())
         }
     }
 }
@@ -161,7 +41,7 @@ fn page() -> String {
          All deadlines of the states shown here have passed, and outcomes carry the present generation and operation,\n\
          unless the line says otherwise.\n",
     );
-    let states = states();
+    let states = states(past());
     for group in states.chunks(4) {
         let _ = write!(page, "\n| event |");
         for (name, _) in group {
@@ -209,7 +89,7 @@ fn the_page_is_what_the_machine_does() {
 
 #[test]
 fn every_transition_keeps_the_rules() {
-    for (name, slot) in states() {
+    for (name, slot) in states(past()) {
         for (event_name, event) in events(&slot) {
             let Ok(transition) = transition(&slot, event, &SlotTiming::default(), sample::now()) else {
                 continue;
@@ -230,7 +110,7 @@ fn every_transition_keeps_the_rules() {
                 !new_operation || after.operation > before.operation,
                 "{context}: a new effect has a new number"
             );
-            if label(after) == "idle" && label(before) != "idle" {
+            if after.step() == "idle" && before.step() != "idle" {
                 assert_eq!(event_name, "Stopped", "{context}: idle only when the container is known gone");
             }
             if matches!(after.state, SlotState::Error { .. })

@@ -15,7 +15,7 @@ use crate::tree::Tree;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::oneshot;
 
-/// The latest start that a client asks for, from the beginning.
+/// The latest start that a client asks for, from when it comes.
 const START_AHEAD_MS_MAX: u64 = 3_600_000;
 
 /// What a client is up to.
@@ -26,14 +26,27 @@ pub struct Client {
     platform: Platform,
     key: String,
     queue_timeout_ms: u32,
-    start_at: Option<DateTime<Utc>>,
-    /// When its bot is to start instead; `None`: as it was, or the wish to move was answered.
-    moves_to: Option<DateTime<Utc>>,
+    /// How far ahead its bot is to start and to end, and by how much the start is moved later on.
+    start_ahead: Option<TimeDelta>,
+    end_ahead: Option<TimeDelta>,
+    moves_by: Option<TimeDelta>,
+    times: Times,
     /// What it was answered.
     pub answer: Answer,
+    /// From when on it moves its bot, or asks it to leave.
+    acts_from: Option<DateTime<Utc>>,
     leaves: bool,
     /// Its wish to leave was answered.
     left: bool,
+}
+
+/// What a client asks for, by the clock at which it came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    start_at: Option<DateTime<Utc>>,
+    end_at: Option<DateTime<Utc>>,
+    /// When its bot is to start instead; `None`: as it was, or the wish to move was answered.
+    moves_to: Option<DateTime<Utc>>,
 }
 
 /// What a client knows of its bot.
@@ -53,11 +66,12 @@ impl Client {
         let platforms: Vec<Platform> = world.platforms.keys().cloned().collect();
         let platform = platforms[world.rng.usize(0..platforms.len())].clone();
         let queue_timeout_ms = [0, 5_000, 120_000, 600_000, 600_000][world.rng.usize(0..5)];
-        let start_at = (world.rng.u8(0..100) < world.scheduled_percent)
-            .then(|| super::sample::now() + world.between(60_000, START_AHEAD_MS_MAX));
-        let moves_to = start_at
-            .filter(|_| world.rng.u8(0..3) == 0)
-            .map(|start_at| start_at + world.between(0, 1_200_000) - TimeDelta::minutes(5));
+        let start_ahead = (world.rng.u8(0..100) < world.scheduled_percent)
+            .then(|| world.between(60_000, START_AHEAD_MS_MAX));
+        let moves_by = (start_ahead.is_some() && world.rng.u8(0..3) == 0)
+            .then(|| world.between(0, 1_200_000) - TimeDelta::minutes(5));
+        let ends = start_ahead.is_none() && world.rng.u8(0..5) == 0;
+        let end_ahead = ends.then(|| world.between(60_000, 600_000));
         let user = UserId(world.rng.i64(1..=6));
         Self {
             user,
@@ -65,12 +79,26 @@ impl Client {
             platform,
             key: format!("key-{number}"),
             queue_timeout_ms,
-            start_at,
-            moves_to,
+            start_ahead,
+            end_ahead,
+            moves_by,
+            times: Times::default(),
             answer: Answer::None,
+            acts_from: None,
             leaves: world.rng.u8(0..4) == 0,
             left: false,
         }
+    }
+
+    /// The client with the times that it asks for, from when it came.
+    fn at(mut self, now: DateTime<Utc>) -> Self {
+        let start_at = self.times.start_at.or(self.start_ahead.map(|ahead| now + ahead));
+        self.times = Times {
+            start_at,
+            end_at: self.times.end_at.or(self.end_ahead.map(|ahead| now + ahead)),
+            moves_to: start_at.and_then(|start_at| Some(start_at + self.moves_by?)),
+        };
+        self
     }
 
     fn spec(&self) -> BotSpec {
@@ -78,7 +106,8 @@ impl Client {
             platform: self.platform.clone(),
             queue_timeout_ms: self.queue_timeout_ms,
             priority: self.plan.priority(),
-            start_at: self.start_at,
+            start_at: self.times.start_at,
+            end_at: self.times.end_at,
             ..super::sample::spec()
         }
     }
@@ -101,8 +130,9 @@ pub fn step(shared: &Shared, number: usize, tree: &Tree) {
     let stored = world.tables.keys.get(&(client.user, client.key.clone())).map(|key| key.bot_id);
     match (client.answer, stored) {
         (Answer::Refused, _) => {}
+        (Answer::Acknowledged(_), _) if client.acts_from.is_some_and(|from| world.now < from) => {}
         (Answer::Acknowledged(bot_id), _) => {
-            if let Some(to) = client.moves_to {
+            if let Some(to) = client.times.moves_to {
                 let again = world.between(3_000, 20_000);
                 world.plan(again, Happening::Client(number));
                 drop(world);
@@ -117,6 +147,8 @@ pub fn step(shared: &Shared, number: usize, tree: &Tree) {
         // As the door does: a key that is stored is answered with its bot.
         (Answer::None, Some(bot_id)) => acknowledge(&mut world, number, bot_id),
         (Answer::None, None) => {
+            let client = client.at(world.utc());
+            world.clients[number] = client.clone();
             let again = world.between(3_000, 8_000);
             world.plan(again, Happening::Client(number));
             drop(world);
@@ -140,7 +172,7 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         if matches!(outcome, Err(CreateError::QueueFull(_))) {
@@ -167,15 +199,16 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
 
 fn acknowledge(world: &mut World, number: usize, bot_id: BotId) {
     let client = &mut world.clients[number];
-    let (moves, leaves) = (client.moves_to.is_some(), client.leaves);
+    let (moves, leaves) = (client.times.moves_to.is_some(), client.leaves);
     client.answer = Answer::Acknowledged(bot_id);
     world.note(format!("client {number}: bot {bot_id} acknowledged"));
     if !world.tables.bots.contains_key(&bot_id) {
         world.violated(format!("bot {bot_id} was acknowledged and is not stored"));
     }
     if moves || leaves {
-        let longest_ms = if moves { 1_800_000 } else { 200_000 };
+        let longest_ms = if moves { 1_800_000 } else { 400_000 };
         let after = world.between(0, longest_ms);
+        world.clients[number].acts_from = Some(world.now + after);
         world.plan(after, Happening::Client(number));
     }
 }
@@ -186,7 +219,7 @@ fn move_start(shared: Shared, number: usize, bot_id: BotId, to: DateTime<Utc>, t
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         match outcome {
@@ -204,7 +237,7 @@ fn move_start(shared: Shared, number: usize, bot_id: BotId, to: DateTime<Utc>, t
             }
             Err(MoveError::Unknown) => return,
         }
-        world.clients[number].moves_to = None;
+        world.clients[number].times.moves_to = None;
     });
 }
 
@@ -214,10 +247,12 @@ fn leave(shared: Shared, number: usize, bot_id: BotId, tree: &Tree) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         let stored = world.tables.bots.get(&bot_id).cloned();
+        let said = outcome.as_ref().map_or("not", |bot| bot.state.as_str());
+        world.note(format!("client {number}: wants bot {bot_id} to leave: {said}"));
         match outcome {
             Ok(bot) => {
                 world.clients[number].left = true;

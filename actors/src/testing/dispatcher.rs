@@ -1,21 +1,22 @@
 //! The scripted dispatcher: moves bots in the queue, now and then also one that does not wait there.
 
+use super::server::Server;
 use super::world::{Happening, Shared, World};
 use crate::ids::BotId;
 use crate::queue::Plan;
 use crate::queue::message::{Reprioritise, ReprioritiseError};
 use crate::supervision::tell;
-use crate::tree::Tree;
 use tokio::sync::oneshot;
 
-/// Does the dispatcher's next step.
-pub fn step(shared: &Shared, tree: &Tree) {
+/// Does the dispatcher's next step, if there is a server.
+pub fn step(shared: &Shared, leader: Option<&Server>) {
     let mut world = shared.lock();
     if world.calm {
         return;
     }
     let again = world.between(2_000, 60_000);
     world.plan(again, Happening::Dispatcher);
+    let Some(leader) = leader.filter(|leader| world.may_act(leader.shared.process)) else { return };
     let Some(bot_id) = pick(&mut world) else { return };
     let priority = Plan::ALL[world.rng.usize(0..Plan::ALL.len())].priority();
     let asked = world.moves_asked.entry(bot_id).or_default();
@@ -23,13 +24,13 @@ pub fn step(shared: &Shared, tree: &Tree) {
     let asked = *asked;
     drop(world);
     let (reply, answer) = oneshot::channel();
-    tell(&tree.queue, Reprioritise { bot_id, priority, reply });
-    let shared = shared.clone();
+    tell(&leader.tree.queue, Reprioritise { bot_id, priority, reply });
+    let shared = leader.shared.clone();
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
         // Where the same was asked again meanwhile, the later answer is looked at.
-        if world.crashed || world.moves_asked.get(&bot_id) != Some(&asked) {
+        if shared.is_dead(&world) || world.moves_asked.get(&bot_id) != Some(&asked) {
             return;
         }
         let stored = world.tables.queue.get(&bot_id).map(|entry| entry.priority);

@@ -2,6 +2,7 @@
 //! is slow, never answers, and says that it failed where it did not. It keeps the one promise of the port: after a
 //! stop was acknowledged, no start of that generation runs anything.
 
+use super::disaster::Disaster;
 use super::program::Program;
 use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
@@ -13,8 +14,8 @@ use crate::recording::Joined;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-use tokio::sync::watch;
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
 
 /// What runs, and what never will again.
 #[derive(Debug, Default)]
@@ -24,7 +25,17 @@ pub struct Containers {
     /// Where each was told to run.
     hosts: BTreeMap<ContainerKey, HostName>,
     fenced: BTreeSet<ContainerKey>,
-    exit_notes: BTreeMap<ContainerKey, String>,
+    /// Rings when a container is gone, or a host.
+    pub changed: Arc<Notify>,
+    /// What is known of those that ran and are gone.
+    pub exit_notes: BTreeMap<ContainerKey, String>,
+}
+
+impl Containers {
+    /// What runs on a host.
+    pub fn on(&self, host: &HostName) -> Vec<ContainerKey> {
+        self.running.keys().filter(|key| self.hosts.get(key) == Some(host)).copied().collect()
+    }
 }
 
 /// Something that the engine was told and carries out in its own time.
@@ -41,6 +52,10 @@ impl World {
     pub fn carry_out(&mut self, deed: Deed) {
         match deed {
             Deed::Start(key, bot_id) => {
+                let host = self.containers.hosts.get(&key);
+                if host.is_some_and(|host| self.hosts_away.get(host) == Some(&true)) {
+                    return self.count("start lost with its host");
+                }
                 if self.containers.fenced.contains(&key) || self.containers.running.contains_key(&key) {
                     return;
                 }
@@ -66,6 +81,7 @@ impl World {
         if self.containers.running.remove(&key).is_some() {
             self.note(format!("engine: {} g{} gone ({note})", name(key), key.generation));
             self.containers.exit_notes.insert(key, note.to_owned());
+            self.containers.changed.notify_waiters();
             self.programs.remove(&key);
         }
     }
@@ -81,46 +97,49 @@ pub struct FakeEngine(pub Shared);
 
 impl FakeEngine {
     /// Draws what becomes of a call: the deed, done in time or later, and the answer to give.
-    async fn call(&self, what: &str, deed: Deed) -> Result<(), DriverError> {
+    async fn call(&self, what: &str, host: &HostName, deed: Deed) -> Result<(), DriverError> {
         self.0.boundary(&format!("before {what}")).await;
-        let (panics, hangs, refuses, torn) = {
+        self.reach(host).await?;
+        let fault = self.0.lock().draw_fault(what);
+        if fault == Fault::Panics {
             let mut world = self.0.lock();
-            let faults = world.faults;
-            (
-                world.chance(&format!("{what} panics"), faults.panic),
-                world.chance(&format!("{what} hangs"), faults.hang),
-                world.chance(&format!("{what} refused"), faults.refuse),
-                world.chance(&format!("{what} torn"), faults.torn),
-            )
-        };
-        if panics {
+            let now = world.now;
+            world.trouble(now);
+            drop(world);
             // Without the hook: an injected panic is no news.
             std::panic::resume_unwind(Box::new("injected panic"));
         }
-        if refuses {
+        if fault == Fault::Refuses {
             self.0.delay(1, 2_000).await;
             let retryable = self.0.lock().rng.u8(0..4) > 0;
             return Err(DriverError { message: format!("{what} refused"), answered: true, retryable });
         }
         let done_after = {
             let mut world = self.0.lock();
-            let done_after = world.between(1, if hangs { 200_000 } else { 3_000 });
+            let done_after = world.between(1, if fault == Fault::Hangs { 200_000 } else { 3_000 });
+            let host_dies = world.faults.host_dies;
+            if what == "start" && world.chance("host dies over a start", host_dies) {
+                world.plan(TimeDelta::zero(), Happening::Disaster(Disaster::HostDies(host.clone())));
+            }
             // A call that is never answered was heard, or was not.
-            if !hangs || world.rng.bool() {
+            if fault != Fault::Hangs || world.rng.bool() {
                 world.plan(done_after, Happening::Engine(deed));
             }
             done_after
         };
-        if hangs {
-            std::future::pending::<()>().await;
-        }
-        if torn {
-            self.0.delay(1, 5_000).await;
-            return Err(DriverError {
-                message: format!("{what}: no answer"),
-                answered: false,
-                retryable: true,
-            });
+        match fault {
+            Fault::Hangs => std::future::pending::<()>().await,
+            Fault::Torn => {
+                self.0.delay(1, 5_000).await;
+                return Err(unanswered(format!("{what}: no answer")));
+            }
+            Fault::Lies => {
+                self.0.delay(1, 5_000).await;
+                let (message, retryable) = (format!("{what} failed"), self.0.lock().rng.bool());
+                return Err(DriverError { message, answered: true, retryable });
+            }
+            Fault::Late => self.0.delay(20_000, 120_000).await,
+            Fault::None | Fault::Panics | Fault::Refuses => {}
         }
         // Strictly after the deed.
         let wait = done_after + TimeDelta::milliseconds(1);
@@ -129,14 +148,70 @@ impl FakeEngine {
         Ok(())
     }
 
-    async fn look(&self) -> Result<(), DriverError> {
+    /// Gets no answer from a host that is away.
+    async fn reach(&self, host: &HostName) -> Result<(), DriverError> {
+        let away = {
+            let mut world = self.0.lock();
+            let away = world.hosts_away.contains_key(host);
+            if away {
+                world.count("call to a host that is away");
+            }
+            away
+        };
+        if away {
+            self.0.delay(100, 10_000).await;
+            return Err(unanswered(format!("host {host} does not answer")));
+        }
+        Ok(())
+    }
+
+    async fn look(&self, host: &HostName) -> Result<(), DriverError> {
+        self.reach(host).await?;
         self.0.delay(1, 500).await;
         let mut world = self.0.lock();
         let blind = world.faults.blind;
         if world.chance("look fails", blind) {
-            return Err(DriverError { message: "no answer".to_owned(), answered: false, retryable: true });
+            return Err(unanswered("no answer".to_owned()));
         }
         Ok(())
+    }
+}
+
+fn unanswered(message: String) -> DriverError {
+    DriverError { message, answered: false, retryable: true }
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Panics,
+    Hangs,
+    Refuses,
+    Torn,
+    Lies,
+    Late,
+}
+
+impl World {
+    fn draw_fault(&mut self, what: &str) -> Fault {
+        let faults = self.faults;
+        let kinds = [
+            (Fault::Panics, "panics", faults.panic),
+            (Fault::Hangs, "hangs", faults.hang),
+            (Fault::Refuses, "refused", faults.refuse),
+            (Fault::Torn, "torn", faults.torn),
+            (Fault::Lies, "denied though done", faults.lie),
+            (Fault::Late, "answered late", faults.late),
+        ];
+        // Somebody may look at what is wrong.
+        let looks = self.chance("operator looks", faults.refuse / 2);
+        let drawn = kinds.into_iter().find(|(_, how, likely)| self.chance(&format!("{what} {how}"), *likely));
+        if looks {
+            let after = self.between(0, 4_000);
+            self.plan(after, Happening::Operator);
+        }
+        drawn.map_or(Fault::None, |(fault, _, _)| fault)
     }
 }
 
@@ -148,6 +223,7 @@ impl Driver for FakeEngine {
         image: &str,
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
+        self.reach(host).await?;
         let (fails, hangs, steps) = {
             let mut world = self.0.lock();
             let faults = world.faults;
@@ -174,8 +250,8 @@ impl Driver for FakeEngine {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        self.0.lock().containers.hosts.insert(request.key, request.host);
-        self.call("start", Deed::Start(request.key, request.bot_id)).await?;
+        self.0.lock().containers.hosts.insert(request.key, request.host.clone());
+        self.call("start", &request.host, Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
             Some(id) => Ok(id.clone()),
@@ -187,36 +263,48 @@ impl Driver for FakeEngine {
         }
     }
 
-    async fn wait_exit(&self, _: &HostName, key: ContainerKey) -> Result<String, DriverError> {
-        self.look().await?;
+    async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
+        self.look(host).await?;
+        let changes = Arc::clone(&self.0.lock().containers.changed);
         loop {
+            let changed = changes.notified();
             {
                 let world = self.0.lock();
+                if world.hosts_away.contains_key(host) {
+                    return Err(unanswered(format!("host {host} does not answer any more")));
+                }
                 if !world.containers.running.contains_key(&key) {
                     let note = world.containers.exit_notes.get(&key).cloned();
                     return Ok(note.unwrap_or_else(|| "not there".to_owned()));
                 }
             }
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            changed.await;
+            self.0.delay(1, 700).await;
         }
     }
 
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
-        self.call("stop", Deed::Stop(request.key)).await
+        self.call("stop", &request.host, Deed::Stop(request.key)).await
     }
 
-    async fn inspect(&self, _: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
-        self.look().await?;
+    async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
+        self.look(host).await?;
         let running = self.0.lock().containers.running.contains_key(&key);
         Ok(if running { Presence::Running } else { Presence::Gone })
     }
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
-        self.look().await?;
-        let world = self.0.lock();
-        let containers = &world.containers;
-        let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));
-        Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
+        self.look(host).await?;
+        let mut world = self.0.lock();
+        let partial = world.faults.partial;
+        let mut keys = world.containers.on(host);
+        if !keys.is_empty() && world.chance("listing is partial", partial) {
+            keys.retain(|_| world.rng.bool());
+        }
+        let listed = keys.into_iter().filter_map(|key| {
+            world.containers.running.get(&key).map(|id| ListedContainer { key, container: id.clone() })
+        });
+        Ok(listed.collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What must hold after every step, whatever happens.
 
+use super::liveness;
 use super::store::Tables;
 use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
@@ -22,7 +23,7 @@ const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(2);
 /// The same where nothing is wrong.
 const HEALTHY_SLACK: TimeDelta = TimeDelta::milliseconds(200);
 
-/// Checked after every commit.
+/// Checked after every commit; `before` holds the rows that it touched as they were.
 pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) {
     note_changes(world, decisions);
     every_live_bot_in_exactly_one_place(world);
@@ -30,6 +31,7 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     idle_means_gone(world, before);
     those_that_go_take_no_bot(world, before, decisions);
     caps_hold(world);
+    liveness::after_commit(world, before, decisions);
     note_places(world, decisions);
     queue_order_kept(world, before, decisions);
     schedule_kept(world, before, decisions);
@@ -204,7 +206,7 @@ fn queue_order_kept(world: &mut World, before: &Tables, decisions: &[Decision]) 
             .queue
             .values()
             .filter(|other| other.platform == entry.platform && other.place() < entry.place())
-            .filter(|other| other.deadline_at > world.now)
+            .filter(|other| other.deadline_at > world.utc())
             .filter(|other| world.placed_at.get(&other.bot_id).is_some_and(|at| *at < settled_by))
             .count();
         let slots = world.platforms.get(&entry.platform).copied().unwrap_or(0) as usize;
@@ -224,10 +226,10 @@ fn schedule_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
         if was.as_ref().is_some_and(|was| was.state == BotState::Deploying)
             && let Some(deployed_at) = bot.deployed_at
         {
-            world.longest_start = world.longest_start.max(world.now - deployed_at);
+            world.longest_start = world.longest_start.max(world.utc() - deployed_at);
         }
         if bot.state == BotState::Scheduled {
-            world.scheduled_since.insert(bot.id, world.now);
+            world.scheduled_since.insert(bot.id, world.utc());
         }
         if let Some(was) = was.filter(|was| was.state == BotState::Scheduled) {
             match bot.end.as_ref().map(|end| end.reason) {
@@ -241,14 +243,14 @@ fn schedule_kept(world: &mut World, before: &Tables, decisions: &[Decision]) {
 }
 
 fn handed_over_in_time(world: &mut World, bot: &Bot) {
-    let (settings, now) = (ScheduleSettings::default(), world.now);
+    let (settings, now) = (ScheduleSettings::default(), world.utc());
     let Some(start_at) = bot.spec.start_at else {
         return world.violated(format!("bot {} was scheduled without a start", bot.id));
     };
     world.count("handed over");
     let earliest = start_at - furthest(&settings, world.longest_start) - COMMIT_SLACK;
     let latest = missed_at(&settings, start_at, bot.spec.end_at) + COMMIT_SLACK;
-    if !(earliest..=latest).contains(&now) {
+    if !(earliest..=latest).contains(&now) && world.clock_steady_for(COMMIT_SLACK) {
         world.violated(format!("bot {} starts at {start_at} and was handed over at {now}", bot.id));
     }
     let since = world.scheduled_since.get(&bot.id).copied().unwrap_or(now);
@@ -265,7 +267,8 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
         *to - *from > settings.lateness && missed_at.is_some_and(|at| (*from..=*to).contains(&at))
     });
     let no_room = bot.spec.queue_timeout_ms == 0;
-    if missed_at.is_none_or(|at| world.now < at) || !(was_down || no_room) {
+    let is_early = missed_at.is_none_or(|at| world.utc() < at) && world.clock_steady_for(COMMIT_SLACK);
+    if is_early || !(was_down || no_room) {
         world.violated(format!("the start of bot {} was given up without need", bot.id));
     }
 }
@@ -392,7 +395,7 @@ pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
             Action::Grow { .. } => "scaler grows",
             Action::Retire { .. } => "scaler retires",
         });
-        if *at > world.now - REST {
+        if *at > world.utc() - REST {
             world.violated(format!("the Scaler does not come to rest: {action:?} at {at}"));
         }
     }

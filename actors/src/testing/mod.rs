@@ -6,12 +6,19 @@
 //! every commit and every effect) and is started again from what the store holds. Everything is drawn from one seed.
 
 pub mod client;
+pub mod coverage;
+pub mod disaster;
 pub mod dispatcher;
+pub mod edges;
 pub mod engine;
 pub mod invariants;
+pub mod liveness;
 pub mod operator;
+pub mod process;
 pub mod program;
 pub mod sample;
+pub mod scenario;
+pub mod server;
 pub mod simulation;
 pub mod store;
 pub mod world;

@@ -14,6 +14,16 @@ use tokio::sync::oneshot;
 /// Does what comes to the operator's mind.
 pub fn step(shared: &Shared, tree: &Tree) {
     let mut world = shared.lock();
+    if world.rng.bool() && tidies_up(&mut world) {
+        let settings = world.settings.clone();
+        let drain = world.tables.drains.first().cloned();
+        drop(world);
+        tell(&tree.pool, Configure { settings });
+        if let Some(drain) = drain {
+            turn(shared.clone(), drain, tree);
+        }
+        return;
+    }
     match world.rng.u8(0..10) {
         0..4 => {
             let Some((slot, action)) = draw_action(&mut world) else { return };
@@ -43,13 +53,29 @@ pub fn step(shared: &Shared, tree: &Tree) {
     }
 }
 
+/// Switches every platform on again; whether there was anything to tidy up, drains included.
+fn tidies_up(world: &mut World) -> bool {
+    let mut is_needed = !world.tables.drains.is_empty();
+    for of in world.settings.platforms.values_mut() {
+        is_needed |= !of.enabled;
+        of.enabled = true;
+    }
+    is_needed
+}
+
 fn draw_platform(world: &mut World) -> Platform {
     let platforms: Vec<Platform> = world.platforms.keys().cloned().collect();
     platforms[world.rng.usize(0..platforms.len())].clone()
 }
 
 fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
-    let names: Vec<SlotName> = world.tables.slots.keys().cloned().collect();
+    // Mostly what is neither idle nor simply running: there is least time for it.
+    let slots = world.tables.slots.values();
+    let busy = slots.filter(|slot| !matches!(slot.step(), "idle" | "running"));
+    let mut names: Vec<SlotName> = busy.map(|slot| slot.name.clone()).collect();
+    if names.is_empty() || world.rng.u8(0..3) == 0 {
+        names = world.tables.slots.keys().cloned().collect();
+    }
     if names.is_empty() {
         return None;
     }
@@ -87,7 +113,7 @@ fn operate(shared: Shared, slot: SlotName, action: SlotAction, tree: &Tree) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         world.note(format!("operator: {action:?} {slot}: {}", if outcome.is_ok() { "taken" } else { "not" }));
@@ -110,7 +136,7 @@ fn turn(shared: Shared, drain: Drain, tree: &Tree) {
     actix::spawn(async move {
         let Ok(Ok(_)) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         world.count(if draining { "drain begun" } else { "drain ended" });
@@ -124,7 +150,7 @@ fn prewarm(shared: Shared, platform: Platform, tree: &Tree) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         match outcome {

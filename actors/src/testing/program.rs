@@ -1,6 +1,7 @@
 //! The scripted bot in a fake container: claims, reports in order, resends until it is heard, sends heartbeats, and
 //! leaves when told, unless its script says that it crashes, falls silent or is stubborn.
 
+use super::disaster::Disaster;
 use super::world::{Happening, Shared, World};
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason};
@@ -25,19 +26,30 @@ pub struct Program {
     next_seq: i64,
     ends_at: DateTime<Utc>,
     crashes_at: Option<DateTime<Utc>>,
-    silent_from: Option<DateTime<Utc>>,
+    /// From when on it says nothing, and runs on.
+    pub silent_from: Option<DateTime<Utc>>,
     stubborn: bool,
     leaving: bool,
+    /// How it ends, once it has uploaded what is left.
+    ends_with: Option<EndReason>,
+    upload: TimeDelta,
+    uploaded_at: Option<DateTime<Utc>>,
 }
 
 impl Program {
     /// Draws a script.
     pub fn new(world: &mut World, key: ContainerKey, bot_id: BotId) -> Self {
-        let length = world.between(5_000, 400_000);
+        let (length, upload) = (world.between(5_000, 400_000), world.between(0, 30_000));
         let faults = world.faults;
         let crashes_at = world.chance("bot crashes", faults.bot_crash).then(|| world.between(1, 300_000));
         let silent_from =
             world.chance("bot falls silent", faults.bot_silent).then(|| world.between(1, 300_000));
+        if let Some(after) = silent_from
+            && world.chance("clock set over a silent bot", faults.clock_set)
+        {
+            let after = after + world.between(0, 20_000);
+            world.plan(after, Happening::Disaster(Disaster::ClockSet));
+        }
         let stubborn = world.chance("bot is stubborn", faults.bot_stubborn);
         let nonce = Uuid::from_u128(world.rng.u128(..));
         let denied = world.rng.u8(0..10) == 0;
@@ -62,6 +74,23 @@ impl Program {
             silent_from: silent_from.map(|after| world.now + after),
             stubborn,
             leaving: false,
+            ends_with: None,
+            upload,
+            uploaded_at: None,
+        }
+    }
+
+    /// Whether it reports and sends heartbeats.
+    pub fn speaks(&self, now: DateTime<Utc>) -> bool {
+        !self.fenced && self.silent_from.is_none_or(|at| now < at)
+    }
+
+    /// Uploads what is left once it has said that it leaves, and then ends.
+    fn upload(&mut self, now: DateTime<Utc>) {
+        if self.leaving && self.pending.is_empty() {
+            let uploaded_at = *self.uploaded_at.get_or_insert(now + self.upload);
+            let reason = self.ends_with.filter(|_| now >= uploaded_at);
+            self.pending.extend(reason.map(|reason| ReportBody::Ended(end(reason))));
         }
     }
 
@@ -69,7 +98,7 @@ impl Program {
         if !self.leaving {
             self.leaving = true;
             self.pending.push(ReportBody::Entered(BotState::Leaving));
-            self.pending.push(ReportBody::Ended(end(reason)));
+            self.ends_with = Some(reason);
         }
     }
 }
@@ -84,26 +113,29 @@ pub fn step(shared: &Shared, key: ContainerKey, directory: Option<&Directory>) {
     }
     let again = world.between(500, 4_000);
     world.plan(again, Happening::Program(key));
-    let silent = program.silent_from.is_some_and(|at| now >= at);
     let Some(handle) = directory.and_then(|directory| directory.slot(key.slot)) else { return };
-    if silent || program.fenced {
+    if !program.speaks(now) {
         return;
     }
     if now >= program.ends_at {
         program.leave(EndReason::MeetingEnded);
     }
+    program.upload(now);
+    let (utc, doubtful) = (world.utc(), !world.may_act(shared.process));
     let request = if program.claimed {
-        match handle.heartbeat(program.bot_id, key.generation, now) {
+        match handle.heartbeat(program.bot_id, key.generation, utc) {
             Pulse::CarryOn => {}
+            // As the door does: whoever may not lead any more knows of no end.
+            _ if doubtful => {}
             // It uploads and uploads.
-            Pulse::Leave if program.stubborn => handle.segment_arrives(now),
+            Pulse::Leave if program.stubborn => handle.segment_arrives(utc),
             Pulse::Leave => program.leave(EndReason::LeftByRequest),
             Pulse::Stale => program.fenced = program.pending.is_empty(),
         }
         let body = program.pending.first().cloned();
         body.map(|body| SlotEvent::Reported {
             generation: key.generation,
-            report: Report { seq: program.next_seq, at: now, body },
+            report: Report { seq: program.next_seq, at: utc, body },
         })
     } else {
         Some(SlotEvent::Claimed { generation: key.generation, nonce: program.nonce })
@@ -121,7 +153,7 @@ pub fn step(shared: &Shared, key: ContainerKey, directory: Option<&Directory>) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        if world.crashed {
+        if shared.is_dead(&world) {
             return;
         }
         let Some(mut program) = world.programs.get(&key).cloned() else { return };
@@ -142,6 +174,8 @@ pub fn step(shared: &Shared, key: ContainerKey, directory: Option<&Directory>) {
                 program.next_seq += 1;
             }
             Ok(_) => {}
+            // As the door does: what is refused by one who may not lead any more is no answer.
+            Err(Refused::Rejected(_)) if !world.may_act(shared.process) => {}
             Err(Refused::Rejected(Rejection::Fenced | Rejection::Stale { .. })) => program.fenced = true,
             Err(Refused::Rejected(Rejection::Gap { expected })) => {
                 world.violated(format!("bot {}: report {seq} refused, {expected} expected", program.bot_id));

@@ -88,6 +88,12 @@ pub fn idle_slot(number: u32) -> Slot {
     }
 }
 
+/// A slot that was made and is not stored yet.
+pub fn vacant_slot(number: u32) -> Slot {
+    let Slot { name, id, platform, host, image, ephemeral, .. } = idle_slot(number);
+    Slot::vacant(name, id, platform, host, image, ephemeral, now())
+}
+
 /// A slot whose bot is in a call; the bot's number is the slot's.
 pub fn busy_slot(number: u32) -> Slot {
     let mut slot = idle_slot(number);

@@ -4,9 +4,9 @@ use super::invariants;
 use super::world::{Happening, Shared, World};
 use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
-use crate::journal::{Change, Decision, IdempotencyKey};
+use crate::journal::{Change, Decision, IdempotencyKey, RowKey};
 use crate::pool::Drain;
-use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
+use crate::ports::{BatchNo, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
 use crate::slot::{DeployStep, Slot, SlotState};
@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::MutexGuard;
 
 /// The rows.
 #[derive(Debug, Clone, Default)]
@@ -35,12 +36,18 @@ pub struct Tables {
     /// Who leads.
     pub epoch: i64,
     next_bot_id: i64,
-    away_until: Option<DateTime<Utc>>,
-    /// A batch on its way when the server crashes: it is applied, or not.
+    /// From and to, of the last time.
+    away: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// A batch of the leader on its way: when it crashes or another takes the lead it is applied, or not.
     in_flight: Option<(BatchNo, Vec<Decision>)>,
 }
 
 impl Tables {
+    /// Since when nobody reaches the store, if nobody does.
+    pub fn away_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.away.filter(|(_, until)| now < *until).map(|(from, _)| from)
+    }
+
     /// A slot with its bot as the bot's own row has it.
     pub fn slot(&self, name: &SlotName) -> Option<Slot> {
         let mut slot = self.slots.get(name)?.clone();
@@ -71,6 +78,37 @@ impl Tables {
             scheduled: self.bots.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect(),
             recordings: recordings.collect(),
             drains: self.drains.clone(),
+        }
+    }
+
+    /// Some rows alone.
+    fn of(&self, rows: &[RowKey]) -> Self {
+        let mut some = Self::default();
+        for row in rows {
+            match row {
+                RowKey::Bot(id) => copy(&self.bots, &mut some.bots, id),
+                RowKey::Slot(name) => copy(&self.slots, &mut some.slots, name),
+                RowKey::Queue(id) => copy(&self.queue, &mut some.queue, id),
+                RowKey::Recording(id) => copy(&self.recordings, &mut some.recordings, id),
+                RowKey::Drain(drain) => some.drains.extend(self.drains.get(drain).cloned()),
+                RowKey::Idempotency(user, key) => copy(&self.keys, &mut some.keys, &(*user, key.clone())),
+            }
+        }
+        some
+    }
+
+    /// Some rows as they were.
+    fn restore(&mut self, rows: Vec<RowKey>, before: Self) {
+        for row in rows {
+            match row {
+                RowKey::Bot(id) => put_back(&mut self.bots, &before.bots, id),
+                RowKey::Slot(name) => put_back(&mut self.slots, &before.slots, name),
+                RowKey::Queue(id) => put_back(&mut self.queue, &before.queue, id),
+                RowKey::Recording(id) => put_back(&mut self.recordings, &before.recordings, id),
+                RowKey::Drain(drain) if before.drains.contains(&drain) => drop(self.drains.insert(drain)),
+                RowKey::Drain(drain) => drop(self.drains.remove(&drain)),
+                RowKey::Idempotency(user, key) => put_back(&mut self.keys, &before.keys, (user, key)),
+            }
         }
     }
 
@@ -130,6 +168,19 @@ impl Tables {
     }
 }
 
+fn copy<K: Ord + Clone, V: Clone>(from: &BTreeMap<K, V>, to: &mut BTreeMap<K, V>, key: &K) {
+    if let Some(value) = from.get(key) {
+        to.insert(key.clone(), value.clone());
+    }
+}
+
+fn put_back<K: Ord, V: Clone>(rows: &mut BTreeMap<K, V>, before: &BTreeMap<K, V>, key: K) {
+    match before.get(&key).cloned() {
+        Some(value) => drop(rows.insert(key, value)),
+        None => drop(rows.remove(&key)),
+    }
+}
+
 fn expect(row: String, stored: i64, expected: i64) -> Result<(), String> {
     if stored == expected { Ok(()) } else { Err(format!("{row} is at version {stored}, not {expected}")) }
 }
@@ -141,16 +192,15 @@ impl World {
         if self.tables.batches.contains(&key) {
             return Ok(());
         }
-        let mut after = self.tables.clone();
-        for decision in decisions {
-            if let Err(why) = after.apply(decision) {
-                self.note(format!("commit refused: {why}"));
-                self.count("commit refused");
-                return Err(why);
-            }
+        let rows: Vec<RowKey> = decisions.iter().flatten().filter_map(Change::row).collect();
+        let before = self.tables.of(&rows);
+        if let Err(why) = decisions.iter().try_for_each(|decision| self.tables.apply(decision)) {
+            self.tables.restore(rows, before);
+            self.note(format!("commit refused: {why}"));
+            self.count("commit refused");
+            return Err(why);
         }
-        after.batches.insert(key);
-        let before = std::mem::replace(&mut self.tables, after);
+        self.tables.batches.insert(key);
         invariants::after_commit(self, &before, decisions);
         Ok(())
     }
@@ -168,38 +218,51 @@ impl World {
         }
     }
 
-    /// What a crash does to a batch on its way: it arrived, or not.
+    /// What a crash, or another leader, does to a batch on its way: it arrived, or not.
     pub fn settle_in_flight(&mut self) {
         let Some((batch, decisions)) = self.tables.in_flight.take() else { return };
         if self.rng.bool() {
-            self.count("commit arrived after crash");
+            self.count("commit arrived late");
             let _ = self.commit(batch, &decisions);
         }
     }
 }
 
-/// The store of one incarnation.
-pub struct FakeStore(Shared);
+/// The store as one process reaches it.
+pub struct FakeStore(pub Shared);
 
 impl FakeStore {
-    /// Takes the lead.
-    pub fn lead(shared: Shared) -> Self {
-        shared.lock().tables.epoch += 1;
-        Self(shared)
-    }
-
-    fn answers(&self) -> Result<(), StoreError> {
+    /// The world, where the store is reached; one that another leads by now says so.
+    fn reached(&self) -> Result<MutexGuard<'_, World>, StoreError> {
         let mut world = self.0.lock();
         let away_ms = world.between(1_000, 20_000);
         let per_mille = world.faults.store_away;
-        if world.chance("store away", per_mille) {
-            world.tables.away_until = Some(self.0.now() + away_ms);
+        let is_leader = world.leads(self.0.process);
+        if is_leader && world.tables.away_since(world.now).is_none() && world.chance("store away", per_mille)
+        {
+            let back_at = world.now + away_ms;
+            world.tables.away = Some((world.now, back_at));
+            world.trouble(back_at);
         }
-        match world.tables.away_until {
-            Some(until) if self.0.now() < until => Err(StoreError::Unavailable("away".to_owned())),
-            _ => Ok(()),
+        let Some(process) = world.processes.get(&self.0.process) else { return Err(cut_off()) };
+        if process.cut_off_at.is_some() || world.tables.away_since(world.now).is_some() {
+            return Err(cut_off());
         }
+        if process.epoch != world.tables.epoch {
+            world.count("deposed leader refused");
+            return Err(StoreError::Deposed);
+        }
+        Ok(world)
     }
+
+    async fn ask(&self) -> Result<MutexGuard<'_, World>, StoreError> {
+        self.0.delay(0, 8).await;
+        self.reached()
+    }
+}
+
+fn cut_off() -> StoreError {
+    StoreError::Unavailable("cut off".to_owned())
 }
 
 #[async_trait]
@@ -208,29 +271,25 @@ impl Store for FakeStore {
         self.0.boundary("before commit").await;
         {
             let mut world = self.0.lock();
-            world.tables.in_flight = Some((batch, decisions.to_vec()));
-            world.panic_while_committing(decisions);
+            if world.leads(self.0.process) {
+                world.tables.in_flight = Some((batch, decisions.to_vec()));
+                world.panic_while_committing(decisions);
+            }
         }
         self.0.boundary("commit on its way").await;
         self.0.delay(0, 8).await;
-        let outcome = self.answers().and_then(|()| {
-            let mut world = self.0.lock();
+        let outcome = self.reached().and_then(|mut world| {
             let (lost, torn) = (world.faults.commit_lost, world.faults.commit_torn);
-            if world.crashed || world.chance("commit lost", lost) {
-                return Err(StoreError::Unavailable("cut off".to_owned()));
+            world.tables.in_flight = None;
+            if world.chance("commit lost", lost) {
+                return Err(cut_off());
             }
             world.commit(batch, decisions).map_err(StoreError::Refused)?;
             if world.chance("commit torn", torn) {
-                return Err(StoreError::Unavailable("cut off after the commit".to_owned()));
+                return Err(cut_off());
             }
             Ok(())
         });
-        {
-            let mut world = self.0.lock();
-            if !world.crashed {
-                world.tables.in_flight = None;
-            }
-        }
         self.0.boundary("after commit").await;
         outcome
     }
@@ -250,9 +309,7 @@ impl Store for FakeStore {
     }
 
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        let world = self.0.lock();
+        let world = self.ask().await?;
         Ok(world.tables.batches.contains(&(world.tables.epoch, batch)))
     }
 
@@ -261,27 +318,19 @@ impl Store for FakeStore {
     }
 
     async fn read_slot(&self, name: &SlotName) -> Result<Option<Slot>, StoreError> {
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        Ok(self.0.lock().tables.slot(name))
+        Ok(self.ask().await?.tables.slot(name))
     }
 
     async fn read_bot(&self, id: BotId) -> Result<Option<Bot>, StoreError> {
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        Ok(self.0.lock().tables.bots.get(&id).cloned())
+        Ok(self.ask().await?.tables.bots.get(&id).cloned())
     }
 
     async fn read_recording(&self, id: BotId) -> Result<Option<Recording>, StoreError> {
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        Ok(self.0.lock().tables.recordings.get(&id).cloned())
+        Ok(self.ask().await?.tables.recordings.get(&id).cloned())
     }
 
     async fn reserve_bot_ids(&self, count: u32) -> Result<Range<i64>, StoreError> {
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        let mut world = self.0.lock();
+        let mut world = self.ask().await?;
         let first = world.tables.next_bot_id + 1;
         world.tables.next_bot_id += i64::from(count);
         Ok(first..first + i64::from(count))

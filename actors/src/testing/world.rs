@@ -2,15 +2,19 @@
 //! and the calendar of what happens next. Plain data behind one lock; all randomness comes from its seed.
 
 use super::client::Client;
+use super::disaster::Disaster;
+use super::edges::Edge;
 use super::engine::Containers;
+use super::process::Process;
 use super::program::Program;
 use super::store::Tables;
 use crate::bot::BotState;
-use crate::ids::{BotId, ContainerKey, Platform, SlotName};
+use crate::ids::{BotId, ContainerKey, HostName, Platform, SlotName};
 use crate::pool::PoolSettings;
 use crate::ports::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -29,6 +33,14 @@ pub struct Faults {
     pub torn: u32,
     /// The engine never answers.
     pub hang: u32,
+    /// The engine does what it is told and answers, of its own, that it did not.
+    pub lie: u32,
+    /// The engine answers long after it has done what it was told.
+    pub late: u32,
+    /// A listing leaves containers out, and does not say so.
+    pub partial: u32,
+    /// A host dies when it is to start a container.
+    pub host_dies: u32,
     /// A call panics inside the slot's actor.
     pub panic: u32,
     /// A slot's actor panics while its commit is on its way.
@@ -39,6 +51,8 @@ pub struct Faults {
     pub bot_crash: u32,
     /// A bot's program falls silent, and runs on.
     pub bot_silent: u32,
+    /// The clock is set when a bot's program falls silent.
+    pub clock_set: u32,
     /// A bot's program does not leave when it is told.
     pub bot_stubborn: u32,
 }
@@ -53,11 +67,16 @@ impl Faults {
             refuse: 110,
             torn: 60,
             hang: 15,
+            lie: 30,
+            late: 20,
+            partial: 50,
+            host_dies: 3,
             panic: 15,
             panic_committing: 30,
             blind: 100,
             bot_crash: 80,
             bot_silent: 30,
+            clock_set: 100,
             bot_stubborn: 60,
         }
     }
@@ -78,14 +97,25 @@ pub enum Happening {
     Dispatcher,
     /// A slot's actor panics, if a server is up.
     Panic(SlotName),
+    /// Something large goes wrong, or is over.
+    Disaster(Disaster),
 }
+
+/// How late the actors may notice that the clock was set ahead.
+const CLOCK_SLACK: TimeDelta = TimeDelta::minutes(1);
 
 /// See the module.
 pub struct World {
     /// All chance.
     pub rng: fastrand::Rng,
-    /// The virtual time, as of the last look at the clock.
+    /// The virtual time, as of the last look at the clock; never set, unlike what the servers' clocks say.
     pub now: DateTime<Utc>,
+    /// How far the servers' clocks are ahead of that.
+    set_ahead_ms: Arc<AtomicI64>,
+    /// Until when something kept the leader from its work: it began, slept, did not reach the store, or part of it died.
+    pub troubled_until: DateTime<Utc>,
+    /// When the clocks were set last.
+    pub clock_set_at: Option<DateTime<Utc>>,
     /// What happens next.
     pub calendar: BTreeMap<(DateTime<Utc>, u64), Happening>,
     entries: u64,
@@ -93,6 +123,8 @@ pub struct World {
     pub tables: Tables,
     /// Containers.
     pub containers: Containers,
+    /// Hosts that cannot be reached; true: it is dead.
+    pub hosts_away: BTreeMap<HostName, bool>,
     /// Bots' programs.
     pub programs: BTreeMap<ContainerKey, Program>,
     /// Clients.
@@ -105,9 +137,9 @@ pub struct World {
     pub boundaries: u64,
     /// Boundaries at which the server crashes.
     pub crash_at: BTreeSet<u64>,
-    /// The server has crashed: nothing it began goes on.
-    pub crashed: bool,
-    /// When no server was up, from and to.
+    /// The server processes that live, by number; nothing that a dead one began goes on.
+    pub processes: BTreeMap<u32, Process>,
+    /// When no server was up, from and to, by the servers' clocks; a clock set ahead counts.
     pub down: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     /// How many of a hundred clients ask for a start ahead.
     pub scheduled_percent: u8,
@@ -121,12 +153,18 @@ pub struct World {
     pub platforms: BTreeMap<Platform, u32>,
     /// The pool's settings, as they are configured now; never more slots than above.
     pub settings: PoolSettings,
+    /// Whether the trace is kept.
+    pub traced: bool,
     /// What happened, a line each.
     pub trace: Vec<String>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each fault was injected and each state was reached.
     pub counts: BTreeMap<String, u64>,
+    /// Since when the bot of each slot runs.
+    pub running_since: BTreeMap<SlotName, DateTime<Utc>>,
+    /// How often each edge of the slot machine was taken.
+    pub edges: BTreeMap<Edge, u64>,
     /// Since when each bot has stood at its place in the queue.
     pub placed_at: BTreeMap<BotId, DateTime<Utc>>,
     /// How often each bot was asked to be moved in the queue.
@@ -153,12 +191,40 @@ impl World {
     pub fn steady(&self) -> bool {
         let faults = &self.faults;
         let store = faults.commit_lost + faults.commit_torn + faults.store_away + faults.panic_committing;
-        store == 0 && self.crashes == 0
+        store == 0 && self.crashes == 0 && self.clock_set_at.is_none() && self.down.is_empty()
     }
 
     /// Counts something worth knowing that it was reached.
     pub fn count(&mut self, name: &str) {
         *self.counts.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// The time by the servers' clocks.
+    pub fn utc(&self) -> DateTime<Utc> {
+        self.now + TimeDelta::milliseconds(self.set_ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets the servers' clocks ahead, or back.
+    pub fn set_clock(&mut self, ahead: TimeDelta) {
+        let before = self.utc();
+        self.set_ahead_ms.fetch_add(ahead.num_milliseconds(), Ordering::Relaxed);
+        self.clock_set_at = Some(self.now);
+        if ahead > TimeDelta::zero() {
+            match self.down.last_mut() {
+                Some((_, to)) if *to >= before => *to += ahead + CLOCK_SLACK,
+                _ => self.down.push((before, before + ahead + CLOCK_SLACK)),
+            }
+        }
+    }
+
+    /// Something keeps the leader from its work, until then at least.
+    pub fn trouble(&mut self, until: DateTime<Utc>) {
+        self.troubled_until = self.troubled_until.max(until);
+    }
+
+    /// Whether the servers' clocks went as they should for as long as this.
+    pub fn clock_steady_for(&self, span: TimeDelta) -> bool {
+        self.clock_set_at.is_none_or(|at| self.now - at > span)
     }
 
     /// A duration between the two, in milliseconds.
@@ -175,6 +241,9 @@ impl World {
 
     /// Writes a line of the trace.
     pub fn note(&mut self, line: impl AsRef<str>) {
+        if !self.traced {
+            return;
+        }
         let at = (self.now - super::sample::now()).num_milliseconds();
         self.trace.push(format!("{:>9}.{:03} {}", at / 1000, at % 1000, line.as_ref()));
     }
@@ -193,21 +262,43 @@ pub struct Shared {
     world: Arc<Mutex<World>>,
     anchor: DateTime<Utc>,
     began: tokio::time::Instant,
+    set_ahead_ms: Arc<AtomicI64>,
+    /// Through which server process it sees the world.
+    pub process: u32,
 }
 
 impl Shared {
     /// The world as the incarnation that begins now sees it. Needs a runtime with a paused clock.
     pub fn enter(world: &Arc<Mutex<World>>) -> Self {
-        let anchor = world.lock().unwrap_or_else(PoisonError::into_inner).now;
-        Self { world: Arc::clone(world), anchor, began: tokio::time::Instant::now() }
+        let (anchor, set_ahead_ms) = {
+            let world = world.lock().unwrap_or_else(PoisonError::into_inner);
+            (world.now, Arc::clone(&world.set_ahead_ms))
+        };
+        Self {
+            world: Arc::clone(world),
+            anchor,
+            began: tokio::time::Instant::now(),
+            set_ahead_ms,
+            process: 0,
+        }
+    }
+
+    /// The same world through a server process of its own.
+    pub fn through(&self, process: u32) -> Self {
+        Self { process, ..self.clone() }
     }
 
     /// The world, with its time set to now.
     pub fn lock(&self) -> MutexGuard<'_, World> {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         // While a System is torn down its clock is gone; the world's time never goes back.
-        world.now = world.now.max(self.now());
+        world.now = world.now.max(self.elapsed());
         world
+    }
+
+    /// Whether the process through which it sees the world is dead.
+    pub fn is_dead(&self, world: &World) -> bool {
+        !world.processes.contains_key(&self.process)
     }
 
     /// When a time of the calendar comes, on the runtime's clock.
@@ -215,29 +306,32 @@ impl Shared {
         self.began + (at - self.anchor).to_std().unwrap_or_default()
     }
 
-    /// Passes a boundary: the server may crash here. After a crash nothing passes any more.
+    /// Passes a boundary: the leader may crash here. Nothing of a dead process passes any more.
     pub async fn boundary(&self, what: &str) {
-        let stops = {
-            let mut world = self.lock();
-            if world.crashed {
-                true
-            } else {
-                world.boundaries += 1;
-                let boundary = world.boundaries;
-                let crashes = world.crash_at.contains(&boundary);
-                if crashes {
-                    world.note(format!("CRASH at boundary {boundary}: {what}"));
-                    world.count("crash");
-                    world.crashed = true;
-                    world.crashes += 1;
-                    world.crash_bell.notify_one();
-                }
-                crashes
-            }
-        };
-        if stops {
+        if self.crashes_at_boundary(what) {
             std::future::pending::<()>().await;
         }
+    }
+
+    fn crashes_at_boundary(&self, what: &str) -> bool {
+        let mut world = self.lock();
+        if self.is_dead(&world) {
+            return true;
+        }
+        if !world.leads(self.process) {
+            return false;
+        }
+        world.boundaries += 1;
+        let boundary = world.boundaries;
+        let crashes = world.crash_at.contains(&boundary);
+        if crashes {
+            world.note(format!("CRASH at boundary {boundary}: {what}"));
+            world.count("crash");
+            world.processes.clear();
+            world.crashes += 1;
+            world.crash_bell.notify_one();
+        }
+        crashes
     }
 
     /// Waits for a drawn time.
@@ -245,11 +339,15 @@ impl Shared {
         let wait = self.lock().between(from_ms, to_ms).to_std().unwrap_or_default();
         tokio::time::sleep(wait).await;
     }
+
+    fn elapsed(&self) -> DateTime<Utc> {
+        self.anchor + TimeDelta::from_std(self.began.elapsed()).unwrap_or_default()
+    }
 }
 
 impl Clock for Shared {
     fn now(&self) -> DateTime<Utc> {
-        self.anchor + TimeDelta::from_std(self.began.elapsed()).unwrap_or_default()
+        self.elapsed() + TimeDelta::milliseconds(self.set_ahead_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -264,17 +362,21 @@ impl World {
         Self {
             rng: fastrand::Rng::with_seed(seed),
             now: super::sample::now(),
+            set_ahead_ms: Arc::new(AtomicI64::new(0)),
+            troubled_until: super::sample::now(),
+            clock_set_at: None,
             calendar: BTreeMap::new(),
             entries: 0,
             tables: Tables::default(),
             containers: Containers::default(),
+            hosts_away: BTreeMap::new(),
             programs: BTreeMap::new(),
             clients: Vec::new(),
             faults,
             calm: false,
             boundaries: 0,
             crash_at: BTreeSet::new(),
-            crashed: false,
+            processes: BTreeMap::new(),
             down: Vec::new(),
             scheduled_percent: 0,
             scheduled_since: BTreeMap::new(),
@@ -282,9 +384,12 @@ impl World {
             crashes: 0,
             platforms,
             settings,
+            traced: true,
             trace: Vec::new(),
             violations: Vec::new(),
             counts: BTreeMap::new(),
+            running_since: BTreeMap::new(),
+            edges: BTreeMap::new(),
             placed_at: BTreeMap::new(),
             moves_asked: BTreeMap::new(),
             finals: BTreeMap::new(),

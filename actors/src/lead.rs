@@ -1,11 +1,11 @@
 //! A driver that acts only while this server is known to lead: a server that was cut off or asleep does not know
 //! whether another has the slots by now, so what it was about to do waits until the database has spoken.
 
-use async_trait::async_trait;
-use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
-use meeboter_actors::ports::{
+use crate::ids::{ContainerId, ContainerKey, HostName};
+use crate::ports::{
     Driver, DriverError, Lead, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
+use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -1,0 +1,146 @@
+//! One image on one host against what must hold of it, however pulls fail and whoever waits or gives up.
+
+use super::PullKey;
+use super::machine::{Pull, PullCommand, PullEvent, PullSettings, PullState, WaiterId};
+use crate::ids::HostName;
+use crate::testing::sample;
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::prelude::*;
+
+/// What a plain observer remembers.
+#[derive(Default)]
+struct Observer {
+    /// Who waits, in line, and how many failed tries each has seen.
+    line: Vec<(u64, u32)>,
+    /// The engine pulls, and last got on then.
+    pulling_since: Option<DateTime<Utc>>,
+    /// Failures in a row, and when the last one was.
+    failures: u32,
+    failed_at: Option<DateTime<Utc>>,
+    present: bool,
+}
+
+/// The longest wait after so many failures in a row, in milliseconds; at least three quarters of it are kept.
+fn backoff_ms(failures: u32) -> i64 {
+    (2_000 * 2_i64.pow(failures.clamp(1, 12) - 1)).min(120_000)
+}
+
+impl Observer {
+    /// The outcome of a try ends it: all are served, or each has seen one more failure.
+    fn ended(&mut self, failure: Option<bool>, now: DateTime<Utc>) -> Vec<(u64, bool)> {
+        self.pulling_since = None;
+        let Some(retryable) = failure else {
+            (self.present, self.failures, self.failed_at) = (true, 0, None);
+            return self.line.drain(..).map(|(id, _)| (id, true)).collect();
+        };
+        (self.failures, self.failed_at) = (self.failures + 1, Some(now));
+        self.line.iter_mut().for_each(|(_, seen)| *seen += 1);
+        if !self.line.is_empty() {
+            let first = self.line.remove(0);
+            self.line.push(first);
+        }
+        let told = |seen: u32| !retryable || seen >= 3;
+        let answers = self.line.iter().filter(|(_, seen)| told(*seen)).map(|(id, _)| (*id, false)).collect();
+        self.line.retain(|(_, seen)| !told(*seen));
+        answers
+    }
+
+    fn takes(&mut self, event: &PullEvent, now: DateTime<Utc>) -> Vec<(u64, bool)> {
+        match event {
+            PullEvent::Wanted(id) if self.present => vec![(id.0, true)],
+            PullEvent::Wanted(id) => {
+                self.line.push((id.0, 0));
+                vec![]
+            }
+            PullEvent::GivenUp(id) => {
+                self.line.retain(|(waiting, _)| *waiting != id.0);
+                vec![]
+            }
+            PullEvent::Progressed => {
+                self.pulling_since = self.pulling_since.map(|_| now);
+                vec![]
+            }
+            PullEvent::Succeeded if self.pulling_since.is_some() => self.ended(None, now),
+            PullEvent::Failed { retryable, .. } if self.pulling_since.is_some() => {
+                self.ended(Some(*retryable), now)
+            }
+            PullEvent::Woke if self.pulling_since.is_some_and(|at| now - at >= TimeDelta::minutes(20)) => {
+                self.ended(Some(true), now)
+            }
+            PullEvent::Forgotten => {
+                self.present = false;
+                vec![]
+            }
+            PullEvent::Succeeded | PullEvent::Failed { .. } | PullEvent::Woke => vec![],
+        }
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<(PullEvent, u64)>> {
+    let event = prop_oneof![
+        4 => (0..8_u64).prop_map(|id| PullEvent::Wanted(WaiterId(id))),
+        1 => (0..8_u64).prop_map(|id| PullEvent::GivenUp(WaiterId(id))),
+        1 => Just(PullEvent::Progressed),
+        1 => Just(PullEvent::Succeeded),
+        4 => prop::bool::weighted(0.8)
+            .prop_map(|retryable| PullEvent::Failed { reason: "e".into(), retryable }),
+        5 => Just(PullEvent::Woke),
+        1 => Just(PullEvent::Forgotten),
+    ];
+    let wait_ms = prop::sample::select(vec![0, 1, 900, 1_600, 2_000, 15_000, 61_000, 120_000, 1_200_000]);
+    prop::collection::vec((event, wait_ms), 1..200)
+}
+
+proptest! {
+    #[test]
+    fn one_pulls_and_everybody_is_answered_once(events in events()) {
+        let settings = PullSettings::default();
+        let key = PullKey { host: HostName("a".into()), image: "image:1".into() };
+        let (mut pull, mut observer, mut now) = (Pull::default(), Observer::default(), sample::now());
+        for (number, (event, wait_ms)) in (0_u64..).zip(events) {
+            // Whoever comes is somebody new; whoever gives up is one of the last.
+            let event = match event {
+                PullEvent::Wanted(_) => PullEvent::Wanted(WaiterId(number)),
+                PullEvent::GivenUp(back) => PullEvent::GivenUp(WaiterId(number.saturating_sub(back.0))),
+                event => event,
+            };
+            now += TimeDelta::milliseconds(i64::try_from(wait_ms).expect("small"));
+            let was_silent = observer.pulling_since.is_some_and(|at| now - at >= TimeDelta::minutes(20));
+            let was_pulling = observer.pulling_since.is_some();
+            let woke = event == PullEvent::Woke;
+            let mut expected = observer.takes(&event, now);
+            let commands = pull.take(&key, event, &settings, now);
+            let mut answers = Vec::new();
+            for command in commands {
+                match command {
+                    PullCommand::Start => {
+                        prop_assert!(!was_pulling && !observer.present && !observer.line.is_empty());
+                        let waited = observer.failed_at.map(|at| (now - at).num_milliseconds());
+                        // A probe comes no sooner than its back-off, unless nobody was there when it was over.
+                        prop_assert!(waited.is_none_or(|ms| ms * 4 >= backoff_ms(observer.failures) * 3));
+                        observer.pulling_since = Some(now);
+                    }
+                    PullCommand::Abandon => prop_assert!(woke && was_silent),
+                    PullCommand::Answer(id, outcome) => answers.push((id.0, outcome.is_ok())),
+                }
+            }
+            answers.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(answers, expected);
+            let line: Vec<_> = pull.line.iter().map(|waiter| (waiter.id.0, waiter.failures)).collect();
+            prop_assert_eq!(&line, &observer.line);
+            prop_assert_eq!(matches!(pull.state, PullState::Pulling { .. }), observer.pulling_since.is_some());
+            prop_assert_eq!(pull.state == PullState::Present, observer.present);
+            // Nobody waits for nothing, and nobody waits longer than the back-off.
+            let wake_at = pull.wake_at(&settings);
+            prop_assert!(observer.line.is_empty() || wake_at.is_some());
+            if let (PullState::BackingOff { until }, Some(failed_at)) = (pull.state, observer.failed_at) {
+                prop_assert!((until - failed_at).num_milliseconds() <= backoff_ms(observer.failures));
+                prop_assert_eq!(wake_at, Some(until));
+            }
+            if let Some(since) = observer.pulling_since {
+                prop_assert_eq!(wake_at, Some(since + TimeDelta::minutes(20)));
+            }
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! A plain reference of the slot machine: a table of words, one for each step and event, and what each word means.
+
+use super::effects::{Effect, effects_of};
+use super::{BusyStep, Slot, SlotState};
+use crate::bot::{Bot, BotState, EndReason};
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+/// The columns of the table.
+const STEPS: [&str; 10] = [
+    "idle",
+    "pulling",
+    "starting",
+    "retrying",
+    "running",
+    "leaving",
+    "stopping",
+    "error",
+    "recovering",
+    "retired",
+];
+
+/// `~` stale, `-` cannot happen, `.` changes nothing, else a word of [`Model::act`]. `g` and `o` say that the event
+/// carries a generation and an operation.
+pub(super) const TABLE: &[(&str, &str, &str)] = &[
+    ("assigned", "", "assign - - - - - - - - -"),
+    ("pull succeeded", "o", "- start ~ ~ - - - ~ ~ -"),
+    ("pull failed", "o", "- failed ~ ~ - - - ~ ~ -"),
+    ("started", "g", "~ run run run learn learn ~ ~ ~ -"),
+    ("start failed", "go", "- ~ retry ~ ~ ~ - ~ ~ -"),
+    ("start failed for good", "go", "- ~ failed ~ ~ ~ - ~ ~ -"),
+    ("claimed", "g", "~ run run run claim claim ~ ~ ~ -"),
+    ("reported", "g", "~ - - - report report repeat ~ ~ -"),
+    ("leave requested", "", "~ cancel cancel cancel leave note . ~ ~ -"),
+    ("leave requested of another", "", "~ ~ ~ ~ ~ ~ ~ ~ ~ -"),
+    ("seen running", "g", ". . run run . . . . . -"),
+    ("seen gone", "g", ". . . . gone gone . . . -"),
+    ("exited", "g", ". failed failed failed crash crash . . . -"),
+    ("heartbeat lost", "g", "~ - - - lost lost ~ ~ ~ -"),
+    ("stopped", "go", ". - - - - - free ~ recovered -"),
+    ("stop failed", "go", "- - - - - - unstoppable ~ again -"),
+    ("woke", "", ". due due due due due . due . -"),
+    ("segment arrived", "g", "~ . . . . segment . ~ ~ -"),
+    ("store", "c", "store . . . . . . . . -"),
+    ("change image", "c", "image - - - - - - - - -"),
+    ("drain", "c", "retire drain drain drain drain drain drain drain drain -"),
+    ("undrain", "c", "undrain undrain undrain undrain undrain undrain undrain undrain undrain -"),
+    ("reset", "c", ". - - - - - - recover . -"),
+    ("retire", "c", "retire - - - - - - - - -"),
+    ("end", "c", "- end end end end end . - - -"),
+];
+
+/// What a slot comes down to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Model {
+    pub(super) step: &'static str,
+    pub(super) generation: i64,
+    pub(super) operation: i64,
+    pub(super) stored: bool,
+    pub(super) draining: bool,
+    pub(super) ephemeral: bool,
+    pub(super) image: String,
+    pub(super) bot: Option<ModelBot>,
+    pub(super) container: Option<String>,
+    /// Failed starts, or failed recoveries that were answered.
+    pub(super) attempts: u32,
+    /// Deadline of a start.
+    pub(super) deadline: Option<DateTime<Utc>>,
+    /// When the step looks again.
+    pub(super) wake_at: Option<DateTime<Utc>>,
+    /// When patience with a leaving bot ends whatever arrives.
+    pub(super) latest: Option<DateTime<Utc>>,
+    /// Since when the slot is in error.
+    pub(super) since: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ModelBot {
+    pub(super) id: i64,
+    pub(super) state: BotState,
+    pub(super) ends_at: Option<DateTime<Utc>>,
+    pub(super) end: Option<EndReason>,
+    pub(super) nonce: Option<Uuid>,
+    pub(super) seq: i64,
+    pub(super) leave: Option<EndReason>,
+}
+
+/// What of an event matters.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) name: &'static str,
+    pub(super) carries: &'static str,
+    pub(super) words: &'static str,
+    pub(super) old_generation: bool,
+    pub(super) old_operation: bool,
+    /// A free choice, with a meaning of its own in each event.
+    pub(super) choice: u8,
+}
+
+/// What the reference says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    Stale,
+    Illegal,
+    Fenced,
+    Gap,
+    Unchanged,
+    Changed(Box<Model>),
+}
+
+pub(super) fn seconds(count: i64) -> TimeDelta {
+    TimeDelta::seconds(count)
+}
+
+impl Model {
+    pub(super) fn say(&self, given: &Given, now: DateTime<Utc>) -> Said {
+        let is_old = given.carries.contains('g') && given.old_generation
+            || given.carries.contains('o') && given.old_operation;
+        let column = STEPS.iter().position(|step| *step == self.step).expect("a step");
+        let word = given.words.split(' ').nth(column).expect("a word");
+        match word {
+            _ if is_old => Said::Stale,
+            _ if given.carries == "c" && self.step == "idle" && !self.stored && given.name != "store" => {
+                Said::Illegal
+            }
+            "~" => Said::Stale,
+            "-" => Said::Illegal,
+            "." => Said::Unchanged,
+            "store" if self.stored => Said::Unchanged,
+            word => self.clone().act(word, given, now),
+        }
+    }
+
+    fn act(mut self, word: &str, given: &Given, now: DateTime<Utc>) -> Said {
+        self.stored = true;
+        match word {
+            "assign" => {
+                self.generation += 1;
+                self.bot = Some(new_bot(given, now));
+                (self.attempts, self.deadline) = (0, Some(now + seconds(7_200)));
+                self.wake_at = self.deadline;
+                self.operates("pulling")
+            }
+            "start" => {
+                self.deadline = Some(now + seconds(600));
+                self.wake_at = self.deadline;
+                self.operates("starting")
+            }
+            "retry" if self.attempts + 1 < 3 => {
+                (self.attempts, self.wake_at) = (self.attempts + 1, Some(now + seconds(2)));
+                self.goes("retrying")
+            }
+            "retry" | "failed" => self.fails_to_deploy(now),
+            "run" => self.runs(given, now),
+            "learn" if self.container.is_some() => Said::Unchanged,
+            "learn" => {
+                self.container = Some("c".into());
+                self.goes_on()
+            }
+            "claim" => self.claims(given),
+            "report" | "repeat" => self.reports(word, given, now),
+            "cancel" => self.stops(Some(EndReason::Cancelled)),
+            "end" => self.stops(Some(EndReason::Internal)),
+            "leave" => self.leaves(EndReason::LeftByRequest, now),
+            "note" if self.bot().leave.is_some() => Said::Unchanged,
+            "note" => {
+                self.bot().leave = Some(EndReason::LeftByRequest);
+                self.goes_on()
+            }
+            "gone" if given.choice.is_multiple_of(2) => Said::Unchanged,
+            "gone" | "crash" => {
+                let reason = self.bot().leave.unwrap_or(EndReason::Crashed);
+                self.stops(Some(reason))
+            }
+            "lost" => self.stops(Some(EndReason::HeartbeatLost)),
+            "free" => self.frees(),
+            "recovered" if self.attempts >= 3 => self.goes("retired"),
+            "recovered" => self.frees(),
+            "unstoppable" => {
+                self.bot = None;
+                (self.attempts, self.since) = (u32::from(given.choice % 2), Some(now));
+                (self.wake_at, self.deadline, self.latest) = (Some(now + seconds(10)), None, None);
+                self.goes("error")
+            }
+            "again" => {
+                self.attempts += u32::from(given.choice % 2);
+                let is_long = self.since.is_some_and(|since| now - since >= seconds(300));
+                let wait = if is_long { 300 } else { 10 * i64::from(self.attempts.clamp(1, 6)) };
+                self.wake_at = Some(now + seconds(wait));
+                self.goes("error")
+            }
+            "recover" => {
+                self.wake_at = None;
+                self.operates("recovering")
+            }
+            "due" => self.wakes(now),
+            "segment" => {
+                let longer = (now + seconds(30)).min(self.latest.expect("leaves"));
+                if longer > self.wake_at.expect("leaves") {
+                    self.wake_at = Some(longer);
+                    self.goes("leaving")
+                } else {
+                    self.wakes(now)
+                }
+            }
+            "store" | "image" | "drain" | "undrain" | "retire" => self.obeys(word, given),
+            word => panic!("no word {word}"),
+        }
+    }
+
+    fn obeys(mut self, word: &str, given: &Given) -> Said {
+        let step = self.step;
+        match word {
+            "image" if self.image == image(given) => Said::Unchanged,
+            "image" => {
+                self.image = image(given);
+                self.goes(step)
+            }
+            "drain" | "undrain" if self.draining == (word == "drain") => Said::Unchanged,
+            "drain" | "undrain" => {
+                self.draining = word == "drain";
+                self.goes(step)
+            }
+            "retire" => self.goes("retired"),
+            _ => self.goes(step),
+        }
+    }
+
+    fn bot(&mut self) -> &mut ModelBot {
+        self.bot.as_mut().expect("holds a bot")
+    }
+
+    fn goes(mut self, step: &'static str) -> Said {
+        self.step = step;
+        Said::Changed(Box::new(self))
+    }
+
+    fn operates(mut self, step: &'static str) -> Said {
+        self.operation += 1;
+        self.goes(step)
+    }
+
+    fn goes_on(self) -> Said {
+        Said::Changed(Box::new(self))
+    }
+
+    fn ends(&mut self, reason: Option<EndReason>) {
+        let bot = self.bot();
+        if let Some(reason) = reason.filter(|_| !bot.state.is_final()) {
+            (bot.state, bot.end) = (reason.outcome().state(), Some(reason));
+        }
+    }
+
+    fn stops(mut self, reason: Option<EndReason>) -> Said {
+        self.ends(reason);
+        (self.attempts, self.deadline, self.wake_at, self.latest) = (0, None, None, None);
+        self.operates("stopping")
+    }
+
+    fn frees(mut self) -> Said {
+        (self.bot, self.container, self.attempts) = (None, None, 0);
+        (self.deadline, self.wake_at, self.latest, self.since) = (None, None, None, None);
+        let step = if self.draining || self.ephemeral { "retired" } else { "idle" };
+        self.goes(step)
+    }
+
+    fn fails_to_deploy(mut self, now: DateTime<Utc>) -> Said {
+        (self.bot, self.attempts, self.deadline) = (None, 0, None);
+        (self.since, self.wake_at) = (Some(now), Some(now + seconds(10)));
+        self.goes("error")
+    }
+
+    fn runs(mut self, given: &Given, now: DateTime<Utc>) -> Said {
+        let longest = now + seconds(4 * 3_600);
+        self.bot().state = BotState::JoiningCall;
+        self.wake_at = Some(self.bot().ends_at.map_or(longest, |at| at.min(longest)));
+        (self.deadline, self.attempts) = (None, 0);
+        match given.name {
+            "claimed" => self.bot().nonce = Some(nonce(given)),
+            "started" => self.container = Some("c".into()),
+            _ => {}
+        }
+        self.goes("running")
+    }
+
+    fn claims(mut self, given: &Given) -> Said {
+        match self.bot().nonce {
+            Some(known) if known == nonce(given) => Said::Unchanged,
+            Some(_) => Said::Fenced,
+            None => {
+                self.bot().nonce = Some(nonce(given));
+                self.goes_on()
+            }
+        }
+    }
+
+    /// A report that is due, or one that was taken (choice 0), or one too far ahead (choice 1).
+    fn reports(mut self, word: &str, given: &Given, now: DateTime<Utc>) -> Said {
+        match (word, given.choice) {
+            ("repeat", 0) => return Said::Unchanged,
+            ("repeat", _) => return Said::Stale,
+            _ if self.bot().nonce.is_none() => return Said::Illegal,
+            (_, 0) => return Said::Unchanged,
+            (_, 1) => return Said::Gap,
+            _ => self.bot().seq += 1,
+        }
+        let ranks = [BotState::JoiningCall, BotState::InWaitingRoom, BotState::InCall, BotState::Recording];
+        let rank = |state| ranks.iter().position(|other| *other == state).unwrap_or(ranks.len());
+        let was = self.bot().state;
+        match given.choice % 6 {
+            0..=2 => {
+                let to = ranks[usize::from(given.choice % 6) + 1];
+                if rank(to) > rank(was) || (was, to) == (BotState::Recording, BotState::InCall) {
+                    self.bot().state = to;
+                }
+                self.goes_on()
+            }
+            3 => {
+                self.bot().state = BotState::Leaving;
+                if self.step == "running" { self.waits(now) } else { self.goes_on() }
+            }
+            4 => {
+                let asked = self.bot().leave;
+                let reason = asked.unwrap_or(EndReason::LeftByRequest);
+                self.stops(Some(reason))
+            }
+            _ => self.goes_on(),
+        }
+    }
+
+    fn waits(mut self, now: DateTime<Utc>) -> Said {
+        (self.wake_at, self.latest) = (Some(now + seconds(120)), Some(now + seconds(900)));
+        self.goes("leaving")
+    }
+
+    fn leaves(mut self, reason: EndReason, now: DateTime<Utc>) -> Said {
+        self.bot().leave.get_or_insert(reason);
+        self.waits(now)
+    }
+
+    fn wakes(mut self, now: DateTime<Utc>) -> Said {
+        let is_over = self.deadline.is_some_and(|at| now >= at);
+        let is_awake = self.wake_at.is_some_and(|at| now >= at);
+        match self.step {
+            "pulling" | "starting" | "retrying" if is_over => self.fails_to_deploy(now),
+            "retrying" if is_awake => {
+                self.wake_at = self.deadline;
+                self.operates("starting")
+            }
+            "running" if is_awake => {
+                let is_end = self.bot().ends_at.is_some_and(|at| now >= at);
+                self.leaves(if is_end { EndReason::EndTime } else { EndReason::MaxDuration }, now)
+            }
+            "leaving" if is_awake => {
+                let reason = self.bot().leave.unwrap_or(EndReason::LeftByRequest);
+                self.stops(Some(reason))
+            }
+            "error" if is_awake => {
+                self.wake_at = None;
+                self.operates("recovering")
+            }
+            _ => Said::Unchanged,
+        }
+    }
+}
+
+pub(super) fn new_bot(given: &Given, now: DateTime<Utc>) -> ModelBot {
+    ModelBot {
+        id: i64::from(given.choice),
+        state: BotState::Deploying,
+        ends_at: given.choice.is_multiple_of(3).then(|| now + seconds(900)),
+        end: None,
+        nonce: None,
+        seq: 0,
+        leave: None,
+    }
+}
+
+pub(super) fn nonce(given: &Given) -> Uuid {
+    Uuid::from_u128(u128::from(given.choice % 2))
+}
+
+pub(super) fn image(given: &Given) -> String {
+    format!("image:{}", given.choice % 3)
+}
+
+/// The slot as the reference has it.
+pub(super) fn seen(slot: &Slot) -> Model {
+    let effects = effects_of(slot);
+    let wake_at = effects.iter().find_map(|effect| match effect {
+        Effect::WakeAt(at) => Some(*at),
+        _ => None,
+    });
+    let mut model = Model {
+        step: slot.step(),
+        generation: slot.generation.0,
+        operation: slot.operation.0,
+        stored: slot.version > 0,
+        draining: slot.draining,
+        ephemeral: slot.ephemeral,
+        image: slot.image.clone(),
+        bot: slot.bot().map(seen_bot),
+        container: None,
+        attempts: 0,
+        deadline: None,
+        wake_at,
+        latest: None,
+        since: None,
+    };
+    match &slot.state {
+        SlotState::Deploying { attempts, deadline, .. } => {
+            (model.attempts, model.deadline) = (*attempts, Some(*deadline));
+        }
+        SlotState::Busy { container, step, .. } => {
+            model.container = container.clone().map(|container| container.0);
+            if let BusyStep::Leaving { latest, .. } = step {
+                model.latest = Some(*latest);
+            }
+        }
+        SlotState::Error { attempts, since, container, .. } => {
+            model.container = container.clone().map(|container| container.0);
+            (model.attempts, model.since) = (*attempts, Some(*since));
+        }
+        SlotState::Idle { .. } | SlotState::Retired => {}
+    }
+    model
+}
+
+fn seen_bot(bot: &Bot) -> ModelBot {
+    ModelBot {
+        id: bot.id.0,
+        state: bot.state,
+        ends_at: bot.spec.end_at,
+        end: bot.end.as_ref().map(|end| end.reason),
+        nonce: bot.nonce,
+        seq: bot.report_seq,
+        leave: bot.leave,
+    }
+}

@@ -1,0 +1,253 @@
+//! The slot machine against its plain reference, [`super::machine_model`]: random sequences of events are taken by both,
+//! and after each the two must be in the same place.
+
+use super::command::SlotCommand;
+use super::effects::{Effect, effects_of};
+use super::event::{BotSource, SlotEvent};
+use super::machine::{Notice, Rejection, Transition, transition};
+use super::machine_model::{Given, Said, TABLE, image, new_bot, nonce, seconds, seen};
+use super::{Slot, SlotState, SlotTiming};
+use crate::bot::machine::{Report, ReportBody, end};
+use crate::bot::{BotState, EndReason};
+use crate::ids::{BotId, ContainerId, Generation, Operation};
+use crate::journal::Change;
+use crate::ports::Presence;
+use crate::testing::sample;
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::prelude::*;
+use std::time::Duration;
+
+/// The event that is meant, addressed to the slot as it is.
+fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
+    let generation = Generation(slot.generation.0 - i64::from(given.old_generation));
+    let operation = Operation(slot.operation.0 - i64::from(given.old_operation));
+    let bot_id = slot.bot().map_or(BotId(-1), |bot| bot.id);
+    let reason = String::from("e");
+    let leave = |bot_id| SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest };
+    let seen = |presence, began_at| SlotEvent::Observed { generation, presence, began_at };
+    match given.name {
+        "assigned" => assigned(given, now),
+        "pull succeeded" => SlotEvent::PullSucceeded { operation },
+        "pull failed" => SlotEvent::PullFailed { operation, reason },
+        "started" => SlotEvent::Started { generation, operation, container: ContainerId("c".into()) },
+        "start failed" => SlotEvent::StartFailed { generation, operation, reason, retryable: true },
+        "start failed for good" => SlotEvent::StartFailed { generation, operation, reason, retryable: false },
+        "claimed" => SlotEvent::Claimed { generation, nonce: nonce(given) },
+        "reported" => SlotEvent::Reported { generation, report: report(given, slot, now) },
+        "leave requested" => leave(bot_id),
+        "leave requested of another" => leave(BotId(-2)),
+        "seen running" => seen(Presence::Running, now),
+        // An even choice: the look began no later than the last change.
+        "seen gone" => {
+            let later = i64::from(given.choice % 2);
+            seen(Presence::Gone, slot.changed_at + TimeDelta::milliseconds(later))
+        }
+        "exited" => SlotEvent::Exited { generation, note: reason },
+        "heartbeat lost" => SlotEvent::HeartbeatLost { generation, silent: Duration::from_secs(300) },
+        "stopped" => SlotEvent::Stopped { generation, operation },
+        "stop failed" => {
+            SlotEvent::StopFailed { generation, operation, reason, answered: given.choice % 2 == 1 }
+        }
+        "woke" => SlotEvent::Woke,
+        "segment arrived" => SlotEvent::SegmentArrived { generation, at: now },
+        "store" => SlotEvent::Commanded(SlotCommand::Store),
+        "change image" => SlotEvent::Commanded(SlotCommand::ChangeImage { image: image(given) }),
+        "drain" => SlotEvent::Commanded(SlotCommand::Drain),
+        "undrain" => SlotEvent::Commanded(SlotCommand::Undrain),
+        "reset" => SlotEvent::Commanded(SlotCommand::Reset),
+        "retire" => SlotEvent::Commanded(SlotCommand::Retire),
+        "end" => SlotEvent::Commanded(SlotCommand::End { detail: reason }),
+        name => panic!("no event {name}"),
+    }
+}
+
+fn assigned(given: &Given, now: DateTime<Utc>) -> SlotEvent {
+    let mut bot = sample::bot(i64::from(given.choice));
+    bot.spec.end_at = new_bot(given, now).ends_at;
+    let source = match given.choice % 3 {
+        0 => BotSource::Request { idempotency: None },
+        1 => BotSource::Queue,
+        _ => BotSource::Schedule,
+    };
+    SlotEvent::Assigned { bot: Box::new(bot), source }
+}
+
+fn report(given: &Given, slot: &Slot, at: DateTime<Utc>) -> Report {
+    let taken = slot.bot().map_or(0, |bot| bot.report_seq);
+    let seq = taken
+        + match given.choice {
+            0 => 0,
+            1 => 2,
+            _ => 1,
+        };
+    let body = match given.choice % 6 {
+        0 => ReportBody::Entered(BotState::InWaitingRoom),
+        1 => ReportBody::Entered(BotState::InCall),
+        2 => ReportBody::Entered(BotState::Recording),
+        3 => ReportBody::Entered(BotState::Leaving),
+        4 => ReportBody::Ended(end(EndReason::LeftByRequest)),
+        _ => ReportBody::Happened { event_type: "PARTICIPANT_JOIN".into(), data: None },
+    };
+    Report { seq, at, body }
+}
+
+/// What must be under way in a step, in words; each effect must carry the slot's present numbers.
+fn effects_expected(step: &str) -> &'static [&'static str] {
+    match step {
+        "pulling" => &["pull", "wake"],
+        "starting" => &["start", "wake"],
+        "retrying" | "error" => &["wake"],
+        "running" | "leaving" => &["watch", "wake"],
+        "stopping" | "recovering" => &["stop"],
+        _ => &[],
+    }
+}
+
+fn effect_seen(effect: &Effect, slot: &Slot) -> &'static str {
+    let present = (slot.generation, slot.operation);
+    match effect {
+        Effect::PullImage { operation, image } if (slot.generation, *operation) == present => {
+            if *image == slot.image { "pull" } else { "pull of another image" }
+        }
+        Effect::StartContainer { generation, operation, .. } if (*generation, *operation) == present => {
+            "start"
+        }
+        Effect::StopContainer { generation, operation, .. } if (*generation, *operation) == present => "stop",
+        Effect::WatchContainer { generation } if *generation == slot.generation => "watch",
+        Effect::WakeAt(_) => "wake",
+        _ => "of the past",
+    }
+}
+
+/// What holds of every step that is taken, whatever the reference says.
+fn keeps_the_rules(before: &Slot, name: &str, taken: &Transition) -> Result<(), TestCaseError> {
+    let after = &taken.next;
+    prop_assert_eq!(after.generation.0 - before.generation.0, i64::from(name == "assigned"));
+    prop_assert!(after.operation >= before.operation);
+    let known = effects_of(before);
+    for effect in effects_of(after).iter().filter(|effect| !known.contains(effect)) {
+        let operates = matches!(
+            effect,
+            Effect::PullImage { .. } | Effect::StartContainer { .. } | Effect::StopContainer { .. }
+        );
+        // Learning the container's name changes no operation: the stop that is under way is told nothing new.
+        prop_assert!(!operates || after.operation > before.operation, "{:?}", effect);
+    }
+    if after.step() == "idle" && before.step() != "idle" {
+        prop_assert_eq!(name, "stopped");
+    }
+    let (was, is) = (before.bot(), after.bot());
+    if let (Some(was), Some(is)) = (was, is)
+        && was.state.is_final()
+    {
+        prop_assert_eq!(was, is, "a bot that has ended stays as it is");
+    }
+    let told: Vec<BotId> = taken.notices.iter().map(|Notice::BotEnded(bot)| bot.id).collect();
+    let was_live = was.filter(|bot| !bot.state.is_final());
+    let lives = is.filter(|bot| !bot.state.is_final());
+    let ended: Vec<BotId> = was_live.filter(|_| lives.is_none()).map(|bot| bot.id).into_iter().collect();
+    prop_assert_eq!(told, ended, "who ends is told of, once");
+    if matches!(after.state, SlotState::Error { .. }) {
+        prop_assert!(is.is_none());
+    }
+    writes_what_changed(before, taken)
+}
+
+/// Rows: a slot that changed is written with the next version, or deleted at the one it has; a bot likewise.
+fn writes_what_changed(before: &Slot, taken: &Transition) -> Result<(), TestCaseError> {
+    let after = &taken.next;
+    let mut slot_is_written = false;
+    for change in &taken.changes {
+        match change {
+            Change::WriteSlot(row) => {
+                slot_is_written = true;
+                prop_assert_eq!(&**row, after);
+                prop_assert_eq!(after.version, before.version + 1);
+            }
+            Change::DeleteSlot { version, .. } => {
+                slot_is_written = true;
+                prop_assert_eq!((*version, after.step()), (before.version, "retired"));
+            }
+            Change::WriteBot(row) => {
+                let known = before.bot().map_or(row.version, |bot| bot.version + 1);
+                prop_assert_eq!(row.version, known);
+                prop_assert!(after.bot().is_none_or(|bot| *bot == **row));
+            }
+            _ => {}
+        }
+    }
+    let without_bot = |slot: &Slot| {
+        let mut model = seen(slot);
+        model.bot = None;
+        model
+    };
+    if !slot_is_written {
+        prop_assert_eq!(without_bot(before), without_bot(after));
+        prop_assert_eq!((before.version, before.changed_at), (after.version, after.changed_at));
+    }
+    let bot_is_written = taken.changes.iter().any(|change| matches!(change, Change::WriteBot(_)));
+    if !bot_is_written && after.bot().is_some() {
+        prop_assert_eq!(before.bot(), after.bot());
+    }
+    if taken.changes.is_empty() {
+        prop_assert_eq!(before, after);
+    }
+    Ok(())
+}
+
+fn given() -> impl Strategy<Value = (Given, i64)> {
+    let waits = prop::sample::select(vec![0, 0, 1, 1, 2, 9, 31, 121, 301, 700, 8_000, 15_000]);
+    (0..TABLE.len(), 0..12_u8, any::<u8>(), waits).prop_map(|(row, age, choice, wait_s)| {
+        let (name, carries, words) = TABLE[row];
+        let (old_generation, old_operation) = (age == 0, age == 1);
+        (Given { name, carries, words, old_generation, old_operation, choice: choice % 12 }, wait_s)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever happens in whatever order, the machine and the table are in the same place.
+    #[test]
+    fn the_machine_does_what_the_table_says(
+        happenings in prop::collection::vec(given(), 1..250),
+        ephemeral in any::<bool>(),
+    ) {
+        let timing = SlotTiming::default();
+        let mut now = sample::now();
+        let fresh = Slot { ephemeral, ..sample::vacant_slot(1) };
+        let mut slot = fresh.clone();
+        for (given, wait_s) in happenings {
+            // Few lives are as short as that of a slot that is not used.
+            let cuts_short = slot.step() == "idle" && matches!(given.name, "retire" | "drain");
+            if cuts_short && given.choice > 0 {
+                continue;
+            }
+            now += seconds(wait_s);
+            let expected = seen(&slot).say(&given, now);
+            let decided = transition(&slot, event(&given, &slot, now), &timing, now);
+            let said = match &decided {
+                Err(Rejection::Stale { .. }) => Said::Stale,
+                Err(Rejection::Illegal { .. }) => Said::Illegal,
+                Err(Rejection::Fenced) => Said::Fenced,
+                Err(Rejection::Gap { .. }) => Said::Gap,
+                Ok(taken) if taken.changes.is_empty() => Said::Unchanged,
+                Ok(taken) => Said::Changed(Box::new(seen(&taken.next))),
+            };
+            let place = format!("{} + {given:?}", slot.step());
+            match (&said, &expected) {
+                // Of a slot that is gone nothing else matters.
+                (Said::Changed(is), Said::Changed(should)) if should.step == "retired" => {
+                    prop_assert_eq!(is.step, should.step, "{}", place);
+                }
+                _ => prop_assert_eq!(&said, &expected, "{}", place),
+            }
+            let Ok(taken) = decided else { continue };
+            keeps_the_rules(&slot, given.name, &taken)?;
+            let under_way: Vec<_> =
+                effects_of(&taken.next).iter().map(|effect| effect_seen(effect, &taken.next)).collect();
+            prop_assert_eq!(&under_way[..], effects_expected(taken.next.step()), "{}", place);
+            slot = if taken.next.step() == "retired" { fresh.clone() } else { taken.next };
+        }
+    }
+}

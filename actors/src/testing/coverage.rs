@@ -1,0 +1,198 @@
+//! What the simulation must have reached, or it proves nothing: each kind of fault, each end, each edge of the slot
+//! machine. Counted while it runs, and shown as a table.
+
+use super::edges::{Edge, edges};
+use super::world::Shared;
+use crate::ports::{Measure, Meter};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// What was reached, and how often.
+pub type Counts = BTreeMap<String, u64>;
+
+/// Faults and outcomes that a large set of seeds reaches.
+pub const REACHED: &[&str] = &[
+    // The store.
+    "commit lost",
+    "commit torn",
+    "commit arrived late",
+    "store away",
+    // The server.
+    "crash",
+    "slot panics while committing",
+    "slot rebuilt",
+    "stale event",
+    "server slept",
+    "clock set ahead",
+    "clock set back",
+    "leader cut off",
+    "leader frozen",
+    "standby took over",
+    "deposed leader asked",
+    "deposed leader refused",
+    "deposed leader ended by a refusal",
+    "deposed leader ended by its confirmation",
+    "engine left alone by a leader in doubt",
+    // The engine.
+    "pull",
+    "pull fails",
+    "pull hangs",
+    "start panics",
+    "start hangs",
+    "start refused",
+    "start torn",
+    "start denied though done",
+    "start answered late",
+    "stop panics",
+    "stop hangs",
+    "stop refused",
+    "stop torn",
+    "stop denied though done",
+    "stop answered late",
+    "look fails",
+    "listing is partial",
+    "host died",
+    "host cut off",
+    "container lost with its host",
+    "start lost with its host",
+    "call to a host that is away",
+    // Recordings.
+    "segments not listed",
+    "join fails",
+    // Bots' programs.
+    "report doubled",
+    "bot crashes",
+    "bot falls silent",
+    "bot is stubborn",
+    // What clients, operators and the dispatcher ask.
+    "refused at the door",
+    "queue full",
+    "leave taken",
+    "bot moved",
+    "move taken",
+    "move too late",
+    "move refused",
+    "bot reprioritised",
+    "scheduled bot cancelled",
+    "image changed",
+    "slot drains",
+    "slot prewarmed",
+    "prewarm without its image",
+    "prewarm found no room",
+    "recover all",
+    "drain begun",
+    "drain ended",
+    "Reset taken",
+    "Reset refused",
+    "Drain taken",
+    "Undrain taken",
+    "Retire taken",
+    "Retire refused",
+    "End taken",
+    "End refused",
+    "scaler grows",
+    "scaler retires",
+    // What becomes of slots and bots.
+    "served from the queue",
+    "queue timeout",
+    "handed over",
+    "grace extended",
+    "slot idle",
+    "slot deploying",
+    "slot busy",
+    "slot error",
+    "slot retired",
+    "bot SCHEDULED",
+    "bot QUEUED",
+    "bot DEPLOYING",
+    "bot JOINING_CALL",
+    "bot LEAVING",
+    "end meeting_ended",
+    "end left_by_request",
+    "end cancelled",
+    "end queue_timeout",
+    "end start_missed",
+    "end denied",
+    "end end_time",
+    "end deploy_failed",
+    "end heartbeat_lost",
+    "end crashed",
+    "end internal",
+];
+
+/// Edges that no seed need reach, and why.
+pub const EXEMPT: &[(Edge, &str)] = &[
+    (Edge { from: "pulling", event: "Started", to: "running" }, NOT_STARTED),
+    (Edge { from: "pulling", event: "Claimed", to: "running" }, NOT_STARTED),
+    (Edge { from: "pulling", event: "Exited", to: "error" }, NOT_STARTED),
+    (Edge { from: "pulling", event: "Woke", to: "error" }, "a pull ends by its own rule, long before"),
+    (Edge { from: "starting", event: "Exited", to: "error" }, NOT_WATCHED),
+    (Edge { from: "retrying", event: "Exited", to: "error" }, NOT_WATCHED),
+    (Edge { from: "retrying", event: "Started", to: "running" }, "a start has one outcome, and it failed"),
+];
+const NOT_STARTED: &str = "nothing of a generation runs before its start";
+const NOT_WATCHED: &str = "a container is watched from its first sign on";
+
+/// Counts what the actors say of themselves.
+pub struct EdgeMeter(pub Shared);
+
+impl Meter for EdgeMeter {
+    fn record(&self, measure: Measure<'_>) {
+        match measure {
+            Measure::SlotMoved { from, event, to } => {
+                *self.0.lock().edges.entry(Edge { from, event, to }).or_default() += 1;
+            }
+            Measure::SlotRebuilt => self.0.lock().count("slot rebuilt"),
+            Measure::StaleEvent { .. } => self.0.lock().count("stale event"),
+            _ => {}
+        }
+    }
+}
+
+/// What was reached by a set of seeds.
+#[derive(Debug, Clone, Default)]
+pub struct Coverage {
+    counts: Counts,
+    edges: BTreeMap<Edge, u64>,
+}
+
+impl Coverage {
+    /// Adds what one seed reached.
+    pub fn add(&mut self, counts: &Counts, edges: &BTreeMap<Edge, u64>) {
+        for (what, count) in counts {
+            *self.counts.entry(what.clone()).or_default() += count;
+        }
+        for (edge, count) in edges {
+            *self.edges.entry(*edge).or_default() += count;
+        }
+    }
+
+    /// Faults and outcomes that were to be reached and were not.
+    pub fn missed(&self) -> Vec<String> {
+        let missed = REACHED.iter().filter(|what| !self.counts.contains_key(**what));
+        missed.map(|what| (*what).to_owned()).collect()
+    }
+
+    /// Edges that were to be reached and were not.
+    pub fn missed_edges(&self) -> Vec<String> {
+        let missed = edges().into_iter().filter(|edge| !self.edges.contains_key(edge));
+        let exempt: BTreeSet<Edge> = EXEMPT.iter().map(|(edge, _)| *edge).collect();
+        missed.filter(|edge| !exempt.contains(edge)).map(|edge| edge.to_string()).collect()
+    }
+
+    /// Two tables: faults and outcomes, and the edges of the slot machine.
+    pub fn table(&self) -> String {
+        let mut table = String::from("faults and outcomes reached:\n");
+        for what in REACHED {
+            let _ = writeln!(table, "{:>10}  {what}", self.counts.get(*what).copied().unwrap_or(0));
+        }
+        table.push_str("edges of the slot machine reached:\n");
+        for edge in edges() {
+            let why = EXEMPT.iter().find(|(exempt, _)| *exempt == edge);
+            let why = why.map(|(_, why)| format!("   (exempt: {why})")).unwrap_or_default();
+            let count = self.edges.get(&edge).copied().unwrap_or(0);
+            let _ = writeln!(table, "{count:>10}  {edge}{why}");
+        }
+        table
+    }
+}

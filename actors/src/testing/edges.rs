@@ -1,0 +1,156 @@
+//! Every state of a slot and everything that may happen to it, as samples: what the machine's table is written from,
+//! and which edges the simulation must reach.
+
+use super::sample;
+use crate::bot::machine::{Report, ReportBody, end};
+use crate::bot::{BotState, EndReason};
+use crate::ids::{BotId, ContainerId, Generation, Operation};
+use crate::ports::Presence;
+use crate::slot::command::SlotCommand;
+use crate::slot::event::{BotSource, SlotEvent};
+use crate::slot::machine::transition;
+use crate::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What leads from one step of a slot to another, or changes something within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// The step before.
+    pub from: &'static str,
+    /// What happened.
+    pub event: &'static str,
+    /// The step after.
+    pub to: &'static str,
+}
+
+impl std::fmt::Display for Edge {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} + {} → {}", self.from, self.event, self.to)
+    }
+}
+
+/// Every edge of the machine, as it is.
+pub fn edges() -> BTreeSet<Edge> {
+    let mut edges = BTreeSet::new();
+    for ahead in [TimeDelta::seconds(-1), TimeDelta::minutes(1)] {
+        for (_, slot) in states(sample::now() + ahead) {
+            for (_, event) in events(&slot) {
+                let (from, name) = (slot.step(), event.name());
+                let decided = transition(&slot, event, &SlotTiming::default(), sample::now());
+                let changed = decided.ok().filter(|transition| !transition.changes.is_empty());
+                edges.extend(changed.map(|to| Edge { from, event: name, to: to.next.step() }));
+            }
+        }
+    }
+    edges
+}
+
+/// A slot in each state, by name; deadlines of a deploying bot are at `deadline`, all others have passed.
+pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
+    let busy = sample::busy_slot(1);
+    let bot = busy.bot().cloned().map(Box::new).unwrap_or_else(|| Box::new(sample::bot(1)));
+    let fresh = {
+        let mut fresh = bot.clone();
+        (fresh.state, fresh.nonce, fresh.report_seq) = (BotState::Deploying, None, 0);
+        fresh
+    };
+    let done = {
+        let mut done = bot.clone();
+        (done.state, done.end) = (BotState::Done, Some(end(EndReason::MeetingEnded)));
+        done
+    };
+    let gone = done.clone();
+    let past = sample::now() - TimeDelta::seconds(1);
+    let with = |state| Slot { state, ..busy.clone() };
+    let deploying = |step| SlotState::Deploying { bot: fresh.clone(), step, attempts: 0, deadline };
+    let container = Some(ContainerId("c".into()));
+    let error = |step| SlotState::Error {
+        reason: "no room".into(),
+        attempts: 0,
+        since: sample::now(),
+        container: container.clone(),
+        step,
+    };
+    let running = |bot, container, step| SlotState::Busy { bot, container, step };
+    vec![
+        ("not stored yet", sample::vacant_slot(1)),
+        ("idle", sample::idle_slot(1)),
+        ("deploying, pulling", with(deploying(DeployStep::Pulling))),
+        ("deploying, starting", with(deploying(DeployStep::Starting))),
+        ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
+        ("busy, unclaimed", with(running(fresh.clone(), None, BusyStep::Running { leave_at: past }))),
+        (
+            "busy, running",
+            with(running(bot.clone(), container.clone(), BusyStep::Running { leave_at: past })),
+        ),
+        (
+            "busy, leaving",
+            with(running(bot, container.clone(), BusyStep::Leaving { until: past, latest: past })),
+        ),
+        ("busy, stopping", with(running(done, container.clone(), BusyStep::Stopping))),
+        (
+            "busy, stopping; draining",
+            Slot { draining: true, ..with(running(gone, container.clone(), BusyStep::Stopping)) },
+        ),
+        ("error, waiting", with(error(RecoveryStep::Waiting { until: past }))),
+        ("error, stopping", with(error(RecoveryStep::Stopping))),
+        ("error, stopping; ephemeral", Slot { ephemeral: true, ..with(error(RecoveryStep::Stopping)) }),
+        ("retired", with(SlotState::Retired)),
+    ]
+}
+
+/// Everything that may happen to a slot, by name; outcomes carry its generation and operation.
+pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
+    let (generation, operation) = (slot.generation, slot.operation);
+    let bot_id = slot.bot().map_or(BotId(1), |bot| bot.id);
+    let seq = slot.bot().map_or(1, |bot| bot.report_seq + 1);
+    let report = |body| SlotEvent::Reported { generation, report: Report { seq, at: sample::now(), body } };
+    let observed = |presence| SlotEvent::Observed {
+        generation,
+        presence,
+        began_at: sample::now() + TimeDelta::seconds(1),
+    };
+    let start_failed =
+        |retryable| SlotEvent::StartFailed { generation, operation, reason: "e".into(), retryable };
+    vec![
+        ("Assigned", SlotEvent::Assigned { bot: Box::new(sample::bot(9)), source: BotSource::Queue }),
+        ("PullSucceeded", SlotEvent::PullSucceeded { operation }),
+        ("PullFailed", SlotEvent::PullFailed { operation, reason: "e".into() }),
+        ("Started", SlotEvent::Started { generation, operation, container: ContainerId("c".into()) }),
+        ("StartFailed, try again", start_failed(true)),
+        ("StartFailed, for good", start_failed(false)),
+        ("Claimed, first", SlotEvent::Claimed { generation, nonce: Uuid::from_u128(7) }),
+        ("Claimed, another", SlotEvent::Claimed { generation, nonce: Uuid::from_u128(8) }),
+        ("Reported, in a call", report(ReportBody::Entered(BotState::Recording))),
+        ("Reported, leaving", report(ReportBody::Entered(BotState::Leaving))),
+        ("Reported, ended", report(ReportBody::Ended(end(EndReason::MeetingEnded)))),
+        ("LeaveRequested", SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest }),
+        ("Observed running", observed(Presence::Running)),
+        ("Observed gone", observed(Presence::Gone)),
+        (
+            "Observed gone, before the last change",
+            SlotEvent::Observed { generation, presence: Presence::Gone, began_at: slot.changed_at },
+        ),
+        ("Exited", SlotEvent::Exited { generation, note: "e".into() }),
+        ("HeartbeatLost", SlotEvent::HeartbeatLost { generation, silent: Duration::from_secs(300) }),
+        ("Stopped", SlotEvent::Stopped { generation, operation }),
+        ("StopFailed", SlotEvent::StopFailed { generation, operation, reason: "e".into(), answered: true }),
+        ("Woke, time is up", SlotEvent::Woke),
+        ("SegmentArrived", SlotEvent::SegmentArrived { generation, at: sample::now() }),
+        ("Store", SlotEvent::Commanded(SlotCommand::Store)),
+        ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
+        ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
+        ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
+        ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
+        ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
+        ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
+        (
+            "of an older generation",
+            SlotEvent::Exited { generation: Generation(generation.0 - 1), note: "e".into() },
+        ),
+        ("of an older operation", SlotEvent::Stopped { generation, operation: Operation(operation.0 - 1) }),
+    ]
+}
