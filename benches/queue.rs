@@ -11,14 +11,19 @@ use meeboter::store::data_dir::DataDir;
 use meeboter::store::embedded::{Durability, Embedded};
 use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::bot::BotSpec;
-use meeboter_actors::ids::{HostName, Platform, SlotId};
+use meeboter_actors::ids::{BotId, HostName, Platform, SlotId};
+use meeboter_actors::maintenance::MaintenanceSettings;
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Lead, Rows, SlotIds, Store, Unmetered};
+use meeboter_actors::ports::{
+    Archive, ArchiveError, Artifacts, ArtifactsError, Clock, EndedBot, EventId, Lead, Rows, SlotIds, Store,
+    Unmetered,
+};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Joined;
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
+use meeboter_actors::testing::archive::{NoSpools, RoomyDisks};
 use meeboter_actors::testing::sample;
 use meeboter_actors::tree::{Ports, Tree};
 use std::fs::{self, Permissions};
@@ -92,7 +97,15 @@ async fn measure(
     let (planted, tree) = tokio::sync::oneshot::channel();
     actors.spawn_fn(move || {
         let (schedule, scale) = (ScheduleSettings::default(), ScaleSettings::default());
-        let tree = Tree::start(&ports, rows, settings(), schedule, scale, SlotTiming::default());
+        let tree = Tree::start(
+            &ports,
+            rows,
+            settings(),
+            schedule,
+            scale,
+            MaintenanceSettings::default(),
+            SlotTiming::default(),
+        );
         drop(planted.send(tree));
     });
     let _tree = tree.await.context("the actors did not start")?;
@@ -176,6 +189,9 @@ fn ports(store: Arc<dyn Store>, engine: Arc<Engine>, lead: Arc<dyn Lead>, log: s
         store,
         driver: engine,
         artifacts: Arc::new(NoArtifacts),
+        archive: Arc::new(NoArchive),
+        spools: Arc::new(NoSpools),
+        disks: Arc::new(RoomyDisks),
         clock: Arc::new(SystemClock),
         lead,
         meter: Arc::new(Unmetered),
@@ -222,6 +238,29 @@ impl Artifacts for NoArtifacts {
         _: &str,
     ) -> Result<Option<Joined>, ArtifactsError> {
         Ok(None)
+    }
+
+    async fn remove(&self, _: meeboter_actors::ids::BotId) -> Result<u32, ArtifactsError> {
+        Ok(0)
+    }
+}
+
+/// No bot is old enough for anything.
+struct NoArchive;
+
+#[async_trait::async_trait]
+impl Archive for NoArchive {
+    async fn ended_bots(
+        &self,
+        _: DateTime<Utc>,
+        _: Option<(DateTime<Utc>, BotId)>,
+        _: u32,
+    ) -> Result<Vec<EndedBot>, ArchiveError> {
+        Ok(vec![])
+    }
+
+    async fn events_of(&self, _: &[BotId], _: u32) -> Result<Vec<EventId>, ArchiveError> {
+        Ok(vec![])
     }
 }
 

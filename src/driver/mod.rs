@@ -3,3 +3,4 @@
 pub mod leading;
 pub mod metered;
 pub mod process;
+pub mod spools;

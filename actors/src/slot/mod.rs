@@ -8,6 +8,7 @@ pub mod event;
 pub mod handle;
 pub mod machine;
 mod recovery;
+mod restart;
 #[cfg(test)]
 mod table;
 
@@ -103,6 +104,8 @@ pub enum DeployStep {
         /// When.
         at: DateTime<Utc>,
     },
+    /// The container is being stopped and removed, so that another can be started for the same bot.
+    Restarting,
 }
 
 /// How far a running bot is.

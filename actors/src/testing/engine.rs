@@ -6,12 +6,12 @@ use super::program::Program;
 use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest,
-    StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ pub struct Containers {
     hosts: BTreeMap<ContainerKey, HostName>,
     fenced: BTreeSet<ContainerKey>,
     exit_notes: BTreeMap<ContainerKey, String>,
+    /// How often any tag came to mean another image.
+    tags_moved: u64,
 }
 
 /// Something that the engine was told and carries out in its own time.
@@ -218,6 +220,36 @@ impl Driver for FakeEngine {
         let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));
         Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
     }
+
+    /// Now and then a tag has moved.
+    async fn resolve(&self, _: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError> {
+        self.look().await?;
+        let mut world = self.0.lock();
+        if world.rng.u8(0..8) == 0 {
+            world.count("tag moved");
+            world.containers.tags_moved += 1;
+        }
+        Ok(Some(ImageDigest(format!("{image}@{}", world.containers.tags_moved))))
+    }
+
+    async fn logs(&self, _: &HostName, key: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+        self.look().await?;
+        Ok(self.0.lock().containers.exit_notes.get(&key).cloned().into_iter().collect())
+    }
+
+    async fn sweep(
+        &self,
+        _: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        _: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        self.look().await?;
+        let mut world = self.0.lock();
+        let before = world.containers.exit_notes.len();
+        let Containers { running, exit_notes, .. } = &mut world.containers;
+        exit_notes.retain(|key, _| running.contains_key(key) || wanted.contains(key));
+        Ok(u32::try_from(before - exit_notes.len()).unwrap_or(u32::MAX))
+    }
 }
 
 /// Recordings in memory: every generation has three segments.
@@ -245,5 +277,10 @@ impl Artifacts for FakeArtifacts {
         }
         world.note(format!("joined bot {bot} to {key}"));
         Ok(Some(Joined { key: key.to_owned(), duration_ms: 1, bytes: 1 }))
+    }
+
+    async fn remove(&self, _: BotId) -> Result<u32, ArtifactsError> {
+        self.0.delay(1, 100).await;
+        Ok(4)
     }
 }

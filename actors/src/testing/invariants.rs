@@ -12,7 +12,7 @@ use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
-use crate::slot::{BusyStep, SlotState, SlotStatus};
+use crate::slot::{BusyStep, DeployStep, SlotState, SlotStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -64,6 +64,12 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
                 world.count("bot reprioritised");
                 world.note(format!("bot {} moved to {:?}", entry.bot_id, entry.place()));
             }
+            Change::WriteMaintenance(row) => {
+                let ended = row.run.as_ref().is_some_and(|run| run.ended_at.is_some());
+                world.count(if ended { "maintenance ended" } else { "maintenance began" });
+                world.note(format!("maintenance {}", if ended { "ended" } else { "begins" }));
+            }
+            Change::DeleteRecording { .. } | Change::DeleteEvents(_) | Change::DeleteBot(_) => {}
             Change::InsertEvent(_)
             | Change::DeleteQueueEntry(_)
             | Change::WriteRecording(_)
@@ -118,7 +124,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
     for change in decisions.iter().flatten() {
         let Change::WriteSlot(slot) = change else { continue };
         let known = before.slots.get(&slot.name);
-        let assigned = known.is_some_and(|known| known.generation != slot.generation);
+        // A bot that is started again stays where it is, wherever the slot goes afterwards.
+        let assigned = known.is_some_and(|known| {
+            known.generation != slot.generation && matches!(known.state, SlotState::Idle { .. })
+        });
         if assigned && known.is_some_and(|known| known.draining) {
             world.violated(format!("{} drains and was given a bot", slot.name));
         }
@@ -126,6 +135,11 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
             world.violated(format!("{} is ephemeral and idle after a bot", slot.name));
         }
         let Some(known) = known else { continue };
+        let both_idle =
+            matches!((&known.state, &slot.state), (SlotState::Idle { .. }, SlotState::Idle { .. }));
+        if both_idle && known.image == slot.image {
+            world.count("slot refreshed");
+        }
         if known.image != slot.image {
             world.count("image changed");
             if !matches!(known.state, SlotState::Idle { .. }) {
@@ -303,7 +317,10 @@ pub fn before_stop(world: &mut World, key: ContainerKey) {
     let wanted = matches!(
         slot.state,
         SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. }
-            | SlotState::Deploying { .. }
+            | SlotState::Deploying {
+                step: DeployStep::Pulling | DeployStep::Starting | DeployStep::Retrying { .. },
+                ..
+            }
     );
     if wanted {
         let name = slot.name.clone();

@@ -1,6 +1,7 @@
 //! Runs the real actors through a drawn life: clients come, bots run, things break, the server crashes and starts
 //! again; then calm, and everything must settle.
 
+use super::archive::{FakeArchive, NoSpools, RoomyDisks};
 use super::client::{self, Client};
 use super::engine::{FakeArtifacts, FakeEngine};
 use super::program;
@@ -9,6 +10,8 @@ use super::world::{Faults, Happening, Shared, World};
 use super::{dispatcher, operator};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
+use crate::maintenance::MaintenanceSettings;
+use crate::maintenance::timetable::Timetable;
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
 use crate::ports::{Clock, Lead, SlotIds, Store, Unmetered};
 use crate::queue;
@@ -286,7 +289,16 @@ pub async fn plant(shared: &Shared) -> Tree {
     let rows = store.load().await.unwrap_or_default();
     let settings = shared.lock().settings.clone();
     let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
-    Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), timing)
+    Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), half_hourly(), timing)
+}
+
+/// Slots need not be idle for long, and nothing of a bot is removed: the world remembers what was.
+fn half_hourly() -> MaintenanceSettings {
+    MaintenanceSettings {
+        timetable: Timetable::parse("*/30 * * * *", "UTC").ok(),
+        refresh_idle: Some(TimeDelta::minutes(20)),
+        ..MaintenanceSettings::default()
+    }
 }
 
 /// Steps that fit a pool of a few slots.
@@ -330,6 +342,9 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         store,
         driver: Arc::new(FakeEngine(shared.clone())),
         artifacts: Arc::new(FakeArtifacts(shared.clone())),
+        archive: Arc::new(FakeArchive(shared.clone())),
+        spools: Arc::new(NoSpools),
+        disks: Arc::new(RoomyDisks),
         clock: Arc::new(shared.clone()),
         lead: Arc::new(AlwaysLeads),
         meter: Arc::new(Unmetered),

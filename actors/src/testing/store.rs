@@ -5,6 +5,7 @@ use super::world::{Happening, Shared, World};
 use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
+use crate::maintenance::MaintenanceRow;
 use crate::pool::Drain;
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
@@ -28,6 +29,8 @@ pub struct Tables {
     pub recordings: BTreeMap<BotId, Recording>,
     /// `pool_drains`.
     pub drains: BTreeSet<Drain>,
+    /// `maintenance`.
+    pub maintenance: Option<MaintenanceRow>,
     /// `idempotency_keys`.
     pub keys: BTreeMap<(UserId, String), IdempotencyKey>,
     /// Batches, by epoch and number.
@@ -71,6 +74,7 @@ impl Tables {
             scheduled: self.bots.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect(),
             recordings: recordings.collect(),
             drains: self.drains.clone(),
+            maintenance: self.maintenance.clone(),
         }
     }
 
@@ -96,7 +100,7 @@ impl Tables {
                     expect(format!("recording {}", recording.bot_id), version, recording.version - 1)?;
                     self.recordings.insert(recording.bot_id, recording.clone());
                 }
-                Change::InsertEvent(_) => {}
+                Change::InsertEvent(_) | Change::DeleteEvents(_) => {}
                 Change::InsertQueueEntry(entry) => {
                     if self.queue.insert(entry.bot_id, entry.clone()).is_some() {
                         return Err(format!("bot {} is queued already", entry.bot_id));
@@ -118,6 +122,15 @@ impl Tables {
                     if !self.drains.remove(drain) {
                         return Err(format!("{drain} is not being drained"));
                     }
+                }
+                Change::WriteMaintenance(row) => self.maintenance = Some((**row).clone()),
+                Change::DeleteRecording { bot_id, version } => {
+                    let stored = self.recordings.remove(bot_id).map_or(0, |row| row.version);
+                    expect(format!("recording {bot_id}"), stored, *version)?;
+                }
+                Change::DeleteBot(bot) => {
+                    let row = self.bots.remove(bot).filter(|row| row.state.is_final());
+                    row.ok_or_else(|| format!("bot {bot} has not ended, or is gone"))?;
                 }
                 Change::InsertIdempotencyKey(key) => {
                     if self.keys.insert((key.user_id, key.key.clone()), key.clone()).is_some() {
