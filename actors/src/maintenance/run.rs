@@ -4,7 +4,7 @@
 use super::plan::{Refresh, images_in_use, refreshes};
 use super::retention::Sweeper;
 use super::{HostImage, Images, MaintenanceSettings, Run, Step, StepReport};
-use crate::ids::{ContainerKey, SlotName};
+use crate::ids::SlotName;
 use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
 use crate::journal::actor::Journal;
 use crate::pool::actor::PoolSupervisor;
@@ -14,10 +14,9 @@ use crate::reconcile::actor::{ReconcileNow, Reconciler};
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
 use crate::slot::handle::Directory;
-use crate::slot::{Slot, SlotState};
+use crate::slot::{Slot, held_containers};
 use crate::supervision::tell;
 use actix::prelude::*;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -102,12 +101,6 @@ pub(super) async fn bounded<T, E: std::fmt::Display>(
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err(format!("{whose} did not answer within {} s", limit.as_secs())),
     }
-}
-
-/// Containers that a slot may still start, or runs.
-pub fn wanted_containers<'a>(slots: impl Iterator<Item = &'a Slot>) -> BTreeSet<ContainerKey> {
-    let holds = |slot: &&Slot| !matches!(slot.state, SlotState::Idle { .. } | SlotState::Retired);
-    slots.filter(holds).map(Slot::container_key).collect()
 }
 
 /// See the module.
@@ -260,7 +253,7 @@ impl Work {
             Err(why) => return self.progress.failed(why),
         };
         for host in hosts.into_keys() {
-            let wanted = wanted_containers(self.slots().iter().map(AsRef::as_ref));
+            let wanted = held_containers(self.slots().iter().map(AsRef::as_ref));
             let swept = self.links.driver.sweep(&host, &wanted, before);
             match bounded(SWEEP_DEADLINE, "the engine", swept).await {
                 Ok(folders) => self.progress.did("folders", u64::from(folders)),

@@ -267,6 +267,10 @@ mod tests {
             }
             driver.begun.acquire().await.expect("one more listing").forget();
             assert_eq!(driver.begun.available_permits(), 0, "the other host is not listed twice at a time");
+            let hosts = ["two", "three"].map(|name| HostName(name.to_owned())).into();
+            reconciler.send(ListHosts { hosts }).await.expect("answers");
+            driver.begun.acquire().await.expect("the new host's first listing").forget();
+            assert_eq!(driver.begun.available_permits(), 0, "a host that is known is not begun anew");
         });
     }
 }

@@ -18,15 +18,15 @@ pub enum Fate {
     Discard(&'static str),
 }
 
-/// The fate of a spool. `wanted` are containers that a slot may still start, or runs; `bot` and `recording` are as
+/// The fate of a spool. `held` are the containers that slots hold; `bot` and `recording` are as
 /// stored.
 pub fn fate(
     spool: &Spool,
-    wanted: &BTreeSet<ContainerKey>,
+    held: &BTreeSet<ContainerKey>,
     bot: Option<&Bot>,
     recording: Option<&Recording>,
 ) -> Fate {
-    if wanted.contains(&spool.key) {
+    if held.contains(&spool.key) {
         return Fate::Wait;
     }
     let Some(bot) = bot else { return Fate::Discard("its bot is not stored any more") };

@@ -7,9 +7,9 @@ use super::collect::{Fate, fate, patience};
 use crate::bot::Bot;
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
-use crate::maintenance::run::wanted_containers;
 use crate::ports::{Clock, Spool, Spools};
 use crate::slot::handle::Directory;
+use crate::slot::held_containers;
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -123,8 +123,8 @@ async fn settle(links: &CollectorLinks, spool: &Spool) -> Result<(), String> {
     let recording = links.journal.read_recording(spool.bot_id).await.map_err(in_words)?;
     // Looked at behind the reads: a slot that took its bot meanwhile shows it.
     let slots: Vec<_> = links.directory.all().iter().map(|handle| handle.snapshot()).collect();
-    let wanted = wanted_containers(slots.iter().map(AsRef::as_ref));
-    match (fate(spool, &wanted, bot.as_ref(), recording.as_ref()), bot) {
+    let held = held_containers(slots.iter().map(AsRef::as_ref));
+    match (fate(spool, &held, bot.as_ref(), recording.as_ref()), bot) {
         (Fate::Deliver, Some(bot)) => deliver(links, spool, bot).await,
         (Fate::Discard(why), _) => {
             slog::warn!(links.log, "what a bot left behind is thrown away"; "bot" => spool.bot_id.0,

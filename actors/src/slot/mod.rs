@@ -16,6 +16,7 @@ use crate::bot::Bot;
 use crate::ids::{ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One slot, as the row in `bot_pool_slots` holds it.
@@ -211,10 +212,20 @@ impl Slot {
         }
     }
 
+    /// Whether a container of the present generation runs, may yet be started, or may be left.
+    pub fn holds_container(&self) -> bool {
+        !matches!(self.state, SlotState::Idle { .. } | SlotState::Retired)
+    }
+
     /// The container of the present generation.
     pub fn container_key(&self) -> ContainerKey {
         ContainerKey { slot: self.id, generation: self.generation }
     }
+}
+
+/// The containers that slots hold; any other is never started again.
+pub fn held_containers<'a>(slots: impl Iterator<Item = &'a Slot>) -> BTreeSet<ContainerKey> {
+    slots.filter(|slot| slot.holds_container()).map(Slot::container_key).collect()
 }
 
 /// The durations that the slot machine goes by.
