@@ -28,21 +28,6 @@ async fn wait_slot(server: &Server, wanted: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-/// Has maintenance done now, and answers with the run.
-async fn maintain(server: &Server) -> Value {
-    ask(server, Method::POST, "/api/admin/maintenance").await;
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let seen = ask(server, Method::GET, "/api/admin/maintenance").await;
-        if seen["running"].is_null() {
-            assert!(seen["nextAt"].is_string(), "the next night is known: {seen}");
-            return seen["last"].clone();
-        }
-        assert!(Instant::now() < deadline, "{seen}");
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 fn printed(server: &Server, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meeboter"));
     command.env_clear().env("MEEBOTER_DATA_DIR", server.data_dir()).env("MEEBOTER_URL", server.url(""));
@@ -65,7 +50,7 @@ async fn maintenance_refreshes_what_moved_warns_of_disks_and_survives_a_crash() 
     ask(&server, Method::POST, &format!("/api/admin/bots/{id}/end")).await;
     let before = wait_slot(&server, |slot| slot["status"] == "idle").await;
 
-    let first = maintain(&server).await;
+    let first = server.maintain().await;
     let steps: Vec<&str> =
         first["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["recover", "refresh", "orphans", "retention", "logs"], "{first}");
@@ -75,11 +60,11 @@ async fn maintenance_refreshes_what_moved_warns_of_disks_and_survives_a_crash() 
 
     // Another program is another image; the slot is told, and told once.
     script_bot(programs.path(), "silent-bot", "exec sleep 600");
-    let moved = maintain(&server).await;
+    let moved = server.maintain().await;
     assert_eq!(moved["steps"][1]["done"], json!({ "images": 1, "slots": 1 }), "{moved}");
     let after = wait_slot(&server, |slot| slot["status"] == "idle").await;
     assert_ne!(before["changedAt"], after["changedAt"], "{after}");
-    assert_eq!(maintain(&server).await["steps"][1]["done"], json!({}));
+    assert_eq!(server.maintain().await["steps"][1]["done"], json!({}));
 
     // No disk of a machine that works is all but empty.
     let ready = ask(&server, Method::GET, "/readyz").await;
@@ -87,8 +72,7 @@ async fn maintenance_refreshes_what_moved_warns_of_disks_and_survives_a_crash() 
     assert!(ready["warnings"][0].as_str().unwrap().contains("disk data is nearly full"), "{ready}");
     let shown = printed(&server, &["maintenance"]);
     assert!(shown.contains("listings: 2") && shown.contains("(operator)"), "{shown}");
-    let (_, page) =
-        (server.log(), server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap());
+    let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     for metric in
         ["meeboter_disk_free_percent{disk=\"data\"} ", "meeboter_maintenance_end_timestamp_seconds "]
     {

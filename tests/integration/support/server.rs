@@ -24,6 +24,8 @@ use tempfile::TempDir;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a recording may take to be joined.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long maintenance may take where there is little to do.
+const MAINTENANCE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long what is left of a test may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks while waiting.
@@ -305,6 +307,22 @@ impl Server {
             }
         }
         count
+    }
+
+    /// Has maintenance done now, and answers with the run.
+    pub(crate) async fn maintain(&self) -> Value {
+        let (status, begun) = self.post("/api/admin/maintenance", &json!({})).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
+        let deadline = Instant::now() + MAINTENANCE_DEADLINE;
+        loop {
+            let (_, seen) = self.get("/api/admin/maintenance").await;
+            if seen["running"].is_null() {
+                assert!(seen["nextAt"].is_string(), "the next night is known: {seen}");
+                return seen["last"].clone();
+            }
+            assert!(Instant::now() < deadline, "{seen}");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits until so many media segments of a bot are in the object store.
