@@ -209,7 +209,8 @@ fn report(run: &Run, log: &slog::Logger) {
         let done: Vec<String> = step.done.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         match &step.first_failure {
             None => {
-                slog::info!(log, "maintenance step done"; "step" => step.step.as_str(), "done" => done.join(", "))
+                slog::info!(log, "maintenance step done";
+                    "step" => step.step.as_str(), "done" => done.join(", "))
             }
             Some(failure) => slog::warn!(log, "maintenance step done in part";
                 "step" => step.step.as_str(), "done" => done.join(", "), "failures" => step.failures,
