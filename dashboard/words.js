@@ -13,6 +13,7 @@ const SLOT_STEPS = {
   pulling: 'Fetching image',
   starting: 'Starting',
   retrying: 'Trying again',
+  restarting: 'Starting again',
   running: 'Running',
   leaving: 'Leaving',
   stopping: 'Clearing up',

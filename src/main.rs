@@ -1,8 +1,8 @@
 //! The program: the server, the demonstration, and operators' tools.
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use meeboter::app::Application;
+use meeboter::config::Source;
 use meeboter::{cli, config, demo, telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,25 +56,13 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
-    let file = match file {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Some((path.display().to_string(), text))
-        }
-        None => None,
-    };
-    let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    let loaded = config::load(
-        file,
-        std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
-    )?;
+    let source = Source { file };
+    let loaded = source.load()?;
     let log = telemetry::logger(&loaded.settings.log);
     for warning in &loaded.warnings {
         slog::warn!(log, "configuration"; "warning" => warning);
     }
-    Application::start(loaded.settings, log).await?.run().await?;
+    Application::start(source, loaded, log).await?.run().await?;
     Ok(())
 }
 

@@ -3,9 +3,12 @@
 
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Driver, DriverError, Lead, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, Lead, ListedContainer, Presence, PullProgress, StartRequest,
+    StopRequest,
 };
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -67,5 +70,23 @@ impl Driver for LeadingDriver {
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.driver.list(host).await
+    }
+
+    async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError> {
+        self.driver.resolve(host, image).await
+    }
+
+    async fn logs(&self, host: &HostName, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
+        self.driver.logs(host, key, lines).await
+    }
+
+    async fn sweep(
+        &self,
+        host: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        before: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        self.allowed().await?;
+        self.driver.sweep(host, wanted, before).await
     }
 }

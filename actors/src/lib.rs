@@ -11,12 +11,14 @@
 //! | [`queue::actor::QueueActor`] | the bots that wait for a slot | slots: offers; the pool: who joined and left |
 //! | [`image_pull::actor::ImagePullActor`] | pulls under way | whoever waits for them |
 //! | [`recording::actor::RecordingActor`] | recordings of ended bots | nobody |
+//! | [`recording::collector::SpoolCollector`] | nothing but whose spools have to wait | recordings: what it collected |
 //! | [`reconcile::actor::Reconciler`] | nothing but its last listing | slots: what was seen |
 //! | [`scale::actor::Scaler`] | how much was in use lately | the pool: slots to make ahead of need, idle ones to delete |
+//! | [`maintenance::actor::Maintainer`] | when maintenance was done last, and the run under way | the pool, pulls, the Reconciler and idle slots: what is to be done once a night |
 //! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
-//! files (`machine`, `command`, `effects`, `index`, `plan`, `history`, `order`, `estimate`) know no actix, no tokio, no
+//! files (`machine`, `command`, `effects`, `index`, `plan`, `history`, `order`, `estimate`, `timetable`, `collect`) know no actix, no tokio, no
 //! clock and no randomness. What the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a
 //! container engine.
 
@@ -26,6 +28,7 @@ pub mod image_pull;
 pub mod journal;
 pub mod lead;
 pub mod live;
+pub mod maintenance;
 pub mod pool;
 pub mod ports;
 pub mod queue;

@@ -6,12 +6,14 @@ use crate::ids::{
     BotId, ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName,
 };
 use crate::journal::Decision;
+use crate::maintenance::MaintenanceRow;
 use crate::pool::Drain;
 use crate::queue::QueueEntry;
 use crate::recording::{Joined, Recording};
 use crate::slot::Slot;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -172,6 +174,8 @@ pub struct Rows {
     pub recordings: Vec<(Recording, Bot)>,
     /// What is being emptied.
     pub drains: BTreeSet<Drain>,
+    /// What is remembered of maintenance; `None`: nothing yet.
+    pub maintenance: Option<MaintenanceRow>,
 }
 
 /// The durable rows, through the one connection that leads.
@@ -291,6 +295,110 @@ pub trait Driver: Send + Sync + 'static {
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError>;
     /// Lists this installation's containers on a host, all or an error.
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError>;
+    /// What an image's reference means now to whoever pulls it to the host; `None`: nothing.
+    async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError>;
+    /// The last lines that a container printed, at most so many, the latest at the end; of one that is gone, as long as
+    /// they are kept. Nothing is known of it: no lines.
+    async fn logs(&self, host: &HostName, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError>;
+    /// Removes what containers that do not run left on the host before then, their logs and work folders, but for those
+    /// that are wanted and those that hold pieces of a recording; answers with how many.
+    async fn sweep(
+        &self,
+        host: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        before: DateTime<Utc>,
+    ) -> Result<u32, DriverError>;
+}
+
+/// What an image's reference means, in the engine's own words: where it is equal, so is the image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageDigest(pub String);
+
+/// What a bot recorded and did not live to upload.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spool {
+    /// Whose container recorded it.
+    pub key: ContainerKey,
+    /// The bot that was in it.
+    pub bot_id: BotId,
+}
+
+/// Why something could not be done about a spool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpoolError(pub String);
+
+/// The spools on the hosts that this server itself can read.
+#[async_trait]
+pub trait Spools: Send + Sync + 'static {
+    /// Those of containers that do not run.
+    async fn find(&self) -> Result<Vec<Spool>, SpoolError>;
+    /// Puts all finished pieces of a spool to where the bot would have, and takes them out of it; answers with how many.
+    /// What was done before a failure need not be done again.
+    async fn deliver(&self, spool: &Spool) -> Result<u32, SpoolError>;
+    /// Throws the pieces away: nobody can ever use them.
+    async fn discard(&self, spool: &Spool) -> Result<(), SpoolError>;
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What it is used for.
+    pub name: String,
+    /// Bytes that this process may still write.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+impl Disk {
+    /// How much of it is free; one that says nothing of its size counts as empty.
+    pub fn free_percent(&self) -> f64 {
+        // Percent: what is lost in the conversion is beyond anybody's interest.
+        if self.total_bytes == 0 { 100.0 } else { 100.0 * self.free_bytes as f64 / self.total_bytes as f64 }
+    }
+}
+
+/// The disks that this server and its bots write to.
+#[async_trait]
+pub trait Disks: Send + Sync + 'static {
+    /// Looks at each; one that cannot be looked at is left out.
+    async fn look(&self) -> Vec<Disk>;
+}
+
+/// A bot that ended some time ago, for retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedBot {
+    /// Which.
+    pub id: BotId,
+    /// When it ended.
+    pub ended_at: DateTime<Utc>,
+    /// Its recording, if there still is one.
+    pub recording: Option<Recording>,
+}
+
+/// The number of a line of a bot's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventId(pub i64);
+
+/// Why the archive has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the rows of ended bots cannot be read: {0}")]
+pub struct ArchiveError(pub String);
+
+/// Reads of what nobody owns any more: rows of ended bots. They disturb no commit.
+#[async_trait]
+pub trait Archive: Send + Sync + 'static {
+    /// Bots that ended by `until`, those that ended first at first, behind `after`; none that a slot still holds.
+    async fn ended_bots(
+        &self,
+        until: DateTime<Utc>,
+        after: Option<(DateTime<Utc>, BotId)>,
+        max: u32,
+    ) -> Result<Vec<EndedBot>, ArchiveError>;
+    /// Lines of these bots' histories, at most so many.
+    async fn events_of(&self, bots: &[BotId], max: u32) -> Result<Vec<EventId>, ArchiveError>;
 }
 
 /// Why a recording could not be joined.
@@ -315,6 +423,9 @@ pub trait Artifacts: Send + Sync + 'static {
         generation: Generation,
         key: &str,
     ) -> Result<Option<Joined>, ArtifactsError>;
+    /// Removes everything that was ever kept of a bot, segments and recordings; how many objects. `Ok` means that
+    /// nothing is left.
+    async fn remove(&self, bot: BotId) -> Result<u32, ArtifactsError>;
 }
 
 /// Makes new slots' uuids, so that the actors need no randomness of their own.

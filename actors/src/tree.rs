@@ -4,13 +4,17 @@ use crate::image_pull::actor::ImagePullActor;
 use crate::image_pull::machine::PullSettings;
 use crate::journal::actor::{Journal, JournalActor};
 use crate::live::Live;
+use crate::maintenance::MaintenanceSettings;
+use crate::maintenance::actor::Maintainer;
+use crate::maintenance::run::MaintenanceLinks;
 use crate::pool::PoolSettings;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::Connect;
-use crate::ports::{Artifacts, Clock, Driver, Lead, Meter, Rows, SlotIds, Store};
+use crate::ports::{Archive, Artifacts, Clock, Disks, Driver, Lead, Meter, Rows, SlotIds, Spools, Store};
 use crate::queue::actor::{QueueActor, QueueLinks};
 use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
+use crate::recording::collector::{CollectorLinks, SpoolCollector};
 use crate::scale::ScaleSettings;
 use crate::scale::actor::Scaler;
 use crate::schedule::ScheduleSettings;
@@ -31,6 +35,12 @@ pub struct Ports {
     pub driver: Arc<dyn Driver>,
     /// Recordings.
     pub artifacts: Arc<dyn Artifacts>,
+    /// Rows of ended bots.
+    pub archive: Arc<dyn Archive>,
+    /// What bots left behind.
+    pub spools: Arc<dyn Spools>,
+    /// Disks.
+    pub disks: Arc<dyn Disks>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The lead.
@@ -59,10 +69,14 @@ pub struct Tree {
     pub schedule: Addr<Scheduler>,
     /// Recordings.
     pub recordings: Addr<RecordingActor>,
+    /// What bots left behind.
+    pub collector: Addr<SpoolCollector>,
     /// Listings.
     pub reconciler: Addr<Reconciler>,
     /// Slots ahead of need.
     pub scaler: Addr<Scaler>,
+    /// Maintenance.
+    pub maintainer: Addr<Maintainer>,
     /// The writer.
     pub journal: Addr<JournalActor>,
     /// Slots by uuid and by bot.
@@ -79,6 +93,7 @@ impl Tree {
         settings: PoolSettings,
         schedule: ScheduleSettings,
         scale: ScaleSettings,
+        maintenance: MaintenanceSettings,
         timing: SlotTiming,
     ) -> Self {
         let live = Live::default();
@@ -197,7 +212,45 @@ impl Tree {
             guard(ports, "the Scaler died"),
         )
         .start();
-        Self { pool, queue, schedule, pulls, recordings, reconciler, scaler, journal, directory, live }
+        let collector = CollectorLinks {
+            spools: Arc::clone(&ports.spools),
+            directory: Arc::clone(&directory),
+            journal: Journal::new(journal.clone()),
+            recordings: recordings.clone(),
+            clock: Arc::clone(&ports.clock),
+            log: ports.log.clone(),
+        };
+        let collector = SpoolCollector::new(collector, guard(ports, "the SpoolCollector died")).start();
+        let links = MaintenanceLinks {
+            journal: Journal::new(journal.clone()),
+            pool: pool.clone(),
+            pulls: pulls.clone(),
+            reconciler: reconciler.clone(),
+            directory: Arc::clone(&directory),
+            driver: Arc::clone(&ports.driver),
+            artifacts: Arc::clone(&ports.artifacts),
+            archive: Arc::clone(&ports.archive),
+            disks: Arc::clone(&ports.disks),
+            clock: Arc::clone(&ports.clock),
+            log: ports.log.clone(),
+        };
+        let maintainer =
+            Maintainer::new(maintenance, rows.maintenance, links, guard(ports, "the Maintainer died"))
+                .start();
+        Self {
+            pool,
+            queue,
+            schedule,
+            pulls,
+            recordings,
+            collector,
+            reconciler,
+            scaler,
+            maintainer,
+            journal,
+            directory,
+            live,
+        }
     }
 }
 

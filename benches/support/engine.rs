@@ -1,11 +1,12 @@
 //! An engine that does everything at once, and whose containers end when they are told to.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -82,5 +83,22 @@ impl Driver for Engine {
         let containers = self.lock();
         let listed = containers.running.iter();
         Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
+    }
+
+    async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
+        Ok(None)
+    }
+
+    async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+        Ok(vec![])
+    }
+
+    async fn sweep(
+        &self,
+        _: &HostName,
+        _: &BTreeSet<ContainerKey>,
+        _: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        Ok(0)
     }
 }

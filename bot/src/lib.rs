@@ -310,7 +310,12 @@ pub fn segment_key(bot_id: i64, generation: i64, run: u32, part: SegmentPart) ->
 
 /// Prefix of all pieces of one bot's recording in one generation.
 pub fn segment_prefix(bot_id: i64, generation: i64) -> String {
-    format!("recordings/{bot_id}/{generation}/")
+    format!("{}{generation}/", recording_prefix(bot_id))
+}
+
+/// The prefix of every segment of a bot.
+pub fn recording_prefix(bot_id: i64) -> String {
+    format!("recordings/{bot_id}/")
 }
 
 #[cfg(test)]

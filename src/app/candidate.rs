@@ -4,6 +4,7 @@
 
 use super::database::Database;
 use super::{RandomSlotIds, StartError, SystemClock, api_key_file, settings as wanted};
+use crate::disks::HostDisks;
 use crate::driver::metered::MeteredDriver;
 use crate::http::state::{AppState, Leading};
 use crate::store::journal::{Claim, JournalConnection};
@@ -12,10 +13,10 @@ use crate::telemetry::chain;
 use actix::ArbiterHandle;
 use actix_web::web;
 use meeboter_actors::lead::LeadingDriver;
-use meeboter_actors::ports::{Driver, Rows, Store, StoreError};
+use meeboter_actors::ports::{Driver, Rows, Spools, Store, StoreError};
 use meeboter_actors::tree::{Ports, Tree};
 use slog::{Logger, info, warn};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,12 +35,18 @@ pub(super) struct Candidate {
     pub(super) database: Arc<Database>,
     pub(super) state: web::Data<AppState>,
     pub(super) driver: Arc<dyn Driver>,
+    pub(super) spools: Arc<dyn Spools>,
     pub(super) actors: ArbiterHandle,
     pub(super) data_dir: PathBuf,
     pub(super) stopping: Arc<AtomicBool>,
     /// Says that this server cannot go on.
     pub(super) broken: mpsc::UnboundedSender<String>,
     pub(super) log: Logger,
+}
+
+/// Where bots' folders are.
+pub(super) fn work_root(data_dir: &Path) -> PathBuf {
+    data_dir.join("bots")
 }
 
 /// Takes the lead at a start. `None`: another server has it, and this one may stand by.
@@ -65,7 +72,8 @@ impl Candidate {
         report(&rows, &self.log);
         let lead = journal.validity();
         let tree = self.plant(&journal, rows).await?;
-        let leading = Leading { tree: tree.clone(), lead };
+        let driver = Arc::clone(&self.driver);
+        let leading = Leading { tree: tree.clone(), lead, driver };
         if self.state.leading.set(leading).is_err() {
             return Err(StartError::Broken("this server leads already".to_owned()));
         }
@@ -113,6 +121,12 @@ impl Candidate {
             store: Arc::clone(journal) as Arc<dyn Store>,
             driver: Arc::new(MeteredDriver::new(leading, meter.clone())),
             artifacts: Arc::new(self.state.artifacts.clone()),
+            archive: Arc::new(self.state.pool.clone()),
+            spools: Arc::clone(&self.spools),
+            disks: Arc::new(HostDisks::new(vec![
+                ("data", self.data_dir.clone()),
+                ("bots", work_root(&self.data_dir)),
+            ])),
             clock: Arc::new(SystemClock),
             lead: validity,
             meter,
@@ -120,12 +134,13 @@ impl Candidate {
             on_fatal: Arc::new(move |why| here.end(why)),
             log: self.log.clone(),
         };
-        let settings = &self.state.settings;
+        let settings = &*self.state.reloader.settings();
+        let maintenance = wanted::maintenance(settings);
         let (pool, timing) = (wanted::pool(settings), wanted::timing(settings));
         let (schedule, scale) = (wanted::schedule(settings), wanted::scale(settings));
         let (planted, tree) = oneshot::channel();
         self.actors.spawn_fn(move || {
-            drop(planted.send(Tree::start(&ports, rows, pool, schedule, scale, timing)));
+            drop(planted.send(Tree::start(&ports, rows, pool, schedule, scale, maintenance, timing)));
         });
         tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
     }

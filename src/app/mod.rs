@@ -7,6 +7,7 @@ mod candidate;
 mod database;
 mod error;
 mod objects;
+pub mod reload;
 mod settings;
 
 pub use error::StartError;
@@ -14,14 +15,16 @@ pub use error::StartError;
 use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::plans::Plans;
-use crate::config::{DriverKind, Settings};
+use crate::config::{DriverKind, Loaded, Settings, Source};
 use crate::driver::process::{ProcessDriver, ProcessSettings};
+use crate::driver::spools::HostSpools;
 use crate::http::error::ApiError;
 use crate::http::routes;
 use crate::http::state::AppState;
 use crate::metrics::Metrics;
 use crate::store::data_dir::DataDir;
 use crate::store::queries::Installation;
+use crate::telemetry::chain;
 use actix::Arbiter;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
@@ -30,8 +33,9 @@ use candidate::Candidate;
 use chrono::{DateTime, SubsecRound, Utc};
 use database::Database;
 use meeboter_actors::ids::SlotId;
-use meeboter_actors::ports::{Clock, Driver, SlotIds};
+use meeboter_actors::ports::{Clock, SlotIds};
 use objects::Objects;
+use reload::{Reloaded, Reloader};
 use slog::{Logger, crit, debug, info, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -81,7 +85,8 @@ pub struct Application {
 
 impl Application {
     /// Starts everything; comes back when requests are taken, or when this server stands by for another that leads.
-    pub async fn start(settings: Settings, log: Logger) -> Result<Self, StartError> {
+    pub async fn start(source: Source, loaded: Loaded, log: Logger) -> Result<Self, StartError> {
+        let settings = loaded.settings.clone();
         let listener = listen(&settings)?;
         let address = listener.local_addr().map_err(StartError::Listen)?;
         let data_dir = DataDir::hold(&settings.data_dir)?;
@@ -92,7 +97,8 @@ impl Application {
         let installation = pool.installation().await?;
         let objects = Objects::start(&settings, data_dir.path(), &log).await?;
         let tokens = tokens(&settings, &installation);
-        let driver = driver(&settings, &data_dir, &installation, tokens.clone(), address, &log);
+        let process = process_driver(&settings, &data_dir, &installation, tokens.clone(), address, &log);
+        let spools = HostSpools::new(Arc::clone(&process), objects.artifacts().clone());
         let state = web::Data::new(AppState {
             leading: OnceLock::new(),
             pool,
@@ -103,6 +109,7 @@ impl Application {
             plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
             settings,
+            reloader: Reloader::new(source, &loaded, Arc::clone(&process)),
             clock: Arc::new(SystemClock),
             log: log.clone(),
             stopping: watch::Sender::new(false),
@@ -113,7 +120,8 @@ impl Application {
         let candidate = Candidate {
             database: Arc::clone(&database),
             state: state.clone(),
-            driver,
+            driver: process,
+            spools: Arc::new(spools),
             actors: actors.handle(),
             data_dir: data_dir.path().to_owned(),
             stopping: Arc::clone(&stopping),
@@ -147,15 +155,18 @@ impl Application {
 
     /// Serves until a signal says to stop, or something is broken that only a new start can mend.
     pub async fn run(mut self) -> Result<(), StartError> {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
         else {
             return Err(StartError::Signals);
         };
-        let broken = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-            why = self.fatal.recv() => why,
+        let broken = loop {
+            tokio::select! {
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                why = self.fatal.recv() => break why,
+                _ = hangup.recv() => self.reload().await,
+            }
         };
         match &broken {
             None => info!(self.log, "stopping; bots go on without the server"),
@@ -163,6 +174,16 @@ impl Application {
         }
         self.stop().await;
         broken.map_or(Ok(()), |why| Err(StartError::Broken(why)))
+    }
+
+    /// Reads the settings again because a signal says so; what comes of it is in the log.
+    async fn reload(&self) {
+        let tree = self.state.leading.get().map(|leading| &leading.tree);
+        match self.state.reloader.reload(tree).await {
+            Ok(Reloaded { applied, needs_restart }) => info!(self.log, "settings are read again";
+                "applied" => applied.join(", "), "needs_restart" => needs_restart.join(", ")),
+            Err(error) => warn!(self.log, "settings stay as they are"; "error" => chain(&error)),
+        }
     }
 
     async fn stop(self) {
@@ -188,38 +209,32 @@ fn tokens(settings: &Settings, installation: &Installation) -> Tokens {
     }
 }
 
-fn driver(
+/// The driver "process", the only one there is.
+fn process_driver(
     settings: &Settings,
     data_dir: &DataDir,
     installation: &Installation,
     tokens: Tokens,
     address: SocketAddr,
     log: &Logger,
-) -> Arc<dyn Driver> {
-    match settings.driver.kind {
-        DriverKind::Process => {
-            let configured = settings.driver.server_url.trim_end_matches('/');
-            let reach = if address.ip().is_unspecified() {
-                format!("127.0.0.1:{}", address.port())
-            } else {
-                address.to_string()
-            };
-            let process = ProcessSettings {
-                bot_program: bot_program(settings),
-                work_root: data_dir.path().join("bots"),
-                installation: installation.id,
-                server_url: if configured.is_empty() {
-                    format!("http://{reach}")
-                } else {
-                    configured.to_owned()
-                },
-                bots_max: settings::hosts(settings).values().map(|host| host.capacity as usize).sum(),
-                folders_kept: WORK_FOLDERS_KEPT,
-            };
-            let source = Arc::new(move |slot, generation| tokens.slot(slot, generation));
-            Arc::new(ProcessDriver::new(process, source, log.clone()))
-        }
-    }
+) -> Arc<ProcessDriver> {
+    let DriverKind::Process = settings.driver.kind;
+    let configured = settings.driver.server_url.trim_end_matches('/');
+    let reach = if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    let process = ProcessSettings {
+        bot_program: bot_program(settings),
+        work_root: candidate::work_root(data_dir.path()),
+        installation: installation.id,
+        server_url: if configured.is_empty() { format!("http://{reach}") } else { configured.to_owned() },
+        bots_max: settings::bots_max(settings),
+        folders_kept: WORK_FOLDERS_KEPT,
+    };
+    let source = Arc::new(move |slot, generation| tokens.slot(slot, generation));
+    Arc::new(ProcessDriver::new(process, source, log.clone()))
 }
 
 /// The configured bot program, or `meeboter-bot` beside this one.

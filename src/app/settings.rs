@@ -4,6 +4,7 @@ use crate::config::{DriverKind, Host, Settings};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
+use meeboter_actors::maintenance::{MaintenanceSettings, Retention};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
@@ -36,9 +37,15 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
     }
 }
 
+/// Bots that may run on this engine's hosts together.
+pub(super) fn bots_max(settings: &Settings) -> usize {
+    hosts(settings).values().map(|host| host.capacity as usize).sum()
+}
+
 /// Whether this server can join the platform's meetings. Slots of another would never be used.
 fn is_joined(settings: &Settings, key: &str) -> bool {
-    let offered = Offered { rehearsal: settings.rehearsal.enabled, own_hosts: vec![] };
+    let further = settings.further_platforms().collect();
+    let offered = Offered { rehearsal: settings.rehearsal.enabled, own_hosts: vec![], further };
     meeting::platform(key, &offered).is_ok_and(|platform| platform.0 == key)
 }
 
@@ -77,6 +84,24 @@ pub(super) fn scale(settings: &Settings) -> ScaleSettings {
         cooldown: ms(scale.cooldown_ms),
         window: ms(scale.window_ms),
         look_ahead: ms(scale.look_ahead_ms),
+    }
+}
+
+/// The Maintainer's settings.
+pub(super) fn maintenance(settings: &Settings) -> MaintenanceSettings {
+    let maintenance = &settings.maintenance;
+    let days = |count: u32| (count > 0).then(|| TimeDelta::days(i64::from(count)));
+    MaintenanceSettings {
+        // Checked when it was read.
+        timetable: maintenance.timetable().unwrap_or_default(),
+        refresh_idle: days(maintenance.refresh_idle_days),
+        retention: Retention {
+            recordings: days(maintenance.keep_recordings_days),
+            events: days(maintenance.keep_events_days),
+            bots: days(maintenance.keep_bots_days),
+            logs: days(maintenance.keep_logs_days),
+        },
+        disk_free_percent: maintenance.disk_free_percent,
     }
 }
 

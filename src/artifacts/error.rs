@@ -40,6 +40,9 @@ pub enum Failure {
         /// What is known of it.
         detail: String,
     },
+    /// A file in a spool is no finished piece.
+    #[error("{} is no finished piece of a recording", .0.display())]
+    NoPiece(std::path::PathBuf),
     /// A URL could not be signed.
     #[error("cannot sign a URL: {0}")]
     Presign(String),
@@ -144,6 +147,7 @@ impl Failure {
             Self::Refused { status, .. } => *status >= 500 || PASSING.contains(status),
             Self::Unanswered { .. } | Self::DiskFull { .. } | Self::Late { .. } | Self::File { .. } => true,
             Self::Setting { .. }
+            | Self::NoPiece(_)
             | Self::Presign(_)
             | Self::TooLarge { .. }
             | Self::Unplayable { .. }

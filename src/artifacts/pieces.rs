@@ -1,6 +1,7 @@
 //! What a listing of segments means. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// An object under the prefix of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,12 @@ pub(super) fn is_media(prefix: &str, key: &str) -> bool {
     matches!(place_of(prefix, key), Some((_, Part::Media(_))))
 }
 
+/// The key of a piece that a bot left in a file; `None` where the file is no finished piece.
+pub(super) fn piece_key(prefix: &str, run: u32, file: &Path) -> Option<String> {
+    let key = format!("{prefix}{run:03}/{}", file.file_name()?.to_str()?);
+    place_of(prefix, &key).map(|_| key)
+}
+
 enum Part {
     Init,
     Media(u32),
@@ -89,6 +96,10 @@ mod tests {
     #[test]
     fn only_media_counts() {
         let prefix = segment_prefix(7, 2);
+        let file = |name: &str| piece_key(&prefix, 2, Path::new("/spool/002").join(name).as_path());
+        assert_eq!(file("000010.m4s"), Some(segment_key(7, 2, 2, SegmentPart::Media { index: 10 })));
+        assert_eq!(file("000000-init.mp4"), Some(segment_key(7, 2, 2, SegmentPart::Init)));
+        assert_eq!((file("000011.m4s.tmp"), file("list.m3u8")), (None, None));
         assert!(is_media(&prefix, &segment_key(7, 2, 1, SegmentPart::Media { index: 1 })));
         assert!(!is_media(&prefix, &segment_key(7, 2, 1, SegmentPart::Init)));
         assert!(!is_media(&prefix, &segment_key(7, 21, 1, SegmentPart::Media { index: 1 })));

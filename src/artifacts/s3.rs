@@ -1,6 +1,7 @@
 //! The client of the S3 store: counts, joins, signs.
 
-use super::pieces::{Listed, is_media};
+use super::pieces::{Listed, is_media, piece_key};
+use super::upload::Target;
 use super::{Failure, join};
 use async_trait::async_trait;
 use aws_credential_types::Credentials;
@@ -18,7 +19,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use meeboter_actors::ids::{BotId, Generation};
 use meeboter_actors::ports::{Artifacts, ArtifactsError};
 use meeboter_actors::recording::Joined;
-use meeboter_bot::segment_prefix;
+use meeboter_actors::recording::plan::joined_prefix;
+use meeboter_bot::{recording_prefix, segment_prefix};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
@@ -176,6 +178,30 @@ impl S3Artifacts {
         Ok(signed.map_err(|error| Failure::Presign(error.to_string()))?.uri().to_owned())
     }
 
+    /// Puts a finished piece of a recording where its bot would have put it; again does no harm.
+    pub async fn put_piece(
+        &self,
+        bot: BotId,
+        generation: Generation,
+        run: u32,
+        path: PathBuf,
+    ) -> Result<(), ArtifactsError> {
+        self.detached(move |store| async move {
+            let prefix = segment_prefix(bot.0, generation.0);
+            let Some(key) = piece_key(&prefix, run, &path) else {
+                return Err(Failure::NoPiece(path));
+            };
+            let target = Target {
+                client: &store.client,
+                bucket: &store.settings.bucket,
+                key: &key,
+                content_type: "video/mp4",
+            };
+            target.upload(&path).await.map(drop)
+        })
+        .await
+    }
+
     /// Runs a call to its end, whatever becomes of the caller.
     async fn detached<T, F>(&self, call: impl FnOnce(Arc<Store>) -> F) -> Result<T, ArtifactsError>
     where
@@ -213,9 +239,37 @@ impl Artifacts for S3Artifacts {
         let key = key.to_owned();
         self.detached(|store| async move { join::join(&store, bot, generation, &key).await }).await
     }
+
+    async fn remove(&self, bot: BotId) -> Result<u32, ArtifactsError> {
+        self.detached(move |store| async move { store.remove_all(bot).await }).await
+    }
 }
 
 impl Store {
+    /// Removes all segments and recordings of a bot, until a listing is empty.
+    async fn remove_all(&self, bot: BotId) -> Result<u32, Failure> {
+        let mut removed = 0;
+        for prefix in [recording_prefix(bot.0), joined_prefix(bot)] {
+            loop {
+                let listed = self.list(&prefix).await?;
+                if listed.is_empty() {
+                    break;
+                }
+                for object in listed {
+                    self.remove(&object.key).await?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), Failure> {
+        let bucket = &self.settings.bucket;
+        let removed = self.client.delete_object().bucket(bucket).key(key).send().await;
+        removed.map(drop).map_err(|error| Failure::store(format!("remove {bucket}/{key}"), error))
+    }
+
     /// Everything under a prefix, page by page.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
         let bucket = &self.settings.bucket;

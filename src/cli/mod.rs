@@ -1,5 +1,5 @@
-//! Operators' tools: `meeboter slots`, `queue`, `bots`, `drain`, `pulls`, `reconcile`, `recover`. Each asks a running
-//! server one thing over its API and prints the answer: as a table for people, or as it came for programs.
+//! Operators' tools: `meeboter slots`, `queue`, `bots`, `drain`, `pulls`, `reconcile`, `recover`, `maintenance`, `reload`.
+//! Each asks a running server one thing over its API and prints the answer: as a table for people, or as it came for programs.
 
 mod request;
 mod screen;
@@ -133,6 +133,21 @@ pub enum Tool {
         #[command(flatten)]
         remote: Remote,
     },
+    /// What is done once a night: how it is, and doing it now.
+    Maintenance {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<MaintenanceAction>,
+    },
+    /// Have the server read its settings again, and say which count at once.
+    Reload {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 /// `meeboter slots`
@@ -165,6 +180,28 @@ pub enum SlotsAction {
         /// Its name, such as pool-zoom-001.
         name: String,
     },
+    /// Stop its container and start another for the same bot; only while the bot is not in its meeting.
+    Restart {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
+    /// The last lines that its container printed.
+    Logs {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+        /// How many lines.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        lines: u32,
+    },
+}
+
+/// `meeboter maintenance`
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum MaintenanceAction {
+    /// When it is due, what it did last, and how full the disks are; the default.
+    Show,
+    /// Do it now.
+    Run,
 }
 
 /// `meeboter queue`
@@ -253,7 +290,9 @@ impl Tool {
             | Self::Drain { remote, .. }
             | Self::Pulls { remote, .. }
             | Self::Reconcile { remote }
-            | Self::Recover { remote } => remote,
+            | Self::Recover { remote }
+            | Self::Maintenance { remote, .. }
+            | Self::Reload { remote } => remote,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Which request a tool is, and how its answer is shown. Pure.
 
 use super::screen::{self, Screen};
-use super::{BotsAction, DrainAction, PageOptions, PullsAction, QueueAction, SlotsAction, Tool};
+use super::{
+    BotsAction, DrainAction, MaintenanceAction, PageOptions, PullsAction, QueueAction, SlotsAction, Tool,
+};
 use awc::http::Method;
 use serde_json::{Value, json};
 use url::Url;
@@ -28,6 +30,13 @@ impl Request {
             Tool::Pulls { action, .. } => pulls(action.as_ref().unwrap_or(&PullsAction::List)),
             Tool::Reconcile { .. } => post(&["reconcile"], screen::reconciling),
             Tool::Recover { .. } => post(&["recover"], screen::recovered),
+            Tool::Maintenance { action: Some(MaintenanceAction::Run), .. } => {
+                post(&["maintenance"], screen::maintenance)
+            }
+            Tool::Maintenance { action: Some(MaintenanceAction::Show) | None, .. } => {
+                get(&["maintenance"], screen::maintenance)
+            }
+            Tool::Reload { .. } => post(&["reload"], screen::reloaded),
         }
     }
 }
@@ -40,6 +49,11 @@ fn slots(action: &SlotsAction) -> Request {
         SlotsAction::Drain { name } => post(&["slots", name, "drain"], screen::facts),
         SlotsAction::Undrain { name } => post(&["slots", name, "undrain"], screen::facts),
         SlotsAction::Retire { name } => post(&["slots", name, "retire"], screen::facts),
+        SlotsAction::Restart { name } => post(&["slots", name, "restart"], screen::facts),
+        SlotsAction::Logs { name, lines } => {
+            let logs = get(&["slots", name, "logs"], screen::logs);
+            Request { path: format!("{}?lines={lines}", logs.path), ..logs }
+        }
     }
 }
 
@@ -132,6 +146,11 @@ mod tests {
             ("slots drain s", "POST slots/s/drain"),
             ("slots undrain s", "POST slots/s/undrain"),
             ("slots --key k retire s", "POST slots/s/retire"),
+            ("slots restart s", "POST slots/s/restart"),
+            ("slots logs s --lines 7", "GET slots/s/logs?lines=7"),
+            ("maintenance", "GET maintenance"),
+            ("maintenance run", "POST maintenance"),
+            ("reload", "POST reload"),
             ("queue", "GET queue?page=1&pageSize=100"),
             ("queue list --page 2 --page-size 5", "GET queue?page=2&pageSize=5"),
             ("queue move 7 --priority 10", "PATCH queue/7 {\"priority\":10}"),

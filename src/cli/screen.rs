@@ -86,6 +86,45 @@ pub(super) fn recovered(answer: &Value) -> String {
     format!("slots in error that try to recover now: {}", cell(&answer["slots"]))
 }
 
+/// What a container printed, as it printed it but for what would move the cursor.
+pub(super) fn logs(answer: &Value) -> String {
+    let lines: Vec<String> = answer["lines"].as_array().into_iter().flatten().map(cell).collect();
+    if lines.is_empty() { "it printed nothing that is kept".to_owned() } else { lines.join("\n") }
+}
+
+/// Settings that were read again.
+pub(super) fn reloaded(answer: &Value) -> String {
+    let keys = |name: &str| {
+        let keys: Vec<String> = answer[name].as_array().into_iter().flatten().map(cell).collect();
+        if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
+    };
+    format!("counts from now on: {}\nneeds a restart: {}", keys("applied"), keys("needsRestart"))
+}
+
+/// How maintenance is, with the run under way or else the last.
+pub(super) fn maintenance(answer: &Value) -> String {
+    let under_way = answer["running"].is_object();
+    let run = if under_way { &answer["running"] } else { &answer["last"] };
+    let next = if under_way { "under way".to_owned() } else { moment(&answer["nextAt"]) };
+    let mut facts = vec![("next run", next)];
+    if run.is_object() {
+        facts.push(("began", format!("{} ({})", moment(&run["beganAt"]), cell(&run["trigger"]))));
+        facts.push(("ended", moment(&run["endedAt"])));
+    }
+    let steps = list(["step", "done", "failures", "first failure"], &run["steps"], "no run yet", |step| {
+        let [name, failures, first] = ["step", "failures", "firstFailure"].map(|field| cell(&step[field]));
+        let counts = step["done"].as_object().into_iter().flatten();
+        let done: Vec<String> = counts.map(|(what, count)| format!("{what}: {count}")).collect();
+        let nothing = if step["endedAt"].is_null() { "under way" } else { "nothing to do" };
+        [name, if done.is_empty() { nothing.to_owned() } else { done.join(", ") }, failures, first]
+    });
+    let disks = list(["disk", "free %", "warned of"], &answer["disks"], "no disk was looked at", |disk| {
+        let warned = if disk["nearlyFull"] == true { "yes" } else { "–" };
+        [cell(&disk["name"]), cell(&disk["freePercent"]), warned.to_owned()]
+    });
+    format!("{}\n\n{steps}\n\n{disks}", table::facts(&facts))
+}
+
 /// Everything that is known of one thing, a line each; what is not known is left out.
 pub(super) fn facts(answer: &Value) -> String {
     let mut known = Vec::new();
@@ -183,6 +222,43 @@ pool-zoom-002  error   waiting  –    local  2026-03-01 10:00:00Z  –         
     fn facts_are_flat_and_known() {
         let answer = json!({ "id": 7, "meetingInfo": { "platform": "zoom", "password": null } });
         assert_eq!(facts(&answer), "id                    7\nmeetingInfo.platform  zoom");
+    }
+
+    #[test]
+    fn maintenance_is_its_next_time_its_steps_and_the_disks() {
+        let answer = json!({
+            "nextAt": "2026-03-02T03:00:00Z", "running": null,
+            "last": { "trigger": "timetable", "beganAt": "2026-03-01T03:00:00.5Z", "endedAt": "2026-03-01T03:00:09Z",
+                "steps": [
+                    { "step": "refresh", "endedAt": "2026-03-01T03:00:02Z", "done": { "images": 1, "slots": 3 },
+                      "failures": 1, "firstFailure": "registry away" },
+                    { "step": "logs", "endedAt": "2026-03-01T03:00:09Z", "done": {}, "failures": 0,
+                      "firstFailure": null },
+                ] },
+            "disks": [{ "name": "data", "freePercent": 9.5, "nearlyFull": true }],
+        });
+        let expected = "\
+next run  2026-03-02 03:00:00Z
+began     2026-03-01 03:00:00Z (timetable)
+ended     2026-03-01 03:00:09Z
+
+step     done                 failures  first failure
+───────  ───────────────────  ────────  ─────────────
+refresh  images: 1, slots: 3  1         registry away
+logs     nothing to do        0         –
+
+disk  free %  warned of
+────  ──────  ─────────
+data  9.5     yes";
+        assert_eq!(maintenance(&answer), expected);
+        assert!(maintenance(&json!({})).starts_with("next run  –\n\nno run yet"));
+    }
+
+    #[test]
+    fn a_reload_says_what_counts_and_what_waits() {
+        let answer = json!({ "applied": ["pool.max_size", "images.tag"], "needsRestart": [] });
+        let expected = "counts from now on: pool.max_size, images.tag\nneeds a restart: nothing";
+        assert_eq!(reloaded(&answer), expected);
     }
 
     #[test]

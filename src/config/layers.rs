@@ -38,9 +38,14 @@ const SECRET_KEYS: [&str; 3] = ["database.url", "s3.secret_key", "auth.secret"];
 /// Tables whose members' names users choose.
 const OPEN_TABLES: [&str; 2] = ["pool.platforms", "hosts"];
 
+/// Where a further platform takes from what its section does not say.
+const PLATFORM_TEMPLATE: &str = "pool.platforms.zoom";
+
 /// The merged values so far.
 pub(super) struct Layers {
     values: Table,
+    /// A platform as the defaults have it.
+    template: Table,
     /// Where each key that is not the default came from.
     sources: BTreeMap<String, String>,
     /// What is worth a warning.
@@ -50,7 +55,29 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn new(defaults: &str) -> Result<Self, ConfigError> {
         let values = parse("the defaults", defaults)?;
-        Ok(Self { values, sources: BTreeMap::new(), warnings: Vec::new() })
+        let template = match lookup(&values, PLATFORM_TEMPLATE) {
+            Some(Value::Table(template)) => template.clone(),
+            _ => Table::new(),
+        };
+        Ok(Self { values, template, sources: BTreeMap::new(), warnings: Vec::new() })
+    }
+
+    /// Gives further platforms what their sections do not say.
+    pub(super) fn complete_platforms(&mut self) {
+        let Some(Value::Table(pool)) = self.values.get_mut("pool") else { return };
+        let Some(Value::Table(platforms)) = pool.get_mut("platforms") else { return };
+        for platform in platforms.iter_mut().filter_map(|(_, platform)| platform.as_table_mut()) {
+            for (key, value) in &self.template {
+                platform.entry(key).or_insert_with(|| value.clone());
+            }
+        }
+    }
+
+    /// Every key with its value as text.
+    pub(super) fn flat(&self) -> BTreeMap<String, String> {
+        let mut flat = Vec::new();
+        flatten(&self.values, "", &mut flat);
+        flat.into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
 
     pub(super) fn add_file(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
@@ -126,7 +153,9 @@ impl Layers {
 
     /// Sets a value from text, as the type that the default has.
     fn set_text(&mut self, key: &str, text: &str, source: &str) -> Result<(), ConfigError> {
-        let value = match lookup(&self.values, key) {
+        let member = key.rsplit('.').next().unwrap_or_default();
+        let of_template = || self.template.get(member).filter(|_| key.starts_with("pool.platforms."));
+        let value = match lookup(&self.values, key).or_else(of_template) {
             Some(Value::Integer(_)) => text.parse().map(Value::Integer).ok(),
             Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).ok(),
             _ => None,

@@ -5,8 +5,10 @@ mod layers;
 
 use chrono::TimeDelta;
 use layers::Layers;
+use meeboter_actors::maintenance::timetable::{Timetable, TimetableError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 
 /// The defaults, as a file to read.
@@ -14,6 +16,9 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// The platform of the meetings that this server itself serves.
 pub const REHEARSAL: &str = "rehearsal";
+
+/// Platforms of the documents.
+pub const DOCUMENTED: [&str; 3] = ["google-meet", "microsoft-teams", "zoom"];
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +49,7 @@ pub struct Settings {
     pub queue: Queue,
     pub schedule: Schedule,
     pub scale: Scale,
+    pub maintenance: Maintenance,
     pub bots: Bots,
     pub driver: Driver,
     pub rehearsal: Rehearsal,
@@ -55,6 +61,12 @@ impl Settings {
     /// The platforms that have a pool; rehearsals only where they are switched on.
     pub fn served_platforms(&self) -> impl Iterator<Item = (&String, &PlatformPool)> {
         self.pool.platforms.iter().filter(|(key, _)| self.rehearsal.enabled || *key != REHEARSAL)
+    }
+
+    /// The keys of platforms that are neither documented nor this server's own.
+    pub fn further_platforms(&self) -> impl Iterator<Item = &str> {
+        let known = |key: &&str| DOCUMENTED.contains(key) || *key == REHEARSAL;
+        self.pool.platforms.keys().map(String::as_str).filter(move |key| !known(key))
     }
 }
 
@@ -124,6 +136,11 @@ sections! {
         enabled: bool, min_idle: u32, look_ahead_ms: u32, window_ms: u32, up_at_percent: u32, up_by: u32,
         down_at_percent: u32, down_by: u32, cooldown_ms: u32,
     }
+    /// `[maintenance]`
+    Maintenance {
+        cron: String, time_zone: String, refresh_idle_days: u32, keep_recordings_days: u32,
+        keep_events_days: u32, keep_bots_days: u32, keep_logs_days: u32, disk_free_percent: u32,
+    }
     /// `[bots]`
     Bots {
         heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
@@ -147,6 +164,16 @@ impl Pool {
     pub fn prewarm(&self, platform: &PlatformPool) -> u32 {
         // Negative: each platform's own.
         u32::try_from(self.prewarm_count).unwrap_or(platform.prewarm)
+    }
+}
+
+impl Maintenance {
+    /// When it is due; `None`: only when an operator asks.
+    pub fn timetable(&self) -> Result<Option<Timetable>, TimetableError> {
+        if self.cron.is_empty() {
+            return Ok(None);
+        }
+        Timetable::parse(&self.cron, &self.time_zone).map(Some)
     }
 }
 
@@ -199,6 +226,52 @@ pub struct Loaded {
     pub settings: Settings,
     /// Sentences to log.
     pub warnings: Vec<String>,
+    /// Every key with its value as text, to see later what has changed. Holds secrets: it is for comparing alone.
+    pub values: Values,
+}
+
+/// Keys, dotted, with their values as text.
+pub type Values = BTreeMap<String, String>;
+
+/// Where this server's settings come from, so that they can be read again while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file over the defaults.
+    pub file: Option<PathBuf>,
+}
+
+/// Why settings could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not to be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One of them cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl Source {
+    /// Reads the defaults, the file and this process's environment.
+    pub fn load(&self) -> Result<Loaded, LoadError> {
+        let file = match &self.file {
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| LoadError::File { path: path.clone(), source })?;
+                Some((path.display().to_string(), text))
+            }
+            None => None,
+        };
+        let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+        let environment = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        Ok(load(file, environment)?)
+    }
 }
 
 /// Reads the layers. `environment` is the process's, or a test's.
@@ -211,12 +284,13 @@ pub fn load(
         layers.add_file(name, text)?;
     }
     layers.add_environment(environment)?;
+    layers.complete_platforms();
     let (mut settings, layers): (Settings, Layers) = layers.read()?;
     check(&settings, &layers)?;
     if settings.data_dir.as_os_str().is_empty() {
         settings.data_dir = default_data_dir();
     }
-    Ok(Loaded { settings, warnings: layers.warnings })
+    Ok(Loaded { settings, values: layers.flat(), warnings: layers.warnings })
 }
 
 /// `/var/lib/meeboter` as root, else `~/.local/share/meeboter`.
@@ -244,6 +318,13 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
         return Err(layers.error("pool.prewarm_count", "a whole number from -1 to 100000".to_owned()));
     }
     check_scale(&settings.scale, &number)?;
+    check_maintenance(&settings.maintenance, layers, &number)?;
+    for key in settings.pool.platforms.keys() {
+        if !is_platform_key(key) {
+            let takes = "a key of small letters, digits and dashes, that is no other platform's alias";
+            return Err(layers.error(&format!("pool.platforms.{key}"), takes.to_owned()));
+        }
+    }
     for (name, host) in &settings.hosts {
         number(&format!("hosts.{name}.capacity"), u64::from(host.capacity), 0, 100_000)?;
     }
@@ -313,6 +394,38 @@ fn check_scale(
     number("scale.cooldown_ms", u64::from(scale.cooldown_ms), 10_000, day_ms)
 }
 
+fn check_maintenance(
+    maintenance: &Maintenance,
+    layers: &Layers,
+    number: &impl Fn(&str, u64, u64, u64) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    let years_100 = 36_500;
+    number("maintenance.refresh_idle_days", u64::from(maintenance.refresh_idle_days), 0, years_100)?;
+    number("maintenance.keep_recordings_days", u64::from(maintenance.keep_recordings_days), 0, years_100)?;
+    number("maintenance.keep_events_days", u64::from(maintenance.keep_events_days), 0, years_100)?;
+    number("maintenance.keep_bots_days", u64::from(maintenance.keep_bots_days), 0, years_100)?;
+    number("maintenance.keep_logs_days", u64::from(maintenance.keep_logs_days), 0, years_100)?;
+    number("maintenance.disk_free_percent", u64::from(maintenance.disk_free_percent), 0, 99)?;
+    match maintenance.timetable() {
+        Ok(_) => Ok(()),
+        Err(TimetableError::Zone(_)) => {
+            let takes = "a time zone of the IANA database, such as UTC or Europe/Berlin";
+            Err(layers.error("maintenance.time_zone", takes.to_owned()))
+        }
+        Err(error) => {
+            let takes = format!("a cron expression such as \"0 3 * * *\", or \"\" ({error})");
+            Err(layers.error("maintenance.cron", takes))
+        }
+    }
+}
+
+/// Slots and images are named by it; aliases of the documented platforms never reach a section of their own.
+fn is_platform_key(key: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    let whole = !key.starts_with('-') && !key.ends_with('-') && (1..=40).contains(&key.len());
+    whole && key.chars().all(plain) && !["google", "meet", "teams"].contains(&key)
+}
+
 fn is_base_url(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -367,6 +480,34 @@ mod tests {
         assert_eq!(settings.s3.region, "us-east-1", "an empty variable is unset");
         assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
         assert_eq!(format!("{:?}", settings.database.url), "***");
+    }
+
+    #[test]
+    fn a_further_platform_is_as_zoom_where_it_does_not_say_otherwise() {
+        let file = "[pool.platforms.my-video]\nmax_size = 2\nprewarm = 0\n";
+        let environment = [("MEEBOTER_POOL__PLATFORMS__ZOOM__ENABLED".to_owned(), "false".to_owned())];
+        let pool = load(Some(("own.toml", file)), environment).expect("good").settings.pool;
+        let own = &pool.platforms["my-video"];
+        assert_eq!((own.max_size, own.prewarm, own.enabled, own.image.as_str()), (2, 0, true, ""));
+        assert!(!pool.platforms["zoom"].enabled);
+        for key in ["My_Video", "teams", "-x", ""] {
+            let file = format!("[pool.platforms.\"{key}\"]\nmax_size = 2\n");
+            let error = load(Some(("own.toml", &file)), []).expect_err("refused").to_string();
+            assert!(error.contains("pool.platforms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn maintenance_is_due_by_cron_and_zone() {
+        let timetable =
+            |environment: &[(&str, &str)]| read(environment).expect("good").settings.maintenance.timetable();
+        assert!(timetable(&[]).expect("good").is_some());
+        let refused = |key: &str, value: &str| refused(&[(key, value)]);
+        assert!(refused("MEEBOTER_MAINTENANCE__CRON", "at three").contains("maintenance.cron"));
+        assert!(refused("MEEBOTER_MAINTENANCE__TIME_ZONE", "Mars").contains("maintenance.time_zone"));
+        assert!(refused("MEEBOTER_MAINTENANCE__DISK_FREE_PERCENT", "100").contains("from 0 to 99"));
+        let off = load(Some(("own.toml", "[maintenance]\ncron = \"\"\n")), []).expect("good").settings;
+        assert_eq!(off.maintenance.timetable(), Ok(None));
     }
 
     #[test]

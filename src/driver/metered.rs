@@ -1,11 +1,13 @@
 //! A driver whose calls are counted and timed. Waits for an exit are not: they last as long as the meeting.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    CallOutcome, Driver, DriverError, ListedContainer, Measure, Meter, Presence, PullProgress, StartRequest,
-    StopRequest,
+    CallOutcome, Driver, DriverError, ImageDigest, ListedContainer, Measure, Meter, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -68,5 +70,22 @@ impl Driver for MeteredDriver {
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.timed("list", self.driver.list(host)).await
+    }
+
+    async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError> {
+        self.timed("resolve", self.driver.resolve(host, image)).await
+    }
+
+    async fn logs(&self, host: &HostName, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
+        self.timed("logs", self.driver.logs(host, key, lines)).await
+    }
+
+    async fn sweep(
+        &self,
+        host: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        before: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        self.timed("sweep", self.driver.sweep(host, wanted, before)).await
     }
 }

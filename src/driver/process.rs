@@ -14,15 +14,18 @@
 mod ending;
 mod folders;
 mod kin;
+mod leftovers;
 mod pidfd;
 mod procfs;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use folders::Folders;
 use kin::bot_of;
-use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, HostName, SlotId};
+use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, SlotId};
 use meeboter_actors::ports::{
-    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, Spool, StartRequest,
+    StopRequest,
 };
 use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR};
 use pidfd::Held;
@@ -34,6 +37,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -59,7 +63,7 @@ pub struct ProcessSettings {
     pub installation: Uuid,
     /// Base URL of this server, as a process of this host reaches it.
     pub server_url: String,
-    /// Bots at a time.
+    /// Bots at a time, until [`ProcessDriver::limit`] says another number.
     pub bots_max: usize,
     /// Folders of stopped generations that are kept, for people who look for a cause.
     pub folders_kept: usize,
@@ -76,6 +80,8 @@ pub struct ProcessDriver {
 
 struct Host {
     settings: ProcessSettings,
+    /// Bots at a time; counts from the next start of one.
+    bots_max: AtomicUsize,
     tokens: TokenSource,
     folders: Folders,
     /// One start or stop of a slot at a time. Holds only slots that someone is at.
@@ -93,8 +99,24 @@ impl ProcessDriver {
     pub fn new(settings: ProcessSettings, tokens: TokenSource, log: slog::Logger) -> Self {
         let folders = Folders::new(settings.work_root.clone());
         let (turns, endings) = Default::default();
-        let host = Host { settings, tokens, folders, turns, endings, log };
+        let bots_max = AtomicUsize::new(settings.bots_max);
+        let host = Host { settings, bots_max, tokens, folders, turns, endings, log };
         Self { host: Arc::new(host), runtime: Handle::current() }
+    }
+
+    /// Runs so many bots at a time from now on; those that run go on.
+    pub fn limit(&self, bots_max: usize) {
+        self.host.bots_max.store(bots_max, Ordering::Relaxed);
+    }
+
+    /// What bots of which nothing runs any more did not live to upload.
+    pub async fn spools(&self) -> Result<Vec<Spool>, DriverError> {
+        self.detached(|host| async move { host.spools().await }).await
+    }
+
+    /// The files in a spool by the number of their run, in the order of their upload.
+    pub async fn spooled(&self, key: ContainerKey) -> Result<Vec<(u32, PathBuf)>, DriverError> {
+        self.detached(move |host| async move { host.spooled(key).await }).await
     }
 
     /// Runs a call to its end, whatever becomes of the caller.
@@ -145,6 +167,29 @@ impl Driver for ProcessDriver {
     async fn list(&self, _host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.detached(|host| async move { host.list().await }).await
     }
+
+    async fn resolve(&self, _host: &HostName, _image: &str) -> Result<Option<ImageDigest>, DriverError> {
+        self.detached(|host| async move { host.resolve().await }).await
+    }
+
+    async fn logs(
+        &self,
+        _host: &HostName,
+        key: ContainerKey,
+        lines: u32,
+    ) -> Result<Vec<String>, DriverError> {
+        self.detached(move |host| async move { host.logs(key, lines).await }).await
+    }
+
+    async fn sweep(
+        &self,
+        _host: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        before: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        let wanted = wanted.clone();
+        self.detached(move |host| async move { host.sweep(wanted, before).await }).await
+    }
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<Result<T, DriverError>>);
@@ -182,21 +227,22 @@ impl Host {
                 "slot" => %request.slot_name, "generation" => key.generation.0, "container" => %bot);
             return Ok(ContainerId(bot.to_string()));
         }
-        if self.keys_in(&all).len() >= self.settings.bots_max {
-            let message = format!("this host runs {} bots, its limit", self.settings.bots_max);
+        let bots_max = self.bots_max.load(Ordering::Relaxed);
+        if self.keys_in(&all).len() >= bots_max {
+            let message = format!("this host runs {bots_max} bots, its limit");
             return Err(refused(message, true));
         }
         self.end_kin(key, None).await?;
-        let bot = self.spawn(key, &program).await?;
+        let bot = self.spawn(key, request.bot_id, &program).await?;
         info!(self.log, "bot started"; "slot" => %request.slot_name, "generation" => key.generation.0,
             "bot" => request.bot_id.0, "container" => %bot);
         Ok(ContainerId(bot.to_string()))
     }
 
-    async fn spawn(&self, key: ContainerKey, program: &Path) -> Result<Identity, DriverError> {
+    async fn spawn(&self, key: ContainerKey, bot_id: BotId, program: &Path) -> Result<Identity, DriverError> {
         let folders = self.folders.clone();
         let (folder, log, errors) = blocking("make the bot's folder", move || {
-            let folder = folders.prepare(key)?;
+            let folder = folders.prepare(key, bot_id)?;
             let log = folders.open_log(key)?;
             let errors = log.try_clone()?;
             Ok((folder, log, errors))
@@ -264,7 +310,7 @@ impl Host {
     async fn exit_note(&self, key: ContainerKey) -> String {
         let status = self.exit_status(key).await;
         let folders = self.folders.clone();
-        let read = move || Ok((folders.exit_note(key), folders.log_tail(key).unwrap_or_default()));
+        let read = move || Ok((folders.exit_note(key), folders.log_note(key).unwrap_or_default()));
         let (note, tail) = blocking("read the exit note", read).await.unwrap_or_default();
         let is_clean = note.as_ref().is_some_and(|note| note.code == 0);
         let sentence = match (note, status) {

@@ -9,6 +9,7 @@ use super::json;
 use super::meeting::Offered;
 use super::state::AppState;
 use super::views::{self, BotView, EventView, PageView};
+use crate::config::Settings;
 use crate::store::queries::{Page, StoredBot};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -58,7 +59,9 @@ pub async fn create(
         return Ok(HttpResponse::Ok().json(known));
     }
     let plan = state.plans.of(&state.pool, caller.0).await?;
-    let spec = body.into_spec(&state.settings, &offered(&request, &state), plan, state.clock.now())?;
+    let running = state.reloader.settings();
+    let offered = offered(&request, &state, &running);
+    let spec = body.into_spec(&running, &offered, plan, state.clock.now())?;
     let _admitted = state.admit()?;
     let created = ask(&state, caller.0, spec, key.clone()).await;
     match created {
@@ -168,14 +171,15 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// What the door knows of this server's own addresses.
-fn offered<'a>(request: &'a HttpRequest, state: &'a AppState) -> Offered<'a> {
+/// What the door knows of this server's own addresses and platforms.
+fn offered<'a>(request: &'a HttpRequest, state: &'a AppState, running: &'a Settings) -> Offered<'a> {
     let authority = |url: &'a str| url.split_once("://").map_or(url, |(_, rest)| rest.trim_end_matches('/'));
     let server = &state.settings.server;
     let mut own_hosts = vec![authority(&server.public_url), authority(&state.settings.driver.server_url)];
     own_hosts.extend(request.headers().get("host").and_then(|host| host.to_str().ok()));
     own_hosts.retain(|host| !host.is_empty());
-    Offered { rehearsal: state.settings.rehearsal.enabled, own_hosts }
+    let further = running.further_platforms().collect();
+    Offered { rehearsal: state.settings.rehearsal.enabled, own_hosts, further }
 }
 
 /// `?page=1&pageSize=10`

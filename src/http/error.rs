@@ -3,7 +3,7 @@
 use crate::store::pool::QueryError;
 use crate::telemetry::chain;
 use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{ALLOW, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use meeboter_actors::slot::actor::Refused;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ struct Parts {
     message: String,
     details: Option<Value>,
     retry_after_s: Option<u32>,
+    /// The methods that the address takes, where the request's is none of them.
+    allow: Option<String>,
     /// For the log alone.
     cause: Option<String>,
 }
@@ -31,7 +33,16 @@ impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let id = Uuid::new_v4();
         let message = message.into();
-        Self(Box::new(Parts { id, status, code, message, details: None, retry_after_s: None, cause: None }))
+        Self(Box::new(Parts {
+            id,
+            status,
+            code,
+            message,
+            details: None,
+            retry_after_s: None,
+            allow: None,
+            cause: None,
+        }))
     }
 
     /// 401.
@@ -47,6 +58,14 @@ impl ApiError {
     /// 404: it is not there, or not the caller's.
     pub fn not_found(what: impl fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no {what}."))
+    }
+
+    /// 405: the address is known, and takes these methods.
+    pub fn method_not_allowed(allowed: &str) -> Self {
+        let message = format!("This address takes {allowed}.");
+        let mut error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+        error.0.allow = Some(allowed.to_owned());
+        error
     }
 
     /// 422: a field's value is not allowed.
@@ -74,6 +93,12 @@ impl ApiError {
             "The decision did not become durable in time; it may still be. Ask again, with an Idempotency-Key if the request creates something.",
             2,
         )
+    }
+
+    /// 502: the engine did not do what was asked.
+    pub fn engine(why: &str) -> Self {
+        let message = format!("The engine did not do it: {why}.");
+        Self::new(StatusCode::BAD_GATEWAY, "engine_failed", message)
     }
 
     /// 500.
@@ -118,6 +143,9 @@ impl ResponseError for ApiError {
             error["details"] = details.clone();
         }
         let mut response = HttpResponse::build(self.0.status);
+        if let Some(allow) = &self.0.allow {
+            response.insert_header((ALLOW, allow.as_str()));
+        }
         if let Some(seconds) = self.0.retry_after_s {
             response.insert_header((RETRY_AFTER, seconds));
         }

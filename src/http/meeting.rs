@@ -6,9 +6,7 @@ use meeboter_actors::ids::Platform;
 use serde_json::json;
 use url::Url;
 
-/// Platforms of the documents.
-pub const DOCUMENTED: [&str; 3] = ["google-meet", "microsoft-teams", "zoom"];
-pub use crate::config::REHEARSAL;
+pub use crate::config::{DOCUMENTED, REHEARSAL};
 /// Longest address taken.
 const URL_CHARS_MAX: usize = 2_000;
 
@@ -19,6 +17,8 @@ pub struct Offered<'a> {
     pub rehearsal: bool,
     /// Hosts (with port) that this server is reached by.
     pub own_hosts: Vec<&'a str>,
+    /// Platforms that the configuration adds: whether a meeting is one of theirs is for their image to know.
+    pub further: Vec<&'a str>,
 }
 
 /// The canonical key of a platform, with the aliases that clients use; one that is known and has no adapter yet is
@@ -29,8 +29,10 @@ pub fn platform(name: &str, offered: &Offered<'_>) -> Result<Platform, ApiError>
         "microsoft-teams" | "teams" => "microsoft-teams",
         "zoom" => "zoom",
         REHEARSAL if offered.rehearsal => return Ok(Platform(REHEARSAL.to_owned())),
+        further if offered.further.contains(&further) => return Ok(Platform(further.to_owned())),
         _ => {
             let mut known = DOCUMENTED.to_vec();
+            known.extend(&offered.further);
             known.extend(offered.rehearsal.then_some(REHEARSAL));
             let message =
                 format!("meetingInfo.platform: {name:?} is not a platform; known are {}.", known.join(", "));
@@ -52,6 +54,10 @@ pub fn meeting_url(platform: &Platform, text: &str, offered: &Offered<'_>) -> Re
         return refused("it is longer than 2000 characters.");
     }
     let Ok(url) = Url::parse(text) else { return refused("it is not an address such as https://host/path.") };
+    if offered.further.contains(&platform.0.as_str()) {
+        let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+        return if is_web { Ok(url.into()) } else { refused("it is no address such as https://host/path.") };
+    }
     if platform.0 != REHEARSAL {
         return refused("meetings of this platform cannot be joined.");
     }
@@ -83,7 +89,11 @@ mod tests {
     use super::*;
 
     fn offered(rehearsal: bool) -> Offered<'static> {
-        Offered { rehearsal, own_hosts: vec!["127.0.0.1:3000", "meeboter.example.com"] }
+        Offered {
+            rehearsal,
+            own_hosts: vec!["127.0.0.1:3000", "meeboter.example.com"],
+            further: vec!["my-video"],
+        }
     }
 
     fn code(result: Result<Platform, ApiError>) -> &'static str {
@@ -98,6 +108,15 @@ mod tests {
         assert_eq!(code(platform("webex", &offered(true))), "platform_unknown");
         assert_eq!(code(platform("rehearsal", &offered(false))), "platform_unknown");
         assert!(platform("rehearsal", &offered(true)).is_ok());
+    }
+
+    #[test]
+    fn further_platforms_are_known_by_their_key_alone() {
+        let own = platform("my-video", &offered(false)).expect("known");
+        assert_eq!(own.0, "my-video");
+        assert_eq!(code(platform("my_video", &offered(false))), "platform_unknown");
+        assert!(meeting_url(&own, "https://video.example.org/room/1", &offered(false)).is_ok());
+        assert!(meeting_url(&own, "file:///room", &offered(false)).is_err());
     }
 
     #[test]

@@ -9,14 +9,23 @@ use actix_web::{HttpResponse, web};
 use meeboter_actors::ids::Platform;
 use meeboter_actors::ports::{Measure, Meter};
 use meeboter_actors::tree::Tree;
-use meeboter_actors::{pool, queue};
+use meeboter_actors::{maintenance, pool, queue};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// What was counted, and the pool and the queue as they are. Needs no key: there is nothing of anybody's in it.
 pub async fn scrape(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let snapshot = match state.tree() {
-        Ok(tree) => Snapshot { platforms: platforms(&state, tree).await?, leads: true },
+        Ok(tree) => {
+            let maintenance = observe(&tree.maintainer, maintenance::actor::Observe).await?;
+            let ended = maintenance.last.and_then(|run| run.ended_at);
+            Snapshot {
+                platforms: platforms(&state, tree).await?,
+                disks: maintenance.disks.into_iter().map(|line| line.disk).collect(),
+                maintained_at: ended.map(|at| at.timestamp()),
+                leads: true,
+            }
+        }
         Err(_) => Snapshot::default(),
     };
     let page = state.metrics.text(&snapshot).map_err(ApiError::internal)?;
@@ -32,7 +41,7 @@ async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, A
     state.metrics.record(Measure::MailboxWaited { actor: "queue", wait: asked.elapsed() });
     let named = |key: &String| PlatformLine { platform: key.clone(), ..PlatformLine::default() };
     let mut platforms: BTreeMap<Platform, PlatformLine> =
-        state.settings.served_platforms().map(|(key, _)| (Platform(key.clone()), named(key))).collect();
+        slots.platforms.keys().map(|platform| (platform.clone(), named(&platform.0))).collect();
     for ((platform, status), count) in slots.slots {
         let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
         line.slots.push((status, count));

@@ -1,5 +1,6 @@
 //! HTTP: every route is in [`routes`]; what they do is in the modules beside.
 
+mod address;
 pub mod admin;
 pub mod bot_side;
 pub mod bots;
@@ -18,60 +19,66 @@ pub mod views;
 pub mod ws;
 
 use actix_web::web::{self, ServiceConfig};
+use address::at;
 use error::ApiError;
 
-/// Every route but the embedded object store's.
+/// Every route but the embedded object store's. A known address answers other methods with 405 and those it takes.
 pub fn routes(cfg: &mut ServiceConfig) {
     cfg.app_data(
         web::QueryConfig::default()
             .error_handler(|error, _| ApiError::field("query", format!("query: {error}.")).into()),
     )
     .app_data(web::PathConfig::default().error_handler(|_, _| ApiError::not_found("such address").into()))
-    .route("/healthz", web::get().to(health::alive))
-    .route("/readyz", web::get().to(health::ready))
-    .route("/metrics", web::get().to(metrics::scrape))
+    .service(at("/healthz").get(health::alive).or_refused())
+    .service(at("/readyz").get(health::ready).or_refused())
+    .service(at("/metrics").get(metrics::scrape).or_refused())
     // Users.
-    .route("/api/session", web::post().to(session::sign_in))
-    .route("/api/session", web::get().to(session::read))
-    .route("/api/session", web::delete().to(session::sign_out))
-    .route("/api/bots", web::post().to(bots::create))
-    .route("/api/bots", web::get().to(bots::list))
-    .route("/api/bots/pool/stats", web::get().to(stats::pool))
-    .route("/api/bots/queue/stats", web::get().to(stats::queue))
-    .route("/api/bots/{id}", web::get().to(bots::read))
-    .route("/api/bots/{id}", web::patch().to(bots::change))
-    .route("/api/bots/{id}/remove-from-call", web::post().to(bots::leave))
-    .route("/api/bots/{id}/cancel", web::post().to(bots::leave))
-    .route("/api/bots/{id}/events", web::get().to(bots::events))
-    .route("/api/bots/{id}/recording", web::get().to(bots::recording))
-    .route("/ws", web::get().to(ws::open))
+    .service(
+        at("/api/session").post(session::sign_in).get(session::read).delete(session::sign_out).or_refused(),
+    )
+    .service(at("/api/bots").post(bots::create).get(bots::list).or_refused())
+    .service(at("/api/bots/pool/stats").get(stats::pool).or_refused())
+    .service(at("/api/bots/queue/stats").get(stats::queue).or_refused())
+    .service(at("/api/bots/{id}").get(bots::read).patch(bots::change).or_refused())
+    .service(at("/api/bots/{id}/remove-from-call").post(bots::leave).or_refused())
+    .service(at("/api/bots/{id}/cancel").post(bots::leave).or_refused())
+    .service(at("/api/bots/{id}/events").get(bots::events).post(bot_side::event).or_refused())
+    .service(at("/api/bots/{id}/recording").get(bots::recording).or_refused())
+    .service(at("/ws").get(ws::open).or_refused())
     // Operators.
-    .route("/api/admin/slots", web::get().to(admin::slots::list))
-    .route("/api/admin/slots/{name}", web::get().to(admin::slots::read))
-    .route("/api/admin/slots/{name}/{action}", web::post().to(admin::slots::operate))
-    .route("/api/admin/drains", web::get().to(admin::drains::list))
-    .route("/api/admin/drains/{kind}/{name}", web::post().to(admin::drains::begin))
-    .route("/api/admin/drains/{kind}/{name}", web::delete().to(admin::drains::end))
-    .route("/api/admin/queue", web::get().to(admin::queue::list))
-    .route("/api/admin/queue/{id}", web::patch().to(admin::queue::reprioritise))
-    .route("/api/admin/bots", web::get().to(admin::bots::list))
-    .route("/api/admin/bots/{id}", web::get().to(admin::bots::read))
-    .route("/api/admin/bots/{id}/end", web::post().to(admin::bots::end))
-    .route("/api/admin/pulls", web::get().to(admin::engine::pulls))
-    .route("/api/admin/pulls", web::post().to(admin::engine::pull))
-    .route("/api/admin/reconcile", web::post().to(admin::engine::reconcile))
-    .route("/api/admin/recover", web::post().to(admin::slots::recover))
+    .service(at("/api/admin/slots").get(admin::slots::list).or_refused())
+    .service(at("/api/admin/slots/{name}").get(admin::slots::read).or_refused())
+    .service(at("/api/admin/slots/{name}/logs").get(admin::slots::logs).or_refused())
+    .service(at("/api/admin/slots/{name}/{action}").post(admin::slots::operate).or_refused())
+    .service(at("/api/admin/drains").get(admin::drains::list).or_refused())
+    .service(
+        at("/api/admin/drains/{kind}/{name}")
+            .post(admin::drains::begin)
+            .delete(admin::drains::end)
+            .or_refused(),
+    )
+    .service(at("/api/admin/queue").get(admin::queue::list).or_refused())
+    .service(at("/api/admin/queue/{id}").patch(admin::queue::reprioritise).or_refused())
+    .service(at("/api/admin/bots").get(admin::bots::list).or_refused())
+    .service(at("/api/admin/bots/{id}").get(admin::bots::read).or_refused())
+    .service(at("/api/admin/bots/{id}/end").post(admin::bots::end).or_refused())
+    .service(at("/api/admin/pulls").get(admin::engine::pulls).post(admin::engine::pull).or_refused())
+    .service(at("/api/admin/reconcile").post(admin::engine::reconcile).or_refused())
+    .service(at("/api/admin/recover").post(admin::slots::recover).or_refused())
+    .service(
+        at("/api/admin/maintenance").get(admin::maintenance::read).post(admin::maintenance::run).or_refused(),
+    )
+    .service(at("/api/admin/reload").post(admin::reload::reload).or_refused())
     // Bots.
-    .route("/api/slots/{uuid}/assignment", web::post().to(bot_side::assignment))
-    .route("/api/bots/{id}/status", web::patch().to(bot_side::status))
-    .route("/api/bots/{id}/events", web::post().to(bot_side::event))
-    .route("/api/bots/{id}/heartbeat", web::post().to(bot_side::heartbeat))
-    .route("/api/bots/{id}/segments", web::post().to(bot_side::segment))
+    .service(at("/api/slots/{uuid}/assignment").post(bot_side::assignment).or_refused())
+    .service(at("/api/bots/{id}/status").patch(bot_side::status).or_refused())
+    .service(at("/api/bots/{id}/heartbeat").post(bot_side::heartbeat).or_refused())
+    .service(at("/api/bots/{id}/segments").post(bot_side::segment).or_refused())
     // Pages.
-    .route("/", web::get().to(pages::dashboard))
-    .route("/dashboard/{file}", web::get().to(pages::dashboard_file))
-    .route("/rehearsal", web::get().to(pages::rehearsal_index))
-    .route("/rehearsal/", web::get().to(pages::rehearsal_index))
-    .route("/rehearsal/{name}", web::get().to(pages::rehearsal))
+    .service(at("/").get(pages::dashboard).or_refused())
+    .service(at("/dashboard/{file}").get(pages::dashboard_file).or_refused())
+    .service(at("/rehearsal").get(pages::rehearsal_index).or_refused())
+    .service(at("/rehearsal/").get(pages::rehearsal_index).or_refused())
+    .service(at("/rehearsal/{name}").get(pages::rehearsal).or_refused())
     .default_service(web::to(|| async { Err::<String, _>(ApiError::not_found("such address")) }));
 }

@@ -1,6 +1,7 @@
 //! What every handler shares.
 
 use super::error::ApiError;
+use crate::app::reload::Reloader;
 use crate::artifacts::S3Artifacts;
 use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
@@ -9,7 +10,7 @@ use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::store::pool::Pool;
 use actix_web::HttpRequest;
-use meeboter_actors::ports::{Clock, Lead};
+use meeboter_actors::ports::{Clock, Driver, Lead};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -31,8 +32,10 @@ pub struct AppState {
     pub api_keys: ApiKeys,
     /// Users' plans.
     pub plans: Plans,
-    /// Settings.
+    /// Settings as they were at the start: what cannot change while the server runs.
     pub settings: Settings,
+    /// Settings that can, and the way to have them read again.
+    pub reloader: Reloader,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The log.
@@ -49,6 +52,8 @@ pub struct Leading {
     pub tree: Tree,
     /// Whether it may act now.
     pub lead: Arc<dyn Lead>,
+    /// The engine, for looks that change nothing.
+    pub driver: Arc<dyn Driver>,
 }
 
 impl AppState {

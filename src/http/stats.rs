@@ -43,15 +43,15 @@ pub struct PoolStats {
 pub async fn pool(_: Caller, state: web::Data<AppState>) -> Result<web::Json<PoolStats>, ApiError> {
     let snapshot = observe(&state.tree()?.pool, pool::message::Observe).await?;
     let mut stats = PoolStats::default();
-    for (key, platform) in state.settings.served_platforms() {
-        let counts = SlotCounts { max_size: platform.max_size, ..SlotCounts::default() };
-        stats.platforms.insert(Platform(key.clone()), counts);
+    for (platform, line) in snapshot.platforms {
+        let counts = SlotCounts { max_size: line.max_size, ..SlotCounts::default() };
+        stats.platforms.insert(platform, counts);
     }
     for ((platform, status), count) in snapshot.slots {
         stats.platforms.entry(platform).or_default().add(status, count);
         stats.all.add(status, count);
     }
-    stats.all.max_size = state.settings.pool.max_size;
+    stats.all.max_size = snapshot.max_size;
     Ok(web::Json(stats))
 }
 

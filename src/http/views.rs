@@ -208,6 +208,7 @@ pub(super) fn step(slot: &Slot) -> Option<&'static str> {
         SlotState::Deploying { step: DeployStep::Pulling, .. } => Some("pulling"),
         SlotState::Deploying { step: DeployStep::Starting, .. } => Some("starting"),
         SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => Some("retrying"),
+        SlotState::Deploying { step: DeployStep::Restarting, .. } => Some("restarting"),
         SlotState::Busy { step: BusyStep::Running { .. }, .. } => Some("running"),
         SlotState::Busy { step: BusyStep::Leaving { .. }, .. } => Some("leaving"),
         SlotState::Busy { step: BusyStep::Stopping, .. } => Some("stopping"),

@@ -102,7 +102,7 @@ async fn send(session: &mut Session, message: &Value) -> Result<(), Closed> {
 
 fn snapshot(state: &AppState, tree: &Tree, user: UserId, changes: &Changes) -> Value {
     let mut snapshot = message(state, tree, "snapshot", user, changes);
-    snapshot["maxSize"] = json!(state.settings.pool.max_size);
+    snapshot["maxSize"] = json!(state.reloader.settings().pool.max_size);
     snapshot
 }
 

@@ -4,7 +4,7 @@
 mod text;
 
 use meeboter_actors::bot::Outcome;
-use meeboter_actors::ports::{Measure, Meter};
+use meeboter_actors::ports::{Disk, Measure, Meter};
 use meeboter_actors::slot::SlotStatus;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -50,6 +50,10 @@ pub struct Metrics {
 pub struct Snapshot {
     /// Each platform's slots by status, and its waiting bots.
     pub platforms: Vec<PlatformLine>,
+    /// The disks, as they were last looked at.
+    pub disks: Vec<Disk>,
+    /// When maintenance last ended, in seconds since 1970.
+    pub maintained_at: Option<i64>,
     /// Whether this server leads.
     pub leads: bool,
 }
@@ -178,7 +182,7 @@ impl Metrics {
 }
 
 /// What is read when it is asked for.
-fn families(snapshot: &Snapshot) -> [Family; 5] {
+fn families(snapshot: &Snapshot) -> [Family; 7] {
     // The documented name ends like a counter's; "untyped" claims nothing that is not so.
     let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
     let mut used = Family::new(
@@ -204,7 +208,23 @@ fn families(snapshot: &Snapshot) -> [Family; 5] {
         oldest.add(&[platform], line.longest_wait.as_secs_f64());
     }
     leads.add(&[], f64::from(u8::from(snapshot.leads)));
-    [slots, used, depth, oldest, leads]
+    let mut free = Family::new(
+        "meeboter_disk_free_percent",
+        "gauge",
+        "How much of the disk is free, in percent, by what it is used for.",
+    );
+    for disk in &snapshot.disks {
+        free.add(&[("disk", disk.name.as_str())], disk.free_percent());
+    }
+    let mut maintained = Family::new(
+        "meeboter_maintenance_end_timestamp_seconds",
+        "gauge",
+        "When maintenance last ended, in seconds since 1970; absent where it never did.",
+    );
+    if let Some(at) = snapshot.maintained_at {
+        maintained.add(&[], at as f64);
+    }
+    [slots, used, depth, oldest, leads, free, maintained]
 }
 
 /// Counts a websocket as open until it is dropped.
@@ -331,7 +351,12 @@ mod tests {
             waiting: 7,
             longest_wait: Duration::from_secs(90),
         };
-        let page = page(&Snapshot { platforms: vec![line], leads: true });
+        let page = page(&Snapshot {
+            platforms: vec![line],
+            disks: vec![Disk { name: "data".into(), free_bytes: 1, total_bytes: 8 }],
+            maintained_at: Some(1_700_000_000),
+            leads: true,
+        });
         for wanted in [
             "meeboter_pool_slots_total{platform=\"zoom\",status=\"busy\"} 2\n",
             "meeboter_pool_slots_total{platform=\"zoom\",status=\"error\"} 0\n",
@@ -344,6 +369,8 @@ mod tests {
             "meeboter_bot_deployment_seconds_bucket{platform=\"zoom\",slot_type=\"new\",le=\"5\"} 1\n",
             "meeboter_bot_completions_total{platform=\"zoom\",status=\"fatal\"} 1\n",
             "meeboter_leads 1\n",
+            "meeboter_disk_free_percent{disk=\"data\"} 12.5\n",
+            "meeboter_maintenance_end_timestamp_seconds 1700000000\n",
         ] {
             assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
         }
@@ -352,7 +379,7 @@ mod tests {
     #[test]
     fn an_empty_pool_is_not_used() {
         let line = PlatformLine { platform: "zoom".into(), ..PlatformLine::default() };
-        let page = page(&Snapshot { platforms: vec![line], leads: false });
+        let page = page(&Snapshot { platforms: vec![line], ..Snapshot::default() });
         assert!(page.contains("meeboter_pool_utilization{platform=\"zoom\"} 0\n"), "{page}");
     }
 }

@@ -7,14 +7,16 @@
 
 use super::rows::{
     Column, bot_columns, bot_life_columns, column, drain_columns, event_columns, idempotency_key_columns,
-    names, queue_columns, recording_columns,
+    maintenance_columns, names, queue_columns, recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns, slot_state_columns};
 use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join_all, maybe_done, try_join_all};
 use meeboter_actors::bot::{Bot, BotEvent, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
+use meeboter_actors::maintenance::MaintenanceRow;
 use meeboter_actors::pool::Drain;
+use meeboter_actors::ports::EventId;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::Recording;
 use std::collections::BTreeSet;
@@ -25,6 +27,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
+/// Whoever lives is never deleted, whatever was decided.
+const DELETE_ENDED_BOTS: &str =
+    "DELETE FROM bots AS old USING new WHERE old.id = new.id AND old.state IN ('DONE', 'FATAL')";
 const BEGIN: &str = "BEGIN; SET LOCAL meeboter.writer = 'journal'";
 
 /// Why decisions cannot be a batch.
@@ -66,6 +71,10 @@ pub(super) struct Statements {
     insert_drains: Statement,
     insert_idempotency_keys: Statement,
     insert_events: Statement,
+    update_maintenance: Statement,
+    delete_recordings: Statement,
+    delete_events: Statement,
+    delete_bots: Statement,
 }
 
 impl Statements {
@@ -89,6 +98,10 @@ impl Statements {
             insert("pool_drains", &drain_columns(&[])),
             insert("idempotency_keys", &idempotency_key_columns(&[])),
             insert("events", &event_columns(&[])),
+            replace("maintenance", &maintenance_columns(&[])),
+            delete("recordings", &gone_recording_columns(&[])),
+            delete("events", &gone_event_columns(&[])),
+            checked("bots", &gone_bot_columns(&[]), DELETE_ENDED_BOTS),
         ];
         let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
         let Ok(
@@ -109,8 +122,12 @@ impl Statements {
                 insert_drains,
                 insert_idempotency_keys,
                 insert_events,
+                update_maintenance,
+                delete_recordings,
+                delete_events,
+                delete_bots,
             ],
-        ) = <[Statement; 16]>::try_from(prepared)
+        ) = <[Statement; 20]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
@@ -131,6 +148,10 @@ impl Statements {
             insert_drains,
             insert_idempotency_keys,
             insert_events,
+            update_maintenance,
+            delete_recordings,
+            delete_events,
+            delete_bots,
         })
     }
 }
@@ -203,6 +224,21 @@ fn gone_queue_columns<'a>(bots: &[&'a BotId]) -> Vec<Column<'a>> {
     vec![column(bots, "bot_id", "bigint", |bot| bot.0)]
 }
 
+fn gone_recording_columns<'a>(recordings: &[&'a (BotId, i64)]) -> Vec<Column<'a>> {
+    vec![
+        column(recordings, "bot_id", "bigint", |(bot, _)| bot.0),
+        column(recordings, "version", "bigint", |(_, version)| *version),
+    ]
+}
+
+fn gone_event_columns<'a>(events: &[&'a EventId]) -> Vec<Column<'a>> {
+    vec![column(events, "id", "bigint", |event| event.0)]
+}
+
+fn gone_bot_columns<'a>(bots: &[&'a BotId]) -> Vec<Column<'a>> {
+    vec![column(bots, "id", "bigint", |bot| bot.0)]
+}
+
 /// The rows of some decisions, by table and by what is done to them, each list in the order of its key.
 #[derive(Default)]
 pub(super) struct Batch<'a> {
@@ -222,6 +258,10 @@ pub(super) struct Batch<'a> {
     new_drains: Vec<&'a Drain>,
     keys: Vec<&'a IdempotencyKey>,
     events: Vec<&'a BotEvent>,
+    maintenance: Vec<&'a MaintenanceRow>,
+    gone_recordings: Vec<(BotId, i64)>,
+    gone_events: Vec<EventId>,
+    gone_bots: Vec<BotId>,
 }
 
 impl<'a> Batch<'a> {
@@ -261,6 +301,10 @@ impl<'a> Batch<'a> {
             Change::InsertDrain(drain) => self.new_drains.push(drain),
             Change::DeleteDrain(drain) => self.gone_drains.push(drain),
             Change::InsertIdempotencyKey(key) => self.keys.push(key),
+            Change::WriteMaintenance(row) => self.maintenance.push(row),
+            Change::DeleteRecording { bot_id, version } => self.gone_recordings.push((*bot_id, *version)),
+            Change::DeleteEvents(events) => self.gone_events.extend(events),
+            Change::DeleteBot(bot) => self.gone_bots.push(*bot),
         }
         Ok(())
     }
@@ -280,6 +324,9 @@ impl<'a> Batch<'a> {
         self.recordings.sort_by_key(|recording| recording.bot_id);
         self.gone_drains.sort();
         self.new_drains.sort();
+        self.gone_recordings.sort();
+        self.gone_events.sort();
+        self.gone_bots.sort();
         self.keys.sort_by(|a, b| (a.user_id, &a.key).cmp(&(b.user_id, &b.key)));
     }
 
@@ -371,6 +418,22 @@ impl<'a> Batch<'a> {
             (&statements.insert_drains, self.new_drains.len(), drain_columns(&self.new_drains)),
             (&statements.insert_idempotency_keys, self.keys.len(), idempotency_key_columns(&self.keys)),
             (&statements.insert_events, self.events.len(), event_columns(&self.events)),
+            (&statements.update_maintenance, self.maintenance.len(), maintenance_columns(&self.maintenance)),
+            (
+                &statements.delete_recordings,
+                self.gone_recordings.len(),
+                gone_recording_columns(&self.gone_recordings.iter().collect::<Vec<_>>()),
+            ),
+            (
+                &statements.delete_events,
+                self.gone_events.len(),
+                gone_event_columns(&self.gone_events.iter().collect::<Vec<_>>()),
+            ),
+            (
+                &statements.delete_bots,
+                self.gone_bots.len(),
+                gone_bot_columns(&self.gone_bots.iter().collect::<Vec<_>>()),
+            ),
         ];
         steps
             .into_iter()

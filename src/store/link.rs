@@ -7,8 +7,8 @@ use super::database::{Connection, DatabaseError};
 use super::flusher::Flusher;
 use super::lead;
 use super::rows::{
-    DecodeError, bot_columns, bot_from, drain_columns, drain_from, get, names, queue_columns,
-    queue_entry_from, recording_columns, recording_from,
+    DecodeError, bot_columns, bot_from, drain_columns, drain_from, get, maintenance_columns,
+    maintenance_from, names, queue_columns, queue_entry_from, recording_columns, recording_from,
 };
 use super::slot_row::{assigned_bot_id, slot_columns, slot_from};
 use crate::telemetry::chain;
@@ -221,16 +221,19 @@ impl Link {
             names(&recording_columns(&[]))
         );
         let drains = format!("SELECT {} FROM pool_drains", names(&drain_columns(&[])));
-        let (bots, slots, queue, recordings, drains) = try_join5(
+        let maintenance = format!("SELECT {} FROM maintenance", names(&maintenance_columns(&[])));
+        let live = try_join5(
             client.query(&bots, &[]),
             client.query(&slots, &[]),
             client.query(&queue, &[]),
             client.query(&recordings, &[]),
             client.query(&drains, &[]),
-        )
-        .await?;
+        );
+        let ((bots, slots, queue, recordings, drains), maintenance) =
+            try_join(live, client.query_opt(&maintenance, &[])).await?;
         let mut rows = assemble(&bots, &slots, &queue, &recordings)?;
         rows.drains = drains.iter().map(drain_from).collect::<Result<_, _>>()?;
+        rows.maintenance = maintenance.as_ref().map(maintenance_from).transpose()?;
         Ok(rows)
     }
 }

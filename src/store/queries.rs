@@ -294,7 +294,7 @@ impl Pool {
         user_from(only(&rows, "a user by name")?)
     }
 
-    async fn recordings_of(&self, bots: &[i64]) -> Result<HashMap<BotId, Recording>, QueryError> {
+    pub(super) async fn recordings_of(&self, bots: &[i64]) -> Result<HashMap<BotId, Recording>, QueryError> {
         let text =
             format!("SELECT {} FROM recordings WHERE bot_id = ANY($1)", names(&recording_columns(&[])));
         let rows = self.rows("recordings", &text, &[&bots]).await?;

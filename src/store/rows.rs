@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat};
 use meeboter_actors::ids::{BotId, Generation, HostName, Platform, SlotName, UserId};
 use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::maintenance::{HostImage, MaintenanceRow, Run};
 use meeboter_actors::pool::Drain;
+use meeboter_actors::ports::ImageDigest;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
 use serde_json::Value;
@@ -288,6 +290,27 @@ pub(super) fn drain_from(row: &Row) -> Result<Drain, DecodeError> {
         Some(("host", host)) => Ok(Drain::Host(HostName(host.to_owned()))),
         _ => Err(unknown("a drain", "subject", subject)),
     }
+}
+
+/// `maintenance`: its one row.
+pub(super) fn maintenance_columns<'a>(rows: &[&'a MaintenanceRow]) -> Vec<Column<'a>> {
+    vec![
+        column(rows, "one", "boolean", |_| true),
+        column(rows, "due_from", "timestamptz", |row| row.due_from),
+        column(rows, "run", "jsonb", |row| row.run.as_ref().map(Json)),
+        column(rows, "images", "jsonb", |row| Json(row.images.iter().collect::<Vec<_>>())),
+    ]
+}
+
+/// What is remembered of maintenance from a row of [`maintenance_columns`].
+pub(super) fn maintenance_from(row: &Row) -> Result<MaintenanceRow, DecodeError> {
+    let run: Option<Json<Run>> = get(row, "run")?;
+    let Json(images): Json<Vec<(HostImage, ImageDigest)>> = get(row, "images")?;
+    Ok(MaintenanceRow {
+        due_from: get(row, "due_from")?,
+        run: run.map(|Json(run)| run),
+        images: images.into_iter().collect(),
+    })
 }
 
 /// `idempotency_keys`, but for the time that the database gives.

@@ -53,6 +53,7 @@ impl<'a> SlotRow<'a> {
                         row.retry_at = Some(*at);
                         "retrying"
                     }
+                    DeployStep::Restarting => "restarting",
                 });
             }
             SlotState::Busy { bot: _, container, step } => {
@@ -168,6 +169,7 @@ fn state_from(row: &Row, label: &str, bot: Option<Bot>) -> Result<SlotState, Dec
                 Some("pulling") => DeployStep::Pulling,
                 Some("starting") => DeployStep::Starting,
                 Some("retrying") => DeployStep::Retrying { at: get(row, "retry_at")? },
+                Some("restarting") => DeployStep::Restarting,
                 _ => return Err(no_step()),
             };
             let attempts = get_count(row, label, "deploy_attempts")?;

@@ -107,6 +107,11 @@ async fn only_operators_may_and_nobody_learns_more() {
         (Method::POST, "pulls".to_owned()),
         (Method::POST, "reconcile".to_owned()),
         (Method::POST, "recover".to_owned()),
+        (Method::GET, format!("slots/{SLOT}/logs")),
+        (Method::POST, format!("slots/{SLOT}/restart")),
+        (Method::GET, "maintenance".to_owned()),
+        (Method::POST, "maintenance".to_owned()),
+        (Method::POST, "reload".to_owned()),
     ];
     for (method, route) in routes {
         let path = format!("/api/admin/{route}");

@@ -490,7 +490,6 @@ async fn unknown_addresses_are_answered_in_the_shape_of_errors() {
         (Method::GET, "/dashboard/..%2fCargo.toml"),
         (Method::GET, "/api/bots/seven"),
         (Method::GET, "/api/bots/99999999999999999999"),
-        (Method::DELETE, "/api/bots"),
         (Method::POST, "/api/slots/no-uuid/assignment"),
     ] {
         error(visitor.request(method, path), StatusCode::NOT_FOUND, "not_found").await;

@@ -10,6 +10,8 @@ mod driver;
 mod life;
 mod metrics;
 mod schedule;
+mod settings;
 mod store;
 mod support;
+mod upkeep;
 mod websocket;

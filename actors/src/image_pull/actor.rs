@@ -257,11 +257,12 @@ impl Handler<Observe> for ImagePullActor {
 mod tests {
     use super::*;
     use crate::ids::{ContainerId, ContainerKey};
-    use crate::ports::{ListedContainer, Presence, StartRequest, StopRequest};
+    use crate::ports::{ImageDigest, ListedContainer, Presence, StartRequest, StopRequest};
     use crate::supervision::tell;
     use crate::testing::sample;
     use async_trait::async_trait;
     use chrono::{DateTime, Utc};
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Pulls only, and counts.
@@ -293,6 +294,23 @@ mod tests {
 
         async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
             unreachable!("nothing is stopped")
+        }
+
+        async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
+            unreachable!("nothing is resolved")
+        }
+
+        async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+            unreachable!("no logs are read")
+        }
+
+        async fn sweep(
+            &self,
+            _: &HostName,
+            _: &BTreeSet<ContainerKey>,
+            _: DateTime<Utc>,
+        ) -> Result<u32, DriverError> {
+            unreachable!("nothing is swept")
         }
 
         async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {

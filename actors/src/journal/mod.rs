@@ -6,7 +6,9 @@ pub mod settle;
 
 use crate::bot::{Bot, BotEvent};
 use crate::ids::{BotId, SlotName, UserId};
+use crate::maintenance::MaintenanceRow;
 use crate::pool::Drain;
+use crate::ports::EventId;
 use crate::queue::QueueEntry;
 use crate::recording::Recording;
 use crate::slot::Slot;
@@ -43,6 +45,19 @@ pub enum Change {
     DeleteDrain(Drain),
     /// `idempotency_keys`.
     InsertIdempotencyKey(IdempotencyKey),
+    /// `maintenance`, its one row. It has no version: its only writer is the Maintainer, which does one thing at a time.
+    WriteMaintenance(Box<MaintenanceRow>),
+    /// `recordings`: its objects are gone, and nobody serves it any more.
+    DeleteRecording {
+        /// Whose.
+        bot_id: BotId,
+        /// The version it is at.
+        version: i64,
+    },
+    /// `events`: old ones.
+    DeleteEvents(Vec<EventId>),
+    /// `bots`: one that has ended, and its idempotency key.
+    DeleteBot(BotId),
 }
 
 /// A client's key for a request that may be repeated, bound to the bot that it made.
@@ -73,16 +88,18 @@ pub enum RowKey {
     Drain(Drain),
     /// A row of `idempotency_keys`.
     Idempotency(UserId, String),
+    /// The row of `maintenance`.
+    Maintenance,
 }
 
 impl Change {
-    /// The row it touches; `None` for rows that are only ever added.
+    /// The row it touches; `None` for the lines of bots' histories, which nobody writes twice.
     pub fn row(&self) -> Option<RowKey> {
         match self {
             Self::WriteBot(bot) => Some(RowKey::Bot(bot.id)),
             Self::WriteSlot(slot) => Some(RowKey::Slot(slot.name.clone())),
             Self::DeleteSlot { name, .. } => Some(RowKey::Slot(name.clone())),
-            Self::InsertEvent(_) => None,
+            Self::InsertEvent(_) | Self::DeleteEvents(_) => None,
             Self::InsertQueueEntry(entry) | Self::UpdateQueueEntry(entry) => {
                 Some(RowKey::Queue(entry.bot_id))
             }
@@ -90,6 +107,9 @@ impl Change {
             Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
             Self::InsertDrain(drain) | Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
             Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),
+            Self::WriteMaintenance(_) => Some(RowKey::Maintenance),
+            Self::DeleteRecording { bot_id, .. } => Some(RowKey::Recording(*bot_id)),
+            Self::DeleteBot(bot_id) => Some(RowKey::Bot(*bot_id)),
         }
     }
 }

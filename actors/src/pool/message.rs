@@ -257,6 +257,8 @@ pub enum SlotAction {
     Undrain,
     /// Be deleted now; only an idle slot can.
     Retire,
+    /// Stop its container and start another for the same bot; only while the bot is not in its meeting.
+    Restart,
     /// End its bot as FATAL `internal`, and become free.
     End,
 }

@@ -222,6 +222,7 @@ fn command_for(action: SlotAction) -> SlotCommand {
         SlotAction::Drain => SlotCommand::Drain,
         SlotAction::Undrain => SlotCommand::Undrain,
         SlotAction::Retire => SlotCommand::Retire,
+        SlotAction::Restart => SlotCommand::Restart,
         SlotAction::End => {
             SlotCommand::End { detail: "An operator ended this bot and freed its slot.".to_owned() }
         }

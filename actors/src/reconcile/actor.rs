@@ -25,6 +25,15 @@ const STRAY_GRACE: Duration = Duration::from_secs(10);
 #[rtype(result = "usize")]
 pub struct ReconcileNow;
 
+/// Lists these hosts too from now on, beginning at once. One that is not among them any more is listed all the same: it
+/// may have slots.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ListHosts {
+    /// All that are configured.
+    pub hosts: BTreeSet<HostName>,
+}
+
 #[derive(Default)]
 struct Host {
     /// What no slot wanted at the listing before.
@@ -150,11 +159,23 @@ impl Handler<ReconcileNow> for Reconciler {
     }
 }
 
+impl Handler<ListHosts> for Reconciler {
+    type Result = ();
+
+    fn handle(&mut self, ListHosts { hosts }: ListHosts, ctx: &mut Self::Context) {
+        let new: Vec<HostName> = hosts.into_iter().filter(|host| !self.hosts.contains_key(host)).collect();
+        for host in new {
+            self.hosts.insert(host.clone(), Host { listing: true, ..Host::default() });
+            self.list(host, ctx);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{ContainerId, ContainerKey};
-    use crate::ports::{DriverError, Presence, PullProgress, StartRequest};
+    use crate::ports::{DriverError, ImageDigest, Presence, PullProgress, StartRequest};
     use crate::testing::sample;
     use async_trait::async_trait;
     use chrono::{DateTime, Utc};
@@ -195,6 +216,23 @@ mod tests {
             unreachable!("nothing is stopped")
         }
 
+        async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
+            unreachable!("nothing is resolved")
+        }
+
+        async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+            unreachable!("no logs are read")
+        }
+
+        async fn sweep(
+            &self,
+            _: &HostName,
+            _: &BTreeSet<ContainerKey>,
+            _: DateTime<Utc>,
+        ) -> Result<u32, DriverError> {
+            unreachable!("nothing is swept")
+        }
+
         async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
             unreachable!("nothing is looked at")
         }
@@ -229,6 +267,10 @@ mod tests {
             }
             driver.begun.acquire().await.expect("one more listing").forget();
             assert_eq!(driver.begun.available_permits(), 0, "the other host is not listed twice at a time");
+            let hosts = ["two", "three"].map(|name| HostName(name.to_owned())).into();
+            reconciler.send(ListHosts { hosts }).await.expect("answers");
+            driver.begun.acquire().await.expect("the new host's first listing").forget();
+            assert_eq!(driver.begun.available_permits(), 0, "a host that is known is not begun anew");
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ids::{ContainerKey, HostName, SlotName};
 use crate::ports::{ListedContainer, Presence};
-use crate::slot::{Slot, SlotState};
+use crate::slot::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a listing means.
@@ -26,7 +26,7 @@ pub fn compare<'a>(
     let running: BTreeSet<ContainerKey> = listed.iter().map(|container| container.key).collect();
     let mut holders: BTreeMap<ContainerKey, &Slot> = BTreeMap::new();
     for slot in wanted.filter(|slot| slot.host == *host) {
-        if !matches!(slot.state, SlotState::Idle { .. } | SlotState::Retired) {
+        if slot.holds_container() {
             holders.insert(slot.container_key(), slot);
         }
     }
@@ -46,6 +46,7 @@ pub fn compare<'a>(
 mod tests {
     use super::*;
     use crate::ids::{ContainerId, Generation};
+    use crate::slot::SlotState;
     use crate::testing::sample;
     use proptest::prelude::*;
 

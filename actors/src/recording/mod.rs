@@ -1,7 +1,9 @@
 //! Recordings: open while the bot runs, joined from segments when it has ended. Plain data; the rules are in
-//! [`plan`].
+//! [`plan`]; what bots left behind on their hosts is found a way by [`collect`].
 
 pub mod actor;
+pub mod collect;
+pub mod collector;
 pub mod plan;
 
 use crate::ids::BotId;

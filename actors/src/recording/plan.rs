@@ -72,7 +72,12 @@ pub fn retry_join(recording: &Recording, retryable: bool) -> bool {
 
 /// The object of the `attempt`-th join.
 pub fn joined_key(bot: BotId, attempt: u32) -> String {
-    format!("bots/{bot}/recordings/{attempt:02}.mp4")
+    format!("{}{attempt:02}.mp4", joined_prefix(bot))
+}
+
+/// The prefix of all joins of a bot's recording.
+pub fn joined_prefix(bot: BotId) -> String {
+    format!("bots/{bot}/recordings/")
 }
 
 #[cfg(test)]

@@ -55,6 +55,14 @@ pub struct ScaleSnapshot {
 #[rtype(result = "ScaleSnapshot")]
 pub struct Observe;
 
+/// Goes by other settings from now on. What was seen of the load so far is forgotten with the old window.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Configure {
+    /// All of them.
+    pub settings: ScaleSettings,
+}
+
 /// See the module.
 pub struct Scaler {
     settings: ScaleSettings,
@@ -192,5 +200,16 @@ impl Handler<Observe> for Scaler {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.snapshot())
+    }
+}
+
+impl Handler<Configure> for Scaler {
+    type Result = ();
+
+    fn handle(&mut self, Configure { settings }: Configure, _: &mut Self::Context) {
+        if settings != self.settings {
+            self.settings = settings;
+            self.scaling = Scaling::new(settings);
+        }
     }
 }

@@ -16,6 +16,8 @@ pub enum SlotCommand {
         /// Its reference.
         image: String,
     },
+    /// Its image was made present anew: whoever counts how long it is idle begins again.
+    Refresh,
     /// Take no new bot, and be deleted when there is none.
     Drain,
     /// Take bots again.
@@ -24,6 +26,8 @@ pub enum SlotCommand {
     Reset,
     /// Be deleted now; only an idle slot can.
     Retire,
+    /// Stop the container and start another for the same bot; only while the bot is not in its meeting.
+    Restart,
     /// End the bot, whatever it does.
     End {
         /// The sentence for people.
@@ -37,10 +41,12 @@ impl SlotCommand {
         match self {
             Self::Store => "Store",
             Self::ChangeImage { .. } => "ChangeImage",
+            Self::Refresh => "Refresh",
             Self::Drain => "Drain",
             Self::Undrain => "Undrain",
             Self::Reset => "Reset",
             Self::Retire => "Retire",
+            Self::Restart => "Restart",
             Self::End { .. } => "End",
         }
     }
@@ -59,7 +65,8 @@ impl Step<'_> {
             (SlotCommand::ChangeImage { image }, SlotState::Idle { .. }) => {
                 self.rewritten(Slot { image, ..self.slot.clone() })
             }
-            (SlotCommand::ChangeImage { .. }, _) => self.illegal(),
+            (SlotCommand::Refresh, SlotState::Idle { .. }) => self.rewritten(self.slot.clone()),
+            (SlotCommand::ChangeImage { .. } | SlotCommand::Refresh, _) => self.illegal(),
             (SlotCommand::Drain | SlotCommand::Retire, SlotState::Idle { .. }) => self.retire(),
             (SlotCommand::Drain, _) => self.drain(true),
             (SlotCommand::Undrain, _) => self.drain(false),
@@ -67,6 +74,7 @@ impl Step<'_> {
                 self.recover()
             }
             (SlotCommand::Reset, SlotState::Error { .. } | SlotState::Idle { .. }) => self.unchanged(),
+            (SlotCommand::Restart, _) => self.restart(),
             (SlotCommand::End { detail }, SlotState::Deploying { bot, .. }) => {
                 self.stop(bot, None, Some(by_operator(detail)))
             }

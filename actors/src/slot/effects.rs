@@ -62,6 +62,7 @@ pub fn effects_of(slot: &Slot) -> Vec<Effect> {
                 Effect::WakeAt(*deadline),
             ],
             DeployStep::Retrying { at } => vec![Effect::WakeAt(*at)],
+            DeployStep::Restarting => vec![stop(&None), Effect::WakeAt(*deadline)],
         },
         SlotState::Busy { container, step, .. } => match step {
             BusyStep::Running { leave_at } => vec![watch, Effect::WakeAt(*leave_at)],

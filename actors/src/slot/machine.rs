@@ -74,6 +74,9 @@ pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateT
     let step = Step { slot, timing, now, event: name };
     match &slot.state {
         SlotState::Idle { .. } => step.idle(event),
+        SlotState::Deploying { bot, step: DeployStep::Restarting, deadline, .. } => {
+            step.restarting(bot, *deadline, event)
+        }
         SlotState::Deploying { bot, step: at, attempts, deadline } => {
             step.deploying(bot, *at, *attempts, *deadline, event)
         }
@@ -392,7 +395,7 @@ impl Step<'_> {
         self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
     }
 
-    fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
+    pub(super) fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
         let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
         let (_, changes, notices) = self.ended(bot, Some(end));
         let mut transition = self.fail(None, reason, 0, changes)?;
@@ -462,12 +465,13 @@ impl Step<'_> {
         }
     }
 
-    fn overdue(&self, at: DeployStep) -> String {
+    pub(super) fn overdue(&self, at: DeployStep) -> String {
         match at {
             DeployStep::Pulling => format!("image {} was not there in time", self.slot.image),
             DeployStep::Starting | DeployStep::Retrying { .. } => {
                 "the container did not start in time".to_owned()
             }
+            DeployStep::Restarting => "the container did not stop in time".to_owned(),
         }
     }
 

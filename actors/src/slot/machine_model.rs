@@ -7,11 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 /// The columns of the table.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "idle",
     "pulling",
     "starting",
     "retrying",
+    "restarting",
     "running",
     "leaving",
     "stopping",
@@ -23,31 +24,33 @@ const STEPS: [&str; 10] = [
 /// `~` stale, `-` cannot happen, `.` changes nothing, else a word of [`Model::act`]. `g` and `o` say that the event
 /// carries a generation and an operation.
 pub(super) const TABLE: &[(&str, &str, &str)] = &[
-    ("assigned", "", "assign - - - - - - - - -"),
-    ("pull succeeded", "o", "- start ~ ~ - - - ~ ~ -"),
-    ("pull failed", "o", "- failed ~ ~ - - - ~ ~ -"),
-    ("started", "g", "~ run run run learn learn ~ ~ ~ -"),
-    ("start failed", "go", "- ~ retry ~ ~ ~ - ~ ~ -"),
-    ("start failed for good", "go", "- ~ failed ~ ~ ~ - ~ ~ -"),
-    ("claimed", "g", "~ run run run claim claim ~ ~ ~ -"),
-    ("reported", "g", "~ - - - report report repeat ~ ~ -"),
-    ("leave requested", "", "~ cancel cancel cancel leave note . ~ ~ -"),
-    ("leave requested of another", "", "~ ~ ~ ~ ~ ~ ~ ~ ~ -"),
-    ("seen running", "g", ". . run run . . . . . -"),
-    ("seen gone", "g", ". . . . gone gone . . . -"),
-    ("exited", "g", ". failed failed failed crash crash . . . -"),
-    ("heartbeat lost", "g", "~ - - - lost lost ~ ~ ~ -"),
-    ("stopped", "go", ". - - - - - free ~ recovered -"),
-    ("stop failed", "go", "- - - - - - unstoppable ~ again -"),
-    ("woke", "", ". due due due due due . due . -"),
-    ("segment arrived", "g", "~ . . . . segment . ~ ~ -"),
-    ("store", "c", "store . . . . . . . . -"),
-    ("change image", "c", "image - - - - - - - - -"),
-    ("drain", "c", "retire drain drain drain drain drain drain drain drain -"),
-    ("undrain", "c", "undrain undrain undrain undrain undrain undrain undrain undrain undrain -"),
-    ("reset", "c", ". - - - - - - recover . -"),
-    ("retire", "c", "retire - - - - - - - - -"),
-    ("end", "c", "- end end end end end . - - -"),
+    ("assigned", "", "assign - - - - - - - - - -"),
+    ("pull succeeded", "o", "- start ~ ~ ~ - - - ~ ~ -"),
+    ("pull failed", "o", "- failed ~ ~ ~ - - - ~ ~ -"),
+    ("started", "g", "~ run run run ~ learn learn ~ ~ ~ -"),
+    ("start failed", "go", "- ~ retry ~ ~ ~ ~ - ~ ~ -"),
+    ("start failed for good", "go", "- ~ failed ~ ~ ~ ~ - ~ ~ -"),
+    ("claimed", "g", "~ run run run ~ claim claim ~ ~ ~ -"),
+    ("reported", "g", "~ - - - ~ report report repeat ~ ~ -"),
+    ("leave requested", "", "~ cancel cancel cancel cancel leave note . ~ ~ -"),
+    ("leave requested of another", "", "~ ~ ~ ~ ~ ~ ~ ~ ~ ~ -"),
+    ("seen running", "g", ". . run run . . . . . . -"),
+    ("seen gone", "g", ". . . . . gone gone . . . -"),
+    ("exited", "g", ". failed failed failed . crash crash . . . -"),
+    ("heartbeat lost", "g", "~ - - - ~ lost lost ~ ~ ~ -"),
+    ("stopped", "go", ". - - - anew - - free ~ recovered -"),
+    ("stop failed", "go", "- - - - failed - - unstoppable ~ again -"),
+    ("woke", "", ". due due due due due due . due . -"),
+    ("segment arrived", "g", "~ . . . . . segment . ~ ~ -"),
+    ("store", "c", "store . . . . . . . . . -"),
+    ("change image", "c", "image - - - - - - - - - -"),
+    ("refresh", "c", "refresh - - - - - - - - - -"),
+    ("restart", "c", "- halt halt halt . halt - - - - -"),
+    ("drain", "c", "retire drain drain drain drain drain drain drain drain drain -"),
+    ("undrain", "c", "undrain undrain undrain undrain undrain undrain undrain undrain undrain undrain -"),
+    ("reset", "c", ". - - - - - - - recover . -"),
+    ("retire", "c", "retire - - - - - - - - - -"),
+    ("end", "c", "- end end end end end end . - - -"),
 ];
 
 /// What a slot comes down to.
@@ -150,6 +153,19 @@ impl Model {
                 (self.attempts, self.wake_at) = (self.attempts + 1, Some(now + seconds(2)));
                 self.goes("retrying")
             }
+            "halt" if self.step == "running" && self.bot().state != BotState::JoiningCall => Said::Illegal,
+            "halt" => {
+                (self.attempts, self.container) = (0, None);
+                (self.deadline, self.wake_at) = (Some(now + seconds(600)), Some(now + seconds(600)));
+                self.operates("restarting")
+            }
+            "anew" => {
+                self.generation += 1;
+                self.bot().nonce = None;
+                (self.attempts, self.deadline) = (0, Some(now + seconds(7_200)));
+                self.wake_at = self.deadline;
+                self.operates("pulling")
+            }
             "retry" | "failed" => self.fails_to_deploy(now),
             "run" => self.runs(given, now),
             "learn" if self.container.is_some() => Said::Unchanged,
@@ -203,7 +219,7 @@ impl Model {
                     self.wakes(now)
                 }
             }
-            "store" | "image" | "drain" | "undrain" | "retire" => self.obeys(word, given),
+            "store" | "image" | "refresh" | "drain" | "undrain" | "retire" => self.obeys(word, given),
             word => panic!("no word {word}"),
         }
     }
@@ -342,7 +358,7 @@ impl Model {
         let is_over = self.deadline.is_some_and(|at| now >= at);
         let is_awake = self.wake_at.is_some_and(|at| now >= at);
         match self.step {
-            "pulling" | "starting" | "retrying" if is_over => self.fails_to_deploy(now),
+            "pulling" | "starting" | "retrying" | "restarting" if is_over => self.fails_to_deploy(now),
             "retrying" if is_awake => {
                 self.wake_at = self.deadline;
                 self.operates("starting")

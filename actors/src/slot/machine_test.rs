@@ -52,6 +52,8 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
         "segment arrived" => SlotEvent::SegmentArrived { generation, at: now },
         "store" => SlotEvent::Commanded(SlotCommand::Store),
         "change image" => SlotEvent::Commanded(SlotCommand::ChangeImage { image: image(given) }),
+        "refresh" => SlotEvent::Commanded(SlotCommand::Refresh),
+        "restart" => SlotEvent::Commanded(SlotCommand::Restart),
         "drain" => SlotEvent::Commanded(SlotCommand::Drain),
         "undrain" => SlotEvent::Commanded(SlotCommand::Undrain),
         "reset" => SlotEvent::Commanded(SlotCommand::Reset),
@@ -63,7 +65,7 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
 
 fn assigned(given: &Given, now: DateTime<Utc>) -> SlotEvent {
     let mut bot = sample::bot(i64::from(given.choice));
-    bot.spec.end_at = new_bot(given, now).ends_at;
+    std::sync::Arc::make_mut(&mut bot.spec).end_at = new_bot(given, now).ends_at;
     let source = match given.choice % 3 {
         0 => BotSource::Request { idempotency: None },
         1 => BotSource::Queue,
@@ -98,6 +100,7 @@ fn effects_expected(step: &str) -> &'static [&'static str] {
         "starting" => &["start", "wake"],
         "retrying" | "error" => &["wake"],
         "running" | "leaving" => &["watch", "wake"],
+        "restarting" => &["stop", "wake"],
         "stopping" | "recovering" => &["stop"],
         _ => &[],
     }
@@ -122,7 +125,8 @@ fn effect_seen(effect: &Effect, slot: &Slot) -> &'static str {
 /// What holds of every step that is taken, whatever the reference says.
 fn keeps_the_rules(before: &Slot, name: &str, taken: &Transition) -> Result<(), TestCaseError> {
     let after = &taken.next;
-    prop_assert_eq!(after.generation.0 - before.generation.0, i64::from(name == "assigned"));
+    let is_assigned = name == "assigned" || (before.step(), name) == ("restarting", "stopped");
+    prop_assert_eq!(after.generation.0 - before.generation.0, i64::from(is_assigned));
     prop_assert!(after.operation >= before.operation);
     let known = effects_of(before);
     for effect in effects_of(after).iter().filter(|effect| !known.contains(effect)) {

@@ -12,6 +12,7 @@ mod machine_model;
 #[cfg(test)]
 mod machine_test;
 mod recovery;
+mod restart;
 #[cfg(test)]
 mod table;
 
@@ -19,6 +20,7 @@ use crate::bot::Bot;
 use crate::ids::{ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One slot, as the row in `bot_pool_slots` holds it.
@@ -107,6 +109,8 @@ pub enum DeployStep {
         /// When.
         at: DateTime<Utc>,
     },
+    /// The container is being stopped and removed, so that another can be started for the same bot.
+    Restarting,
 }
 
 /// How far a running bot is.
@@ -211,6 +215,7 @@ impl Slot {
             SlotState::Deploying { step: DeployStep::Pulling, .. } => "pulling",
             SlotState::Deploying { step: DeployStep::Starting, .. } => "starting",
             SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => "retrying",
+            SlotState::Deploying { step: DeployStep::Restarting, .. } => "restarting",
             SlotState::Busy { step: BusyStep::Running { .. }, .. } => "running",
             SlotState::Busy { step: BusyStep::Leaving { .. }, .. } => "leaving",
             SlotState::Busy { step: BusyStep::Stopping, .. } => "stopping",
@@ -228,10 +233,20 @@ impl Slot {
         }
     }
 
+    /// Whether a container of the present generation runs, may yet be started, or may be left.
+    pub fn holds_container(&self) -> bool {
+        !matches!(self.state, SlotState::Idle { .. } | SlotState::Retired)
+    }
+
     /// The container of the present generation.
     pub fn container_key(&self) -> ContainerKey {
         ContainerKey { slot: self.id, generation: self.generation }
     }
+}
+
+/// The containers that slots hold; any other is never started again.
+pub fn held_containers<'a>(slots: impl Iterator<Item = &'a Slot>) -> BTreeSet<ContainerKey> {
+    slots.filter(|slot| slot.holds_container()).map(Slot::container_key).collect()
 }
 
 /// The durations that the slot machine goes by.

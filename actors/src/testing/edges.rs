@@ -81,6 +81,7 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         ("deploying, pulling", with(deploying(DeployStep::Pulling))),
         ("deploying, starting", with(deploying(DeployStep::Starting))),
         ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
+        ("deploying, restarting", with(deploying(DeployStep::Restarting))),
         ("busy, unclaimed", with(running(fresh.clone(), None, BusyStep::Running { leave_at: past }))),
         (
             "busy, running",
@@ -142,10 +143,12 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("SegmentArrived", SlotEvent::SegmentArrived { generation, at: sample::now() }),
         ("Store", SlotEvent::Commanded(SlotCommand::Store)),
         ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
+        ("Refresh", SlotEvent::Commanded(SlotCommand::Refresh)),
         ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
         ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
         ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
         ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
+        ("Restart", SlotEvent::Commanded(SlotCommand::Restart)),
         ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
         (
             "of an older generation",

@@ -7,12 +7,12 @@ use super::program::Program;
 use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest,
-    StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -29,6 +29,8 @@ pub struct Containers {
     pub changed: Arc<Notify>,
     /// What is known of those that ran and are gone.
     pub exit_notes: BTreeMap<ContainerKey, String>,
+    /// How often any tag came to mean another image.
+    tags_moved: u64,
 }
 
 impl Containers {
@@ -306,6 +308,36 @@ impl Driver for FakeEngine {
         });
         Ok(listed.collect())
     }
+
+    /// Now and then a tag has moved.
+    async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError> {
+        self.look(host).await?;
+        let mut world = self.0.lock();
+        if world.rng.u8(0..8) == 0 {
+            world.count("tag moved");
+            world.containers.tags_moved += 1;
+        }
+        Ok(Some(ImageDigest(format!("{image}@{}", world.containers.tags_moved))))
+    }
+
+    async fn logs(&self, host: &HostName, key: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+        self.look(host).await?;
+        Ok(self.0.lock().containers.exit_notes.get(&key).cloned().into_iter().collect())
+    }
+
+    async fn sweep(
+        &self,
+        host: &HostName,
+        wanted: &BTreeSet<ContainerKey>,
+        _: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        self.look(host).await?;
+        let mut world = self.0.lock();
+        let before = world.containers.exit_notes.len();
+        let Containers { running, exit_notes, .. } = &mut world.containers;
+        exit_notes.retain(|key, _| running.contains_key(key) || wanted.contains(key));
+        Ok(u32::try_from(before - exit_notes.len()).unwrap_or(u32::MAX))
+    }
 }
 
 /// Recordings in memory: every generation has three segments.
@@ -333,5 +365,10 @@ impl Artifacts for FakeArtifacts {
         }
         world.note(format!("joined bot {bot} to {key}"));
         Ok(Some(Joined { key: key.to_owned(), duration_ms: 1, bytes: 1 }))
+    }
+
+    async fn remove(&self, _: BotId) -> Result<u32, ArtifactsError> {
+        self.0.delay(1, 100).await;
+        Ok(4)
     }
 }

@@ -13,7 +13,7 @@ use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
-use crate::slot::{BusyStep, SlotState, SlotStatus};
+use crate::slot::{BusyStep, DeployStep, SlotState, SlotStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -66,6 +66,12 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
                 world.count("bot reprioritised");
                 world.note(format!("bot {} moved to {:?}", entry.bot_id, entry.place()));
             }
+            Change::WriteMaintenance(row) => {
+                let ended = row.run.as_ref().is_some_and(|run| run.ended_at.is_some());
+                world.count(if ended { "maintenance ended" } else { "maintenance began" });
+                world.note(format!("maintenance {}", if ended { "ended" } else { "begins" }));
+            }
+            Change::DeleteRecording { .. } | Change::DeleteEvents(_) | Change::DeleteBot(_) => {}
             Change::InsertEvent(_)
             | Change::DeleteQueueEntry(_)
             | Change::WriteRecording(_)
@@ -120,7 +126,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
     for change in decisions.iter().flatten() {
         let Change::WriteSlot(slot) = change else { continue };
         let known = before.slots.get(&slot.name);
-        let assigned = known.is_some_and(|known| known.generation != slot.generation);
+        // A bot that is started again stays where it is, wherever the slot goes afterwards.
+        let assigned = known.is_some_and(|known| {
+            known.generation != slot.generation && matches!(known.state, SlotState::Idle { .. })
+        });
         if assigned && known.is_some_and(|known| known.draining) {
             world.violated(format!("{} drains and was given a bot", slot.name));
         }
@@ -128,6 +137,11 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
             world.violated(format!("{} is ephemeral and idle after a bot", slot.name));
         }
         let Some(known) = known else { continue };
+        let both_idle =
+            matches!((&known.state, &slot.state), (SlotState::Idle { .. }, SlotState::Idle { .. }));
+        if both_idle && known.image == slot.image {
+            world.count("slot refreshed");
+        }
         if known.image != slot.image {
             world.count("image changed");
             if !matches!(known.state, SlotState::Idle { .. }) {
@@ -306,7 +320,10 @@ pub fn before_stop(world: &mut World, key: ContainerKey) {
     let wanted = matches!(
         slot.state,
         SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. }
-            | SlotState::Deploying { .. }
+            | SlotState::Deploying {
+                step: DeployStep::Pulling | DeployStep::Starting | DeployStep::Retrying { .. },
+                ..
+            }
     );
     if wanted {
         let name = slot.name.clone();
@@ -385,17 +402,22 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
     }
 }
 
-/// How long before the end the Scaler must have come to rest: by then it had an hour without bots or faults.
+/// How long before the end the Scaler must have come to rest: by then it had an hour without faults.
 const REST: TimeDelta = TimeDelta::minutes(30);
+/// How long after the last bot it may still work: some cool-downs.
+const REST_AFTER_BOT: TimeDelta = TimeDelta::minutes(15);
 
 /// Checked at the end: what is made ahead of need is there, and nothing is made or deleted any more.
 pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
+    let last_ended = world.tables.bots.values().filter_map(|bot| bot.ended_at).max();
+    let rest = world.utc() - REST;
+    let rest_from = last_ended.map_or(rest, |at| rest.max(at + REST_AFTER_BOT));
     for (at, action) in &scaler.recent {
         world.count(match action {
             Action::Grow { .. } => "scaler grows",
             Action::Retire { .. } => "scaler retires",
         });
-        if *at > world.utc() - REST {
+        if *at > rest_from {
             world.violated(format!("the Scaler does not come to rest: {action:?} at {at}"));
         }
     }

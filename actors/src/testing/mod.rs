@@ -5,6 +5,7 @@
 //! containers run scripted bots, and scripted clients. The server crashes at chosen boundaries (before and after
 //! every commit and every effect) and is started again from what the store holds. Everything is drawn from one seed.
 
+pub mod archive;
 pub mod client;
 pub mod coverage;
 pub mod disaster;

@@ -80,8 +80,14 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
         return None;
     }
     let name = names[world.rng.usize(0..names.len())].clone();
-    let actions =
-        [SlotAction::Reset, SlotAction::Drain, SlotAction::Undrain, SlotAction::Retire, SlotAction::End];
+    let actions = [
+        SlotAction::Reset,
+        SlotAction::Drain,
+        SlotAction::Undrain,
+        SlotAction::Retire,
+        SlotAction::Restart,
+        SlotAction::End,
+    ];
     Some((name, actions[world.rng.usize(0..actions.len())]))
 }
 

@@ -1,6 +1,7 @@
 //! The server processes of one incarnation: the leader, and those that led before and do not know yet that they do
 //! not any more. Each has its actors in a task set of its own, so that one can be frozen, or die, alone.
 
+use super::archive::{FakeArchive, NoSpools, RoomyDisks};
 use super::coverage::EdgeMeter;
 use super::engine::{FakeArtifacts, FakeEngine};
 use super::process::FakeLead;
@@ -8,6 +9,8 @@ use super::store::FakeStore;
 use super::world::{Shared, World};
 use crate::ids::SlotId;
 use crate::lead::LeadingDriver;
+use crate::maintenance::MaintenanceSettings;
+use crate::maintenance::timetable::Timetable;
 use crate::ports::{Lead, SlotIds, Store};
 use crate::scale::ScaleSettings;
 use crate::schedule::ScheduleSettings;
@@ -123,7 +126,16 @@ pub async fn plant(shared: &Shared) -> Tree {
     let rows = store.load().await.unwrap_or_default();
     let settings = shared.lock().settings.clone();
     let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
-    Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), timing)
+    Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), half_hourly(), timing)
+}
+
+/// Slots need not be idle for long, and nothing of a bot is removed: the world remembers what was.
+fn half_hourly() -> MaintenanceSettings {
+    MaintenanceSettings {
+        timetable: Timetable::parse("*/30 * * * *", "UTC").ok(),
+        refresh_idle: Some(TimeDelta::minutes(20)),
+        ..MaintenanceSettings::default()
+    }
 }
 
 /// Steps that fit a pool of a few slots.
@@ -146,6 +158,9 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         store,
         driver: Arc::new(LeadingDriver::new(engine, Arc::clone(&lead))),
         artifacts: Arc::new(FakeArtifacts(shared.clone())),
+        archive: Arc::new(FakeArchive(shared.clone())),
+        spools: Arc::new(NoSpools),
+        disks: Arc::new(RoomyDisks),
         clock: Arc::new(shared.clone()),
         lead,
         meter: Arc::new(EdgeMeter(shared.clone())),

@@ -5,6 +5,7 @@ use super::world::{Happening, Shared, World};
 use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey, RowKey};
+use crate::maintenance::MaintenanceRow;
 use crate::pool::Drain;
 use crate::ports::{BatchNo, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
@@ -29,6 +30,8 @@ pub struct Tables {
     pub recordings: BTreeMap<BotId, Recording>,
     /// `pool_drains`.
     pub drains: BTreeSet<Drain>,
+    /// `maintenance`.
+    pub maintenance: Option<MaintenanceRow>,
     /// `idempotency_keys`.
     pub keys: BTreeMap<(UserId, String), IdempotencyKey>,
     /// Batches, by epoch and number.
@@ -38,8 +41,9 @@ pub struct Tables {
     next_bot_id: i64,
     /// From and to, of the last time.
     away: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// A batch of the leader on its way: when it crashes or another takes the lead it is applied, or not.
-    in_flight: Option<(BatchNo, Vec<Decision>)>,
+    /// Batches of the leader on their way: when it crashes or another takes the lead some arrive, and none before an
+    /// earlier one.
+    in_flight: BTreeMap<BatchNo, Vec<Decision>>,
 }
 
 impl Tables {
@@ -78,6 +82,7 @@ impl Tables {
             scheduled: self.bots.values().filter(|bot| bot.state == BotState::Scheduled).cloned().collect(),
             recordings: recordings.collect(),
             drains: self.drains.clone(),
+            maintenance: self.maintenance.clone(),
         }
     }
 
@@ -92,6 +97,7 @@ impl Tables {
                 RowKey::Recording(id) => copy(&self.recordings, &mut some.recordings, id),
                 RowKey::Drain(drain) => some.drains.extend(self.drains.get(drain).cloned()),
                 RowKey::Idempotency(user, key) => copy(&self.keys, &mut some.keys, &(*user, key.clone())),
+                RowKey::Maintenance => some.maintenance.clone_from(&self.maintenance),
             }
         }
         some
@@ -108,6 +114,7 @@ impl Tables {
                 RowKey::Drain(drain) if before.drains.contains(&drain) => drop(self.drains.insert(drain)),
                 RowKey::Drain(drain) => drop(self.drains.remove(&drain)),
                 RowKey::Idempotency(user, key) => put_back(&mut self.keys, &before.keys, (user, key)),
+                RowKey::Maintenance => self.maintenance.clone_from(&before.maintenance),
             }
         }
     }
@@ -134,7 +141,7 @@ impl Tables {
                     expect(format!("recording {}", recording.bot_id), version, recording.version - 1)?;
                     self.recordings.insert(recording.bot_id, recording.clone());
                 }
-                Change::InsertEvent(_) => {}
+                Change::InsertEvent(_) | Change::DeleteEvents(_) => {}
                 Change::InsertQueueEntry(entry) => {
                     if self.queue.insert(entry.bot_id, entry.clone()).is_some() {
                         return Err(format!("bot {} is queued already", entry.bot_id));
@@ -156,6 +163,15 @@ impl Tables {
                     if !self.drains.remove(drain) {
                         return Err(format!("{drain} is not being drained"));
                     }
+                }
+                Change::WriteMaintenance(row) => self.maintenance = Some((**row).clone()),
+                Change::DeleteRecording { bot_id, version } => {
+                    let stored = self.recordings.remove(bot_id).map_or(0, |row| row.version);
+                    expect(format!("recording {bot_id}"), stored, *version)?;
+                }
+                Change::DeleteBot(bot) => {
+                    let row = self.bots.remove(bot).filter(|row| row.state.is_final());
+                    row.ok_or_else(|| format!("bot {bot} has not ended, or is gone"))?;
                 }
                 Change::InsertIdempotencyKey(key) => {
                     if self.keys.insert((key.user_id, key.key.clone()), key.clone()).is_some() {
@@ -218,10 +234,12 @@ impl World {
         }
     }
 
-    /// What a crash, or another leader, does to a batch on its way: it arrived, or not.
+    /// What a crash, or another leader, does to batches on their way: they arrived, or not.
     pub fn settle_in_flight(&mut self) {
-        let Some((batch, decisions)) = self.tables.in_flight.take() else { return };
-        if self.rng.bool() {
+        for (batch, decisions) in std::mem::take(&mut self.tables.in_flight) {
+            if !self.rng.bool() {
+                return;
+            }
             self.count("commit arrived late");
             let _ = self.commit(batch, &decisions);
         }
@@ -272,7 +290,7 @@ impl Store for FakeStore {
         {
             let mut world = self.0.lock();
             if world.leads(self.0.process) {
-                world.tables.in_flight = Some((batch, decisions.to_vec()));
+                world.tables.in_flight.insert(batch, decisions.to_vec());
                 world.panic_while_committing(decisions);
             }
         }
@@ -280,7 +298,7 @@ impl Store for FakeStore {
         self.0.delay(0, 8).await;
         let outcome = self.reached().and_then(|mut world| {
             let (lost, torn) = (world.faults.commit_lost, world.faults.commit_torn);
-            world.tables.in_flight = None;
+            world.tables.in_flight.remove(&batch);
             if world.chance("commit lost", lost) {
                 return Err(cut_off());
             }
@@ -296,15 +314,15 @@ impl Store for FakeStore {
 
     async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
         self.0.boundary("before flush").await;
-        self.0.delay(0, 8).await;
-        self.answers()?;
-        let mut world = self.0.lock();
+        let mut world = self.ask().await?;
         let lost = world.faults.commit_lost;
-        if world.crashed || world.chance("flush lost", lost) {
-            return Err(StoreError::Unavailable("cut off before the flush".to_owned()));
+        if world.chance("flush lost", lost) {
+            return Err(cut_off());
         }
         let key = (world.tables.epoch, batch);
-        assert!(world.tables.batches.contains(&key), "{batch:?} is flushed and was never committed");
+        if !world.tables.batches.contains(&key) {
+            world.violated(format!("{batch:?} is flushed and was never committed"));
+        }
         Ok(())
     }
 

@@ -1,11 +1,13 @@
-//! The folders of bots: `<root>/<slot>/<generation>/` with what a bot leaves (its spool, `log`, `exit.json`) and the
-//! record of its process, and `<root>/<slot>/fence`, the highest generation that was stopped.
+//! The folders of bots: `<root>/<slot>/<generation>/` with what a bot leaves (its spool, `log`, `exit.json`), its number
+//! (`bot`) and the record of its process, and `<root>/<slot>/fence`, the highest generation that was stopped.
 //!
 //! Reads and writes are synchronous; callers run them on a blocking thread.
 
 use super::procfs::{Identity, boot_id};
-use meeboter_actors::ids::{ContainerKey, Generation, SlotId};
+use meeboter_actors::ids::{BotId, ContainerKey, Generation, SlotId};
+use meeboter_actors::ports::Spool;
 use meeboter_bot::{EXIT_NOTE_FILE, ExitNote};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,11 +16,17 @@ use std::time::{Duration, SystemTime};
 
 const FENCE_FILE: &str = "fence";
 const RECORD_FILE: &str = "process";
+const BOT_FILE: &str = "bot";
 const LOG_FILE: &str = "log";
 const OLD_LOG_FILE: &str = "log.old";
 const EXIT_NOTE_BYTES_MAX: u64 = 64 * 1024;
 const LOG_BYTES_MAX: u64 = 32 * 1024 * 1024;
-const LOG_TAIL_BYTES: u64 = 4 * 1024;
+/// How much of a log is shown where a bot ended badly.
+const LOG_NOTE_BYTES: u64 = 4 * 1024;
+/// How much of a log is read at most for those who ask for lines.
+const LOG_TAIL_BYTES: u64 = 1024 * 1024;
+/// Where a bot keeps its spool within its folder.
+const SPOOL_DIR: &str = "spool";
 /// Folders deeper than this hold no spool of ours.
 const SPOOL_DEPTH_MAX: u32 = 5;
 /// A slot whose folders are all removed is forgotten after this long; its uuid is never given again.
@@ -44,10 +52,11 @@ impl Folders {
         self.slot(key.slot).join(key.generation.to_string())
     }
 
-    /// Makes the work folder, for nobody else to read, without the traces of an earlier start.
-    pub(super) fn prepare(&self, key: ContainerKey) -> io::Result<PathBuf> {
+    /// Makes the work folder of a bot, for nobody else to read, without the traces of an earlier start.
+    pub(super) fn prepare(&self, key: ContainerKey, bot: BotId) -> io::Result<PathBuf> {
         let folder = self.of(key);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        fs::write(folder.join(BOT_FILE), format!("{bot}\n"))?;
         for trace in [RECORD_FILE, EXIT_NOTE_FILE] {
             remove_file(&folder.join(trace))?;
         }
@@ -117,19 +126,19 @@ impl Folders {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// The last lines the bot printed.
-    pub(super) fn log_tail(&self, key: ContainerKey) -> io::Result<String> {
-        let mut file = File::open(self.of(key).join(LOG_FILE))?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let whole_lines = match text.split_once('\n') {
-            Some((_, rest)) if length > LOG_TAIL_BYTES => rest,
-            _ => &text,
+    /// The last lines the bot printed, for a note of its end.
+    pub(super) fn log_note(&self, key: ContainerKey) -> io::Result<String> {
+        Ok(tail(&self.of(key).join(LOG_FILE), LOG_NOTE_BYTES)?.trim_end().to_owned())
+    }
+
+    /// The last lines the bot printed, at most so many; none where there is no log.
+    pub(super) fn log_lines(&self, key: ContainerKey, lines: usize) -> io::Result<Vec<String>> {
+        let text = match tail(&self.of(key).join(LOG_FILE), LOG_TAIL_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
         };
-        Ok(whole_lines.trim_end().to_owned())
+        let skipped = text.lines().count().saturating_sub(lines);
+        Ok(text.lines().skip(skipped).map(str::to_owned).collect())
     }
 
     /// Keeps a running bot's log bounded: what it has is set aside, in place of what was set aside before. The bot
@@ -147,18 +156,10 @@ impl Folders {
     /// those were not uploaded yet.
     pub(super) fn prune(&self, kept: usize) -> io::Result<()> {
         let mut stopped = Vec::new();
-        for slot in fs::read_dir(&self.root)? {
-            let slot = slot?.path();
-            let Some(id) = file_name_as(&slot) else { continue };
-            let fence = self.fence(SlotId(id))?;
-            for folder in fs::read_dir(&slot)? {
-                let folder = folder?;
-                let generation = file_name_as::<i64>(&folder.path()).map(Generation);
-                if generation.is_some_and(|generation| fence.is_some_and(|fence| generation <= fence)) {
-                    stopped.push((folder.metadata()?.modified()?, folder.path()));
-                }
+        for (key, folder) in self.generations()? {
+            if self.fence(key.slot)?.is_some_and(|fence| key.generation <= fence) {
+                stopped.push((fs::metadata(&folder)?.modified()?, folder));
             }
-            remove_forgotten(&slot);
         }
         stopped.sort();
         let surplus = stopped.len().saturating_sub(kept);
@@ -167,8 +168,99 @@ impl Folders {
                 fs::remove_dir_all(folder)?;
             }
         }
+        self.slots()?.iter().for_each(|(_, slot)| remove_forgotten(slot));
         Ok(())
     }
+
+    /// Removes the folders of generations that are not `spared` and did not change since, but for those with segments
+    /// in their spool; says how many.
+    pub(super) fn sweep(&self, spared: &BTreeSet<ContainerKey>, before: SystemTime) -> io::Result<u32> {
+        let mut swept = 0;
+        for (key, folder) in self.generations()? {
+            let is_old = last_change(&folder)? < before;
+            if is_old && !spared.contains(&key) && !holds_segments(&folder, SPOOL_DEPTH_MAX)? {
+                fs::remove_dir_all(&folder)?;
+                swept += 1;
+            }
+        }
+        self.slots()?.iter().for_each(|(_, slot)| remove_forgotten(slot));
+        Ok(swept)
+    }
+
+    /// The generations with segments in their spools, and whose bots recorded them.
+    pub(super) fn spools(&self) -> io::Result<Vec<Spool>> {
+        let mut spools = Vec::new();
+        for (key, folder) in self.generations()? {
+            // One without a number was begun by a server of another kind; it is nobody's to judge.
+            let bot =
+                fs::read_to_string(folder.join(BOT_FILE)).ok().and_then(|text| text.trim().parse().ok());
+            if let Some(bot) = bot
+                && holds_segments(&folder.join(SPOOL_DIR), SPOOL_DEPTH_MAX)?
+            {
+                spools.push(Spool { key, bot_id: BotId(bot) });
+            }
+        }
+        Ok(spools)
+    }
+
+    /// The files in a generation's spool by the run's number, in the order that the bot would upload them.
+    pub(super) fn spooled(&self, key: ContainerKey) -> io::Result<Vec<(u32, PathBuf)>> {
+        let mut files = Vec::new();
+        for run in entries(&self.of(key).join(SPOOL_DIR))? {
+            let Some(number) = file_name_as(&run) else { continue };
+            files.extend(entries(&run)?.into_iter().map(|file| (number, file)));
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// The folder of each slot.
+    fn slots(&self) -> io::Result<Vec<(SlotId, PathBuf)>> {
+        let slots = entries(&self.root)?.into_iter();
+        Ok(slots.filter_map(|slot| Some((SlotId(file_name_as(&slot)?), slot))).collect())
+    }
+
+    /// The work folder of each generation.
+    fn generations(&self) -> io::Result<Vec<(ContainerKey, PathBuf)>> {
+        let mut generations = Vec::new();
+        for (slot, folder) in self.slots()? {
+            generations.extend(entries(&folder)?.into_iter().filter_map(|folder| {
+                let generation = Generation(file_name_as(&folder)?);
+                Some((ContainerKey { slot, generation }, folder))
+            }));
+        }
+        Ok(generations)
+    }
+}
+
+/// What is in a folder; nothing where there is none.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+    }
+}
+
+/// The end of a file, from the beginning of a line on.
+fn tail(path: &Path, bytes: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut read = Vec::new();
+    file.take(bytes).read_to_end(&mut read)?;
+    let text = String::from_utf8_lossy(&read);
+    Ok(match text.split_once('\n') {
+        Some((_, rest)) if length > bytes => rest.to_owned(),
+        _ => text.into_owned(),
+    })
+}
+
+/// When a work folder last changed: it, or the log in it, to which a bot writes as long as it lives.
+fn last_change(folder: &Path) -> io::Result<SystemTime> {
+    let own = fs::metadata(folder)?.modified()?;
+    let log = fs::metadata(folder.join(LOG_FILE)).and_then(|log| log.modified());
+    Ok(log.map_or(own, |log| log.max(own)))
 }
 
 /// Removes a slot's folder that holds nothing but an old fence. A folder with more in it stays, whatever happens.
@@ -187,12 +279,10 @@ fn remove_forgotten(slot: &Path) {
 }
 
 fn holds_segments(folder: &Path, depth: u32) -> io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        let name = entry.file_name();
-        let is_segment = kind.is_file() && name.to_string_lossy().ends_with(".m4s");
-        if is_segment || (kind.is_dir() && depth > 0 && holds_segments(&entry.path(), depth - 1)?) {
+    for path in entries(folder)? {
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        let is_segment = kind.is_file() && path.extension().is_some_and(|extension| extension == "m4s");
+        if is_segment || (kind.is_dir() && depth > 0 && holds_segments(&path, depth - 1)?) {
             return Ok(true);
         }
     }
@@ -219,6 +309,8 @@ mod tests {
         ContainerKey { slot: SlotId(Uuid::from_u128(1)), generation: Generation(generation) }
     }
 
+    const BOT: BotId = BotId(7);
+
     fn folders() -> (tempfile::TempDir, Folders) {
         let root = tempfile::tempdir().expect("temporary folder");
         let folders = Folders::new(root.path().to_owned());
@@ -238,7 +330,7 @@ mod tests {
     #[test]
     fn a_record_of_another_boot_is_none() {
         let (_root, folders) = folders();
-        let folder = folders.prepare(key(1)).expect("made");
+        let folder = folders.prepare(key(1), BOT).expect("made");
         let bot = Identity { start_time: 99, pid: 7 };
         folders.record(key(1), bot).expect("written");
         assert_eq!(folders.recorded(key(1)).expect("readable"), Some(bot));
@@ -250,7 +342,7 @@ mod tests {
     fn pruning_spares_the_running_the_last_and_the_unsent() {
         let (_root, folders) = folders();
         for generation in 1..=5 {
-            let folder = folders.prepare(key(generation)).expect("made");
+            let folder = folders.prepare(key(generation), BOT).expect("made");
             let age = Duration::from_secs(u64::try_from(10 - generation).expect("small") * 60);
             File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now() - age)).expect("aged");
         }
@@ -267,19 +359,49 @@ mod tests {
     #[test]
     fn the_tail_of_a_log_begins_with_a_whole_line() {
         let (_root, folders) = folders();
-        folders.prepare(key(1)).expect("made");
+        folders.prepare(key(1), BOT).expect("made");
         let mut log = folders.open_log(key(1)).expect("opened");
         for line in 0..1000 {
             writeln!(log, "line {line:04}").expect("written");
         }
-        let tail = folders.log_tail(key(1)).expect("readable");
+        let tail = folders.log_note(key(1)).expect("readable");
         assert!(tail.starts_with("line ") && tail.ends_with("line 0999") && tail.len() <= 4096);
+        assert_eq!(folders.log_lines(key(1), 2).expect("readable"), ["line 0998", "line 0999"]);
+        assert_eq!(folders.log_lines(key(1), 5000).expect("readable").len(), 1000);
+        assert_eq!(folders.log_lines(key(2), 5).expect("no log"), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn sweeping_spares_the_young_the_wanted_and_the_unsent() {
+        let (_root, folders) = folders();
+        let now = SystemTime::now();
+        let old = now - Duration::from_secs(3600);
+        for generation in 1..=4 {
+            let folder = folders.prepare(key(generation), BOT).expect("made");
+            if generation == 2 {
+                let run = folder.join("spool/001");
+                fs::create_dir_all(&run)
+                    .and_then(|()| fs::write(run.join("000001.m4s"), "x"))
+                    .expect("written");
+            }
+            if generation < 4 {
+                File::open(folder).and_then(|folder| folder.set_modified(old)).expect("aged");
+            }
+        }
+        let spools = folders.spools().expect("looked at");
+        assert_eq!(spools, [Spool { key: key(2), bot_id: BOT }]);
+        let files = folders.spooled(key(2)).expect("read");
+        assert_eq!((files.len(), files[0].0), (1, 1));
+        let wanted = BTreeSet::from([key(3)]);
+        assert_eq!(folders.sweep(&wanted, now - Duration::from_secs(60)).expect("swept"), 1);
+        let left: Vec<i64> = (1..=4).filter(|generation| folders.of(key(*generation)).exists()).collect();
+        assert_eq!(left, [2, 3, 4]);
     }
 
     #[test]
     fn a_log_that_grew_too_long_is_set_aside_and_goes_on() {
         let (_root, folders) = folders();
-        let folder = folders.prepare(key(1)).expect("made");
+        let folder = folders.prepare(key(1), BOT).expect("made");
         let mut log = folders.open_log(key(1)).expect("opened");
         folders.bound_log(key(1)).expect("looked at");
         assert!(!folder.join(OLD_LOG_FILE).exists());

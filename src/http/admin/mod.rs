@@ -1,10 +1,12 @@
-//! What operators ask for: everybody's slots, bots, queue, drains, and the engine. Handlers only: they tell an actor,
+//! What operators ask for: everybody's slots, bots, queue, drains, the engine, maintenance and settings. Handlers only: they tell an actor,
 //! and say in words what it answered.
 
 pub mod bots;
 pub mod drains;
 pub mod engine;
+pub mod maintenance;
 pub mod queue;
+pub mod reload;
 pub mod slots;
 
 use super::caller::Operator;

@@ -1,4 +1,4 @@
-//! Slots for operators: list, show, reset, drain, undrain, retire, end the bot in one, recover all.
+//! Slots for operators: list, show, logs, reset, drain, undrain, retire, restart, end the bot in one, recover all.
 
 use super::note;
 use crate::http::caller::Operator;
@@ -15,10 +15,17 @@ use meeboter_actors::slot::actor::Refused;
 use meeboter_actors::slot::machine::Rejection;
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
 use meeboter_actors::supervision::tell;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Lines of a log where the request does not say, and at most.
+const LOG_LINES: u32 = 100;
+const LOG_LINES_MAX: u32 = 10_000;
+/// How long the engine may take to read them.
+const LOG_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A slot with all that an operator may want to know of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -72,7 +79,7 @@ pub async fn read(
     found.map(web::Json).ok_or_else(|| ApiError::not_found(format!("slot {name}")))
 }
 
-/// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|end}: answers with the slot as it then is.
+/// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|restart|end}: answers with the slot as it then is.
 pub async fn operate(
     operator: Operator,
     state: web::Data<AppState>,
@@ -82,6 +89,50 @@ pub async fn operate(
     let action = action_named(&action).ok_or_else(|| ApiError::not_found("such address"))?;
     let slot = command(&state, operator, SlotName(name), action).await?;
     Ok(web::Json(view(&slot, None)))
+}
+
+/// Which lines of a log.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogQuery {
+    lines: Option<u32>,
+}
+
+/// What a slot's container printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogView {
+    name: String,
+    host: String,
+    /// Whose: the present one, or the last where the slot is idle.
+    generation: i64,
+    /// The latest at the end.
+    lines: Vec<String>,
+}
+
+/// GET /api/admin/slots/{name}/logs?lines=100: the end of what the slot's container printed; of one that is gone, as
+/// long as the engine keeps it.
+pub async fn logs(
+    _: Operator,
+    state: web::Data<AppState>,
+    name: web::Path<String>,
+    query: web::Query<LogQuery>,
+) -> Result<web::Json<LogView>, ApiError> {
+    let lines = query.lines.unwrap_or(LOG_LINES);
+    if !(1..=LOG_LINES_MAX).contains(&lines) {
+        return Err(ApiError::field("lines", format!("lines: it takes 1 to {LOG_LINES_MAX}.")));
+    }
+    let leading = state.leading()?;
+    let slot = leading.tree.directory.all().into_iter().find(|handle| handle.name().0 == *name);
+    let slot = slot.ok_or_else(|| ApiError::not_found(format!("slot {name}")))?.snapshot();
+    let read = leading.driver.logs(&slot.host, slot.container_key(), lines);
+    let lines = match tokio::time::timeout(LOG_DEADLINE, read).await {
+        Ok(Ok(lines)) => lines,
+        Ok(Err(error)) => return Err(ApiError::engine(&error.message)),
+        Err(_) => return Err(ApiError::engine("it does not answer")),
+    };
+    let (name, host, generation) = (slot.name.0.clone(), slot.host.0.clone(), slot.generation.0);
+    Ok(web::Json(LogView { name, host, generation, lines }))
 }
 
 /// How many slots were told.
@@ -133,6 +184,10 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
             "Only an idle slot can be deleted at once. Drain it: it goes when it is free. Or end its bot, or reset it, \
             first."
         }
+        SlotAction::Restart => {
+            "Only a bot that is not in its meeting yet can be started again: what it recorded would be lost. Let it \
+            leave, or end it."
+        }
         SlotAction::End => "It holds no bot.",
         SlotAction::Drain | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
     };
@@ -145,13 +200,14 @@ fn name_of(action: SlotAction) -> &'static str {
         SlotAction::Drain => "drain",
         SlotAction::Undrain => "undrain",
         SlotAction::Retire => "retire",
+        SlotAction::Restart => "restart",
         SlotAction::End => "end",
     }
 }
 
 fn action_named(name: &str) -> Option<SlotAction> {
-    use SlotAction::{Drain, End, Reset, Retire, Undrain};
-    [Reset, Drain, Undrain, Retire, End].into_iter().find(|action| name_of(*action) == name)
+    use SlotAction::{Drain, End, Reset, Restart, Retire, Undrain};
+    [Reset, Drain, Undrain, Retire, Restart, End].into_iter().find(|action| name_of(*action) == name)
 }
 
 /// The slots that are wanted, by name: what the pool knows of each, with what it committed last.
@@ -210,10 +266,10 @@ mod tests {
 
     #[test]
     fn every_action_is_found_by_its_name() {
-        for name in ["reset", "drain", "undrain", "retire", "end"] {
+        for name in ["reset", "drain", "undrain", "retire", "restart", "end"] {
             assert_eq!(action_named(name).map(name_of), Some(name));
         }
-        assert_eq!(action_named("restart"), None);
+        assert_eq!(action_named("explode"), None);
     }
 
     #[test]

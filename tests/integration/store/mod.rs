@@ -1,5 +1,6 @@
 //! The store against a real PostgreSQL.
 
+mod archive;
 mod embedded;
 mod journal;
 mod lead;
@@ -96,6 +97,7 @@ fn every_slot_state(number: u32) -> Vec<SlotState> {
         deploying(DeployStep::Pulling),
         deploying(DeployStep::Starting),
         deploying(DeployStep::Retrying { at: later(4) }),
+        deploying(DeployStep::Restarting),
         busy(BotState::InCall, &container, BusyStep::Running { leave_at: later(240) }),
         busy(BotState::JoiningCall, &None, BusyStep::Running { leave_at: later(240) }),
         busy(BotState::Leaving, &container, BusyStep::Leaving { until: later(5), latest: later(20) }),

@@ -24,6 +24,8 @@ use tempfile::TempDir;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a recording may take to be joined.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long maintenance may take where there is little to do.
+const MAINTENANCE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long what is left of a test may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks while waiting.
@@ -179,6 +181,18 @@ impl Server {
         Pool::connect(&place.unwrap()).await.unwrap()
     }
 
+    /// Does something to the private database that a server would not.
+    pub(crate) async fn edit(&self, statements: &str) {
+        let socket = self.folder.path().join("postgres/run");
+        let mut config = tokio_postgres::Config::new();
+        let config = config.host_path(socket).user("meeboter").dbname("meeboter");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        let driven = tokio::spawn(connection);
+        client.batch_execute(statements).await.unwrap();
+        drop(client);
+        driven.await.unwrap().unwrap();
+    }
+
     /// Another user of this server.
     pub(crate) async fn visitor(&self, pool: &Pool, name: &str) -> Visitor {
         let (user, key) = (pool.user_named(name).await.unwrap().id, new_key());
@@ -293,6 +307,22 @@ impl Server {
             }
         }
         count
+    }
+
+    /// Has maintenance done now, and answers with the run.
+    pub(crate) async fn maintain(&self) -> Value {
+        let (status, begun) = self.post("/api/admin/maintenance", &json!({})).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
+        let deadline = Instant::now() + MAINTENANCE_DEADLINE;
+        loop {
+            let (_, seen) = self.get("/api/admin/maintenance").await;
+            if seen["running"].is_null() {
+                assert!(seen["nextAt"].is_string(), "the next night is known: {seen}");
+                return seen["last"].clone();
+            }
+            assert!(Instant::now() < deadline, "{seen}");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits until so many media segments of a bot are in the object store.
@@ -505,9 +535,13 @@ fn client() -> Client {
 
 /// A program that takes a bot's place and never says a word; it ends when the server's folder is gone.
 pub(crate) fn silent_bot(folder: &Path) -> String {
-    let program = folder.join("silent-bot");
-    let text = folder.join("silent-bot.text");
-    fs::write(&text, "#!/bin/sh\nwhile [ -d \"$MEEBOTER_WORK_DIR\" ]; do sleep 1; done\n").unwrap();
+    script_bot(folder, "silent-bot", "while [ -d \"$MEEBOTER_WORK_DIR\" ]; do sleep 1; done")
+}
+
+/// A shell script as a bot's program.
+pub(crate) fn script_bot(folder: &Path, name: &str, script: &str) -> String {
+    let (program, text) = (folder.join(name), folder.join(format!("{name}.text")));
+    fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
     // Not written by this process: a child forked meanwhile would hold the file open, and "text file busy" follow.
     let installed = Command::new("install").args(["-m", "755"]).arg(&text).arg(&program).status();
     assert!(installed.unwrap().success());

@@ -1,0 +1,246 @@
+//! What maintenance means: when a run begins, which images are made present anew, what of an ended bot goes, which disk
+//! is nearly full. Pure: no I/O, no clock, no randomness.
+
+use super::timetable::Timetable;
+use super::{HostImage, Images, MaintenanceRow, Retention, Trigger};
+use crate::ids::SlotName;
+use crate::ports::Disk;
+use crate::slot::{Slot, SlotState};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeMap;
+
+/// A run that begins this long after its time was missed; the actor looks more often than that.
+const LATE: TimeDelta = TimeDelta::minutes(2);
+/// Runs that are cut off by the end of their server before it is left at that: one of them may be why the server ended.
+const ATTEMPTS_MAX: u32 = 2;
+
+/// When the next run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Now, and why.
+    Now(Trigger),
+    /// Then.
+    At(DateTime<Utc>),
+    /// Only when an operator asks.
+    OnDemand,
+}
+
+/// When the next run begins, where none is under way here. However many times were missed, they are one run.
+pub fn next_start(row: &MaintenanceRow, timetable: Option<&Timetable>, now: DateTime<Utc>) -> Start {
+    let cut_off = row.run.as_ref().filter(|run| run.ended_at.is_none());
+    if cut_off.is_some_and(|run| run.attempt < ATTEMPTS_MAX) {
+        return Start::Now(Trigger::Resumed);
+    }
+    match timetable.and_then(|timetable| timetable.next_after(row.due_from)) {
+        None => Start::OnDemand,
+        Some(due) if due > now => Start::At(due),
+        Some(due) if now - due > LATE => Start::Now(Trigger::MadeUp),
+        Some(_) => Start::Now(Trigger::Timetable),
+    }
+}
+
+/// An image that is to be made present anew on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refresh {
+    /// Which, and where.
+    pub image: HostImage,
+    /// Whether its reference means something else than it did.
+    pub moved: bool,
+    /// Idle slots that are told afterwards.
+    pub slots: Vec<SlotName>,
+}
+
+/// The images that slots rely on.
+pub fn images_in_use<'a>(slots: impl Iterator<Item = &'a Slot>) -> Vec<HostImage> {
+    let mut images: Vec<HostImage> = slots.filter(|slot| is_stored(slot)).map(image_of).collect();
+    images.sort();
+    images.dedup();
+    images
+}
+
+/// What is to be made present anew: images whose reference means another thing than it did, and those of slots that
+/// are idle for too long. A reference that is looked at for the first time has not moved.
+pub fn refreshes<'a>(
+    slots: impl Iterator<Item = &'a Slot>,
+    meant: &Images,
+    means: &Images,
+    refresh_idle: Option<TimeDelta>,
+    now: DateTime<Utc>,
+) -> Vec<Refresh> {
+    let mut refreshes: BTreeMap<HostImage, Refresh> = BTreeMap::new();
+    for slot in slots.filter(|slot| is_stored(slot)) {
+        let image = image_of(slot);
+        let moved = matches!((meant.get(&image), means.get(&image)), (Some(was), Some(is)) if was != is);
+        let idle = matches!(slot.state, SlotState::Idle { .. });
+        let for_long = idle && refresh_idle.is_some_and(|limit| now - slot.changed_at >= limit);
+        if !moved && !for_long {
+            continue;
+        }
+        let refresh =
+            refreshes.entry(image.clone()).or_insert_with(|| Refresh { image, moved, slots: vec![] });
+        if idle {
+            refresh.slots.push(slot.name.clone());
+        }
+    }
+    refreshes.into_values().collect()
+}
+
+fn is_stored(slot: &Slot) -> bool {
+    slot.version > 0 && !matches!(slot.state, SlotState::Retired)
+}
+
+fn image_of(slot: &Slot) -> HostImage {
+    HostImage { host: slot.host.clone(), image: slot.image.clone() }
+}
+
+/// What of an ended bot is old enough to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Its recording, with all objects.
+    pub recording: bool,
+    /// Its history.
+    pub events: bool,
+    /// The bot itself; its recording and its history go first.
+    pub bot: bool,
+}
+
+impl Retention {
+    /// What of a bot that ended then goes now.
+    pub fn verdict(&self, ended_at: DateTime<Utc>, now: DateTime<Utc>) -> Verdict {
+        let goes = |kept: Option<TimeDelta>| kept.is_some_and(|kept| now - ended_at >= kept);
+        let bot = goes(self.bots);
+        Verdict { recording: bot || goes(self.recordings), events: bot || goes(self.events), bot }
+    }
+
+    /// Bots that ended after this keep everything; `None`: all do.
+    pub fn horizon(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let shortest = [self.recordings, self.events, self.bots].into_iter().flatten().min()?;
+        now.checked_sub_signed(shortest)
+    }
+}
+
+/// The disks with less free than they should have.
+pub fn nearly_full(disks: &[Disk], free_percent: u32) -> Vec<&Disk> {
+    disks.iter().filter(|disk| disk.free_percent() < f64::from(free_percent)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::HostName;
+    use crate::maintenance::Run;
+    use crate::ports::ImageDigest;
+    use crate::testing::sample;
+    use proptest::prelude::*;
+
+    fn nightly() -> Timetable {
+        Timetable::parse("0 3 * * *", "UTC").expect("good")
+    }
+
+    fn hours(count: i64) -> DateTime<Utc> {
+        sample::now() + TimeDelta::hours(count)
+    }
+
+    fn cut_off(attempt: u32) -> MaintenanceRow {
+        let run = Run {
+            trigger: Trigger::Timetable,
+            attempt,
+            began_at: sample::now(),
+            ended_at: None,
+            steps: vec![],
+        };
+        MaintenanceRow { run: Some(run), ..MaintenanceRow::new(sample::now()) }
+    }
+
+    #[test]
+    fn a_run_begins_at_its_time() {
+        let (row, nightly) = (MaintenanceRow::new(sample::now()), nightly());
+        assert_eq!(next_start(&row, Some(&nightly), hours(14)), Start::At(hours(15)));
+        assert_eq!(next_start(&row, Some(&nightly), hours(15)), Start::Now(Trigger::Timetable));
+        assert_eq!(next_start(&row, None, hours(100)), Start::OnDemand);
+    }
+
+    #[test]
+    fn nights_that_were_missed_are_one_run() {
+        let (mut row, nightly) = (MaintenanceRow::new(sample::now()), nightly());
+        assert_eq!(next_start(&row, Some(&nightly), hours(100)), Start::Now(Trigger::MadeUp));
+        row.due_from = hours(100);
+        assert!(matches!(next_start(&row, Some(&nightly), hours(100)), Start::At(at) if at > hours(100)));
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_is_resumed_once() {
+        assert_eq!(next_start(&cut_off(1), None, hours(1)), Start::Now(Trigger::Resumed));
+        assert_eq!(next_start(&cut_off(2), None, hours(1)), Start::OnDemand);
+        assert_eq!(next_start(&cut_off(2), Some(&nightly()), hours(1)), Start::At(hours(15)));
+    }
+
+    fn digests(of: &Slot, digest: &str) -> Images {
+        [(image_of(of), ImageDigest(digest.to_owned()))].into()
+    }
+
+    #[test]
+    fn a_moved_tag_refreshes_every_idle_slot_and_is_pulled_for_busy_ones_too() {
+        let (idle, busy) = (sample::idle_slot(1), sample::busy_slot(2));
+        let (was, is) = (digests(&idle, "a"), digests(&idle, "b"));
+        let none = Images::new();
+        let moved = |meant, means| refreshes([&idle, &busy].into_iter(), meant, means, None, sample::now());
+        let expected = Refresh { image: image_of(&idle), moved: true, slots: vec![idle.name.clone()] };
+        assert_eq!(moved(&was, &is), [expected]);
+        assert_eq!(moved(&was, &was), []);
+        assert_eq!(moved(&none, &is), [], "a first look is no move");
+        assert_eq!(moved(&was, &none), [], "a registry that does not answer has moved nothing");
+        let only_busy = refreshes([&busy].into_iter(), &was, &is, None, sample::now());
+        assert_eq!((only_busy.len(), only_busy[0].slots.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_slot_is_refreshed_when_it_was_idle_for_long_enough() {
+        let (fresh, old) =
+            (sample::idle_slot(1), Slot { changed_at: hours(-24 * 7), ..sample::idle_slot(2) });
+        let elsewhere = Slot {
+            host: HostName("other".into()),
+            ..Slot { changed_at: hours(-24 * 8), ..sample::idle_slot(3) }
+        };
+        let none = Images::new();
+        let limit = Some(TimeDelta::days(7));
+        let found = refreshes([&fresh, &old, &elsewhere].into_iter(), &none, &none, limit, sample::now());
+        let slots: Vec<_> =
+            found.iter().map(|refresh| (refresh.image.host.0.as_str(), &refresh.slots)).collect();
+        assert_eq!(slots, [("local", &vec![old.name.clone()]), ("other", &vec![elsewhere.name.clone()])]);
+        let earlier =
+            refreshes([&old].into_iter(), &none, &none, limit, sample::now() - TimeDelta::seconds(1));
+        assert_eq!(earlier, []);
+        assert_eq!(refreshes([&old].into_iter(), &none, &none, None, sample::now()), []);
+    }
+
+    #[test]
+    fn a_disk_is_warned_of_below_its_mark() {
+        let disk = |free_bytes| Disk { name: "data".into(), free_bytes, total_bytes: 1_000 };
+        let disks = [disk(99), disk(100), Disk { name: "none".into(), free_bytes: 0, total_bytes: 0 }];
+        assert_eq!(nearly_full(&disks, 10), [&disks[0]]);
+        assert_eq!(nearly_full(&disks, 0), [] as [&Disk; 0]);
+    }
+
+    proptest! {
+        /// Against a plain model: what is kept for ever stays, what is old goes, and nothing outlives its bot.
+        #[test]
+        fn retention_keeps_what_is_young_and_lets_nothing_outlive_its_bot(
+            recordings in 0_i64..40, events in 0_i64..40, bots in 0_i64..40, age in 0_i64..40,
+        ) {
+            let kept = |days: i64| (days > 0).then(|| TimeDelta::days(days));
+            let retention = Retention {
+                recordings: kept(recordings), events: kept(events), bots: kept(bots), logs: None,
+            };
+            let now = sample::now();
+            let ended_at = now - TimeDelta::days(age);
+            let verdict = retention.verdict(ended_at, now);
+            let is_old = |days: i64| days > 0 && age >= days;
+            prop_assert_eq!(verdict.bot, is_old(bots));
+            prop_assert_eq!(verdict.recording, is_old(recordings) || is_old(bots));
+            prop_assert_eq!(verdict.events, is_old(events) || is_old(bots));
+            let looked_at = retention.horizon(now).is_some_and(|horizon| ended_at <= horizon);
+            prop_assert_eq!(looked_at, verdict != Verdict::default());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Maintenance and the collector of spools within the whole tree, on the fakes and without faults: what a new server
+//! finds stored, and what it makes of it.
+
+use actix::prelude::*;
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use meeboter_actors::bot::{Bot, BotState, EndReason, Seat};
+use meeboter_actors::ids::{BotId, Platform};
+use meeboter_actors::journal::actor::Journal;
+use meeboter_actors::maintenance::actor::{MaintenanceSnapshot, Observe, RunNow};
+use meeboter_actors::maintenance::{MaintenanceRow, Run, Trigger};
+use meeboter_actors::ports::{Clock, Spool, SpoolError, Spools};
+use meeboter_actors::recording::Recording;
+use meeboter_actors::recording::collector::{CollectorLinks, SpoolCollector};
+use meeboter_actors::slot::Slot;
+use meeboter_actors::supervision::DeathGuard;
+use meeboter_actors::testing::sample;
+use meeboter_actors::testing::scenario::settings;
+use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::world::{Faults, Shared, World};
+use meeboter_actors::tree::Tree;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn run<F: Future>(prepare: impl FnOnce(&mut World), test: impl FnOnce(Shared) -> F) -> F::Output {
+    let runner = System::with_tokio_rt(|| {
+        let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        built.expect("a runtime")
+    });
+    let platforms = [(Platform("zoom".to_owned()), 2)].into();
+    let settings = settings(&platforms, false);
+    let mut world = World::new(1, Faults::default(), platforms, settings);
+    prepare(&mut world);
+    world.takes_lead(1);
+    let world = Arc::new(Mutex::new(world));
+    let outcome = runner.block_on(async { test(Shared::enter(&world).through(1)).await });
+    let mut world = world.lock().expect("nobody panicked with it");
+    // The actors die with their System; that is no news.
+    world.processes.clear();
+    assert_eq!(world.violations, Vec::<String>::new());
+    outcome
+}
+
+/// Time passes until nothing runs.
+async fn quiet(tree: &Tree) -> MaintenanceSnapshot {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let seen = tree.maintainer.send(Observe).await.expect("answers");
+        if seen.running.is_none() {
+            return seen;
+        }
+    }
+}
+
+/// What a new server makes of what is stored.
+fn after_a_start(row: MaintenanceRow) -> MaintenanceSnapshot {
+    let prepare = |world: &mut World| world.tables.maintenance = Some(row);
+    run(prepare, |shared| async move { quiet(&plant(&shared).await).await })
+}
+
+fn cut_off(attempt: u32) -> MaintenanceRow {
+    let began_at = sample::now();
+    let run = Run { trigger: Trigger::Timetable, attempt, began_at, ended_at: None, steps: vec![] };
+    MaintenanceRow { run: Some(run), ..MaintenanceRow::new(began_at) }
+}
+
+#[test]
+fn a_run_that_was_cut_off_is_resumed_once() {
+    let seen = after_a_start(cut_off(1));
+    let last = seen.last.expect("a run");
+    assert_eq!((last.trigger, last.attempt, last.steps.len()), (Trigger::Resumed, 2, 5));
+    assert!(last.ended_at.is_some() && seen.next_at.is_some(), "the next one is at its time");
+    let seen = after_a_start(cut_off(2));
+    let last = seen.last.expect("still shown");
+    assert_eq!((last.attempt, last.ended_at), (2, None), "it is left at that");
+}
+
+#[test]
+fn what_was_missed_is_made_up_once_and_stored_before_it_begins() {
+    let row = MaintenanceRow::new(sample::now() - TimeDelta::days(7));
+    let stored = run(
+        |world| world.tables.maintenance = Some(row),
+        |shared| async move {
+            let tree = plant(&shared).await;
+            let seen = quiet(&tree).await;
+            assert_eq!(seen.last.map(|run| run.trigger), Some(Trigger::MadeUp));
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            let world = shared.lock();
+            assert_eq!(world.counts.get("maintenance began"), Some(&1), "seven nights are one run");
+            world.tables.maintenance.clone().expect("stored")
+        },
+    );
+    assert!(stored.due_from >= sample::now(), "what was due is done: {stored:?}");
+    assert!(stored.run.is_some_and(|run| run.ended_at.is_some()));
+}
+
+#[test]
+fn an_operator_who_asks_twice_is_shown_the_run_under_way() {
+    run(
+        |_| {},
+        |shared| async move {
+            let tree = plant(&shared).await;
+            let first = tree.maintainer.send(RunNow).await.expect("answers").running.expect("it began");
+            let second = tree.maintainer.send(RunNow).await.expect("answers").running.expect("the same");
+            assert_eq!(first.began_at, second.began_at);
+            let last = quiet(&tree).await.last.expect("a run");
+            assert_eq!((last.trigger, last.began_at), (Trigger::Operator, first.began_at));
+            assert!(last.steps.iter().all(|step| step.ended_at.is_some() && step.failures == 0), "{last:?}");
+            assert_eq!(shared.lock().counts.get("maintenance began"), Some(&1));
+        },
+    );
+}
+
+/// One spool that is delivered at the second try; what was done to it.
+struct OneSpool {
+    spool: Spool,
+    done: Arc<Mutex<Vec<&'static str>>>,
+}
+
+#[async_trait]
+impl Spools for OneSpool {
+    async fn find(&self) -> Result<Vec<Spool>, SpoolError> {
+        let settled = self.done.lock().expect("whole").iter().any(|done| *done != "failed");
+        Ok(if settled { vec![] } else { vec![self.spool.clone()] })
+    }
+
+    async fn deliver(&self, _: &Spool) -> Result<u32, SpoolError> {
+        let mut done = self.done.lock().expect("whole");
+        if done.is_empty() {
+            done.push("failed");
+            return Err(SpoolError("no answer".to_owned()));
+        }
+        done.push("delivered");
+        Ok(3)
+    }
+
+    async fn discard(&self, _: &Spool) -> Result<(), SpoolError> {
+        self.done.lock().expect("whole").push("discarded");
+        Ok(())
+    }
+}
+
+/// What becomes of the spool of a bot that ended, by whether it still has a recording.
+fn collected(recording: Option<Recording>) -> (Vec<&'static str>, Option<String>) {
+    let slot = Slot { version: 1, ..sample::idle_slot(1) };
+    let seat = Some(Seat { slot: slot.name.clone(), generation: slot.generation });
+    let end = Some(meeboter_actors::bot::machine::end(EndReason::Crashed));
+    let ended_at = Some(sample::now() - TimeDelta::days(1));
+    let bot = Bot { state: BotState::Fatal, seat, end, ended_at, ..sample::bot(1) };
+    let spool = Spool { key: slot.container_key(), bot_id: bot.id };
+    let prepare = |world: &mut World| {
+        world.tables.slots.insert(slot.name.clone(), slot);
+        world.tables.bots.insert(bot.id, bot);
+        world.tables.recordings.extend(recording.map(|recording| (BotId(1), recording)));
+    };
+    run(prepare, |shared| async move {
+        let tree = plant(&shared).await;
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let links = CollectorLinks {
+            spools: Arc::new(OneSpool { spool, done: Arc::clone(&done) }),
+            directory: Arc::clone(&tree.directory),
+            journal: Journal::new(tree.journal.clone()),
+            recordings: tree.recordings.clone(),
+            clock: Arc::new(shared.clone()) as Arc<dyn Clock>,
+            log: slog::Logger::root(slog::Discard, slog::o!()),
+        };
+        let _collector = SpoolCollector::new(links, DeathGuard::new(|| {})).start();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let done = done.lock().expect("whole").clone();
+        let state = shared.lock().tables.recordings.get(&BotId(1)).map(|row| row.state.as_str().to_owned());
+        (done, state)
+    })
+}
+
+#[test]
+fn a_spool_is_tried_again_and_its_recording_joined() {
+    let (done, state) = collected(Some(Recording::open(BotId(1))));
+    assert_eq!((done, state.as_deref()), (vec!["failed", "delivered"], Some("ready")));
+}
+
+#[test]
+fn a_spool_that_nobody_can_use_is_thrown_away() {
+    assert_eq!(collected(None), (vec!["discarded"], None));
+}

@@ -1,0 +1,144 @@
+//! Settings that change while the server runs: the file and the environment are read again, checked, and what may
+//! change is told to the actors. What may not is named, and stays as it is until the next start.
+
+use super::settings as wanted;
+use crate::config::{LoadError, Loaded, Settings, Source, Values};
+use crate::driver::process::ProcessDriver;
+use meeboter_actors::maintenance::actor as maintenance;
+use meeboter_actors::pool::message as pool;
+use meeboter_actors::reconcile::actor::ListHosts;
+use meeboter_actors::scale::actor as scale;
+use meeboter_actors::supervision::tell;
+use meeboter_actors::tree::Tree;
+use serde::Serialize;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What may change while the server runs, by the beginning of the key.
+const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."];
+
+/// See the module.
+pub struct Reloader {
+    source: Source,
+    process: Arc<ProcessDriver>,
+    running: RwLock<Running>,
+    /// One at a time, so that what is told last is what was read last.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Running {
+    settings: Arc<Settings>,
+    values: Values,
+}
+
+/// What came of reading the settings again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reloaded {
+    /// Keys whose new values count from now on.
+    pub applied: Vec<String>,
+    /// Keys whose new values count from the next start on.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why settings were not read again; all are as before.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// They cannot be read, or one of them cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The thread that reads them broke off.
+    #[error("the settings were not read")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+impl Reloader {
+    /// Begins with what was read at the start.
+    pub(super) fn new(source: Source, loaded: &Loaded, process: Arc<ProcessDriver>) -> Self {
+        let running = Running { settings: Arc::new(loaded.settings.clone()), values: loaded.values.clone() };
+        Self { source, process, running: RwLock::new(running), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// The settings that count now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.running.read().unwrap_or_else(PoisonError::into_inner).settings)
+    }
+
+    /// Reads them again. On a standby there is nobody to tell; they count when it leads.
+    pub async fn reload(&self, tree: Option<&Tree>) -> Result<Reloaded, ReloadError> {
+        let _turn = self.turn.lock().await;
+        let source = self.source.clone();
+        let loaded = tokio::task::spawn_blocking(move || source.load()).await??;
+        let (settings, reloaded) = {
+            let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+            let reloaded = compare(&running.values, &loaded.values);
+            let settings = Arc::new(merged(&running.settings, loaded.settings));
+            running.settings = Arc::clone(&settings);
+            running.values.retain(|key, _| !is_live(key));
+            running.values.extend(loaded.values.into_iter().filter(|(key, _)| is_live(key)));
+            (settings, reloaded)
+        };
+        self.process.limit(wanted::bots_max(&settings));
+        if let Some(tree) = tree {
+            apply(&settings, tree);
+        }
+        Ok(reloaded)
+    }
+}
+
+fn apply(settings: &Settings, tree: &Tree) {
+    let pool = wanted::pool(settings);
+    tell(&tree.reconciler, ListHosts { hosts: pool.hosts.keys().cloned().collect() });
+    tell(&tree.pool, pool::Configure { settings: pool });
+    tell(&tree.scaler, scale::Configure { settings: wanted::scale(settings) });
+    tell(&tree.maintainer, maintenance::Configure { settings: wanted::maintenance(settings) });
+}
+
+/// The running settings with what may change as it was read.
+fn merged(running: &Settings, read: Settings) -> Settings {
+    let Settings { pool, hosts, images, scale, maintenance, .. } = read;
+    Settings { pool, hosts, images, scale, maintenance, ..running.clone() }
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.iter().any(|beginning| key.starts_with(beginning))
+}
+
+/// The keys whose values differ, or that only one of the two has.
+fn compare(running: &Values, read: &Values) -> Reloaded {
+    let mut keys: Vec<&String> = running.keys().chain(read.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let changed = keys.into_iter().filter(|key| running.get(*key) != read.get(*key)).cloned();
+    let (applied, needs_restart) = changed.partition(|key| is_live(key));
+    Reloaded { applied, needs_restart }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn read(text: &str) -> Loaded {
+        config::load(Some(("own.toml", text)), []).expect("good")
+    }
+
+    #[test]
+    fn what_may_change_is_told_apart_from_what_may_not() {
+        let (before, after) = (
+            read("[server]\nport = 1\n[hosts.second]\ncapacity = 3\n"),
+            read(
+                "[server]\nport = 2\n[pool]\nmax_size = 7\n[pool.platforms.my-video]\nmax_size = 1\n[maintenance]\ncron = \"\"\n",
+            ),
+        );
+        let changes = compare(&before.values, &after.values);
+        assert_eq!(changes.needs_restart, ["server.port"]);
+        for key in
+            ["hosts.second.capacity", "maintenance.cron", "pool.max_size", "pool.platforms.my-video.max_size"]
+        {
+            assert!(changes.applied.iter().any(|applied| applied == key), "{key}: {changes:?}");
+        }
+        assert_eq!(compare(&after.values, &after.values), Reloaded::default());
+        let merged = merged(&before.settings, after.settings);
+        assert_eq!((merged.server.port, merged.pool.max_size), (1, 7));
+    }
+}
