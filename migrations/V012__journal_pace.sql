@@ -115,7 +115,7 @@ DECLARE
         WHEN NEW.generation < 0 OR NEW.operation < 0 OR NEW.version < 1 THEN 'bot_pool_slots_counts'
         WHEN NOT CASE NEW.status
             WHEN 'idle' THEN NEW.step IS NULL
-            WHEN 'deploying' THEN coalesce(NEW.step IN ('pulling', 'starting', 'retrying'), false)
+            WHEN 'deploying' THEN coalesce(NEW.step IN ('pulling', 'starting', 'retrying', 'restarting'), false)
             WHEN 'busy' THEN coalesce(NEW.step IN ('running', 'leaving', 'stopping'), false)
             WHEN 'error' THEN coalesce(NEW.step IN ('waiting', 'stopping'), false)
             ELSE false

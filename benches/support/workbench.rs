@@ -10,9 +10,11 @@ use meeboter::store::data_dir::DataDir;
 use meeboter::store::embedded::{Durability, Embedded};
 use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::ids::{BotId, Generation, SlotId};
+use meeboter_actors::maintenance::MaintenanceSettings;
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::ports::{
-    Artifacts, ArtifactsError, Clock, Driver, Lead, Rows, SlotIds, Store, Unmetered,
+    Archive, ArchiveError, Artifacts, ArtifactsError, Clock, Disk, Disks, Driver, EndedBot, EventId, Lead,
+    Rows, SlotIds, Spool, SpoolError, Spools, Store, Unmetered,
 };
 use meeboter_actors::recording::Joined;
 use meeboter_actors::scale::ScaleSettings;
@@ -74,6 +76,9 @@ impl Workbench {
             store,
             driver,
             artifacts: Arc::new(NoArtifacts),
+            archive: Arc::new(NoArchive),
+            spools: Arc::new(NoSpools),
+            disks: Arc::new(NoDisks),
             clock: Arc::new(SystemClock),
             lead,
             meter: Arc::new(Unmetered),
@@ -88,7 +93,8 @@ impl Workbench {
             // The benchmark alone decides how many slots there are.
             let scale = ScaleSettings { enabled: false, ..ScaleSettings::default() };
             let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
-            drop(planted.send(Tree::start(&ports, rows, settings, schedule, scale, timing)));
+            let maintenance = MaintenanceSettings::default();
+            drop(planted.send(Tree::start(&ports, rows, settings, schedule, scale, maintenance, timing)));
         });
         Ok((tree.await.context("the actors did not start")?, arbiter))
     }
@@ -126,5 +132,55 @@ impl Artifacts for NoArtifacts {
 
     async fn join(&self, _: BotId, _: Generation, _: &str) -> Result<Option<Joined>, ArtifactsError> {
         Ok(None)
+    }
+
+    async fn remove(&self, _: BotId) -> Result<u32, ArtifactsError> {
+        Ok(0)
+    }
+}
+
+/// No bot is old enough for anything.
+struct NoArchive;
+
+#[async_trait]
+impl Archive for NoArchive {
+    async fn ended_bots(
+        &self,
+        _: DateTime<Utc>,
+        _: Option<(DateTime<Utc>, BotId)>,
+        _: u32,
+    ) -> Result<Vec<EndedBot>, ArchiveError> {
+        Ok(vec![])
+    }
+
+    async fn events_of(&self, _: &[BotId], _: u32) -> Result<Vec<EventId>, ArchiveError> {
+        Ok(vec![])
+    }
+}
+
+/// No bot left anything behind.
+struct NoSpools;
+
+#[async_trait]
+impl Spools for NoSpools {
+    async fn find(&self) -> Result<Vec<Spool>, SpoolError> {
+        Ok(vec![])
+    }
+
+    async fn deliver(&self, _: &Spool) -> Result<u32, SpoolError> {
+        Ok(0)
+    }
+
+    async fn discard(&self, _: &Spool) -> Result<(), SpoolError> {
+        Ok(())
+    }
+}
+
+struct NoDisks;
+
+#[async_trait]
+impl Disks for NoDisks {
+    async fn look(&self) -> Vec<Disk> {
+        vec![]
     }
 }
