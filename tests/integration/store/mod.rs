@@ -6,6 +6,7 @@ mod journal;
 mod lead;
 mod queries;
 mod timing;
+mod torture;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use meeboter::store::database::Database;

@@ -1,0 +1,182 @@
+//! Many writers, and a PostgreSQL that is killed, frozen and cut off at random moments: what was acknowledged is there,
+//! once. `./dev torture ROUNDS` runs more of it.
+
+use super::*;
+use crate::support::postgres::{TestServer, runtime};
+use actix::prelude::*;
+use meeboter::store::embedded::{Durability, Embedded};
+use meeboter_actors::bot::BotEvent;
+use meeboter_actors::ids::BotId;
+use meeboter_actors::journal::CommitError;
+use meeboter_actors::journal::actor::{Journal, JournalActor};
+use meeboter_actors::ports::Unmetered;
+use meeboter_actors::supervision::DeathGuard;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Instant;
+
+/// Faults, unless `MEEBOTER_TORTURE_ROUNDS` says otherwise.
+const ROUNDS: u32 = 20;
+const WRITERS: usize = 32;
+/// Each bot is written as often.
+const VERSIONS: i64 = 3;
+/// Acknowledgements between two faults, so that each fault meets a journal at work.
+const BETWEEN: i64 = 200;
+/// For a database to be started again and the Journal to find it.
+const RECOVERY: Duration = Duration::from_secs(90);
+
+/// What the writers were told.
+#[derive(Default)]
+struct History {
+    /// The last version of each bot that was acknowledged.
+    acknowledged: Mutex<BTreeMap<i64, i64>>,
+    count: AtomicI64,
+    next_id: AtomicI64,
+    wrong: Mutex<Vec<String>>,
+    over: AtomicBool,
+}
+
+async fn write_until_over(journal: Journal, history: Arc<History>) {
+    while !history.over.load(Ordering::Relaxed) {
+        let id = history.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        for version in 1..=VERSIONS {
+            let bot = Bot { version, ..sample::bot(id) };
+            let event = BotEvent {
+                bot_id: BotId(id),
+                event_type: format!("VERSION_{version}"),
+                at: sample::now(),
+                data: None,
+            };
+            match journal.submit(vec![write_bot(&bot), Change::InsertEvent(event)]).await {
+                Ok(()) => {
+                    history.acknowledged.lock().expect("whole").insert(id, version);
+                    history.count.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error @ (CommitError::Conflict(_) | CommitError::Deposed)) => {
+                    history
+                        .wrong
+                        .lock()
+                        .expect("whole")
+                        .push(format!("bot {id}, version {version}: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A number that looks like chance; the same again for the same round.
+fn drawn(round: u32, salt: u32, below: u32) -> u32 {
+    let mut number = (round + 1).wrapping_mul(2_654_435_761) ^ salt.wrapping_mul(0x9E37_79B9);
+    number ^= number >> 15;
+    number = number.wrapping_mul(0x85EB_CA6B);
+    (number ^ (number >> 13)) % below
+}
+
+fn children(postmaster: i32) -> Vec<i32> {
+    let path = format!("/proc/{postmaster}/task/{postmaster}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill_process(Pid::from_raw(pid).expect("a pid"), signal);
+}
+
+async fn strike(round: u32, embedded: &Embedded) {
+    let postmaster = embedded.pid().expect("runs");
+    match drawn(round, 1, 4) {
+        0 => signal(postmaster, Signal::KILL),
+        // PostgreSQL then ends all its sessions and recovers by itself.
+        1 => {
+            let children = children(postmaster);
+            let victim = drawn(round, 2, u32::try_from(children.len().max(1)).expect("few"));
+            children.get(victim as usize).into_iter().for_each(|pid| signal(*pid, Signal::KILL));
+        }
+        2 => {
+            let frozen: Vec<i32> = children(postmaster).into_iter().chain([postmaster]).collect();
+            frozen.iter().for_each(|pid| signal(*pid, Signal::STOP));
+            tokio::time::sleep(Duration::from_millis(u64::from(drawn(round, 3, 1_500)))).await;
+            frozen.iter().for_each(|pid| signal(*pid, Signal::CONT));
+        }
+        _ => {
+            let database = embedded.database("torture").await.expect("is there");
+            let connected = database.config().connect(tokio_postgres::NoTls).await;
+            let Ok((client, connection)) = connected else { return };
+            let connection = tokio::spawn(connection);
+            let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            let _ = client.execute(text, &[]).await;
+            connection.abort();
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_whatever_happens_to_postgresql() {
+    let rounds = std::env::var("MEEBOTER_TORTURE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    System::new().block_on(torture(rounds.unwrap_or(ROUNDS)));
+}
+
+async fn torture(rounds: u32) {
+    let server = runtime().spawn(TestServer::start(Durability::Full)).await.expect("PostgreSQL");
+    let database = server.embedded.database("torture").await.expect("a database");
+    let store = Arc::new(lead(&database).await);
+    let deposed = Arc::new(|| {});
+    let actor = JournalActor::new(store, deposed, Arc::new(Unmetered), DeathGuard::new(|| {}));
+    let (journal, history) = (Journal::new(actor.start()), Arc::new(History::default()));
+    let writers: Vec<_> =
+        (0..WRITERS).map(|_| tokio::spawn(write_until_over(journal.clone(), Arc::clone(&history)))).collect();
+    for round in 0..rounds {
+        let (began, before) = (Instant::now(), history.count.load(Ordering::Relaxed));
+        while history.count.load(Ordering::Relaxed) < before + BETWEEN {
+            assert!(began.elapsed() < RECOVERY, "round {round}: the Journal does not come back");
+            // A postmaster that was killed is started again, as the server does.
+            server.embedded.ensure_running().await.expect("starts");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Somewhere within a batch.
+        tokio::time::sleep(Duration::from_micros(u64::from(drawn(round, 4, 20_000)))).await;
+        strike(round, &server.embedded).await;
+    }
+    history.over.store(true, Ordering::Relaxed);
+    let last = async {
+        for writer in writers {
+            writer.await.expect("ends");
+        }
+    };
+    let keep_running = async {
+        loop {
+            server.embedded.ensure_running().await.expect("starts");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = last => {}
+        () = keep_running => {}
+        () = tokio::time::sleep(RECOVERY) => panic!("the writers do not come to an end"),
+    }
+    check(&database, &history).await;
+}
+
+async fn check(database: &Database, history: &History) {
+    assert_eq!(*history.wrong.lock().expect("whole"), Vec::<String>::new());
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    let connection = tokio::spawn(connection);
+    let text = "SELECT id, version, (SELECT count(*) FROM events WHERE bot_id = bots.id) FROM bots";
+    let rows = client.query(text, &[]).await.expect("reads");
+    let stored: BTreeMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(
+        stored,
+        *history.acknowledged.lock().expect("whole"),
+        "what is stored is what was acknowledged"
+    );
+    for row in &rows {
+        let (id, version, events): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(events, version, "bot {id}: each decision was written once");
+    }
+    connection.abort();
+}
