@@ -10,6 +10,20 @@ ALTER TABLE events DROP CONSTRAINT events_bot_id_fkey;
 ALTER TABLE bot_pool_slots DROP CONSTRAINT bot_pool_slots_assigned_bot_id_fkey;
 ALTER TABLE bot_pool_slots DROP CONSTRAINT bot_pool_slots_id_key;
 
+-- A bot's history goes with it, as the reference had it.
+CREATE FUNCTION delete_events_of_bot() RETURNS trigger
+    LANGUAGE plpgsql AS
+$$
+BEGIN
+    DELETE FROM events WHERE bot_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER bots_delete_events
+    AFTER DELETE ON bots
+    FOR EACH ROW EXECUTE FUNCTION delete_events_of_bot();
+
 -- Bots are the running server's too: one that is deleted by hand would leave its slot without it.
 CREATE FUNCTION refuse_deleting_bots() RETURNS trigger
     LANGUAGE plpgsql AS
