@@ -67,6 +67,13 @@ pub enum Measure<'a> {
     },
     /// A slot's actor died and was built again.
     SlotRebuilt,
+    /// A host's breaker opened or closed.
+    BreakerTurned {
+        /// Which host.
+        host: &'a HostName,
+        /// Whether the host is left alone now.
+        open: bool,
+    },
     /// An event belonged to the past of its slot.
     StaleEvent {
         /// Its name.

@@ -7,6 +7,7 @@ use crate::live::Live;
 use crate::pool::PoolSettings;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::Connect;
+use crate::pool::witness::WitnessedDriver;
 use crate::ports::{Artifacts, Clock, Driver, Lead, Meter, Rows, SlotIds, Store};
 use crate::queue::actor::{QueueActor, QueueLinks};
 use crate::reconcile::actor::Reconciler;
@@ -94,8 +95,16 @@ impl Tree {
             guard(ports, "the Journal died"),
         )
         .start();
-        let pulls = ImagePullActor::new(
+        let (pool_context, pool) = context();
+        let driver: Arc<dyn Driver> = Arc::new(WitnessedDriver::new(
             Arc::clone(&ports.driver),
+            pool.clone(),
+            Arc::clone(&ports.clock),
+            Arc::clone(&ports.lead),
+            timing.deploy,
+        ));
+        let pulls = ImagePullActor::new(
+            Arc::clone(&driver),
             Arc::clone(&ports.clock),
             PullSettings::default(),
             ports.log.clone(),
@@ -104,35 +113,31 @@ impl Tree {
         .start();
         let queue_max = settings.queue_max;
         let hosts: Vec<_> = settings.hosts.keys().cloned().collect();
-        let make_links = {
-            let (ports, journal, pulls) = (ports.clone(), Journal::new(journal.clone()), pulls.clone());
-            let (live, directory) = (live.clone(), Arc::clone(&directory));
-            Box::new(move |pool| SlotLinks {
-                journal,
-                driver: ports.driver,
-                pulls,
-                pool,
-                live,
-                directory,
-                clock: ports.clock,
-                lead: ports.lead,
-                meter: ports.meter,
-                timing,
-                log: ports.log,
-            })
+        let links = SlotLinks {
+            journal: Journal::new(journal.clone()),
+            driver: Arc::clone(&driver),
+            pulls: pulls.clone(),
+            pool: pool.clone(),
+            live: live.clone(),
+            directory: Arc::clone(&directory),
+            away: Arc::default(),
+            clock: Arc::clone(&ports.clock),
+            lead: Arc::clone(&ports.lead),
+            meter: Arc::clone(&ports.meter),
+            timing,
+            log: ports.log.clone(),
         };
         let waiting: Vec<_> =
             rows.queue.iter().map(|(entry, _)| (entry.bot_id, entry.platform.clone())).collect();
-        let pool = PoolSupervisor::new(
+        pool_context.run(PoolSupervisor::new(
             settings,
             Arc::clone(&ports.slot_ids),
             rows.slots,
             rows.drains,
             waiting,
-            make_links,
+            links,
             guard(ports, "the PoolSupervisor died"),
-        )
-        .start();
+        ));
         let queue = QueueActor::new(
             rows.queue,
             queue_max,
@@ -181,7 +186,7 @@ impl Tree {
         tell(&pool, partners);
         let reconciler = Reconciler::new(
             hosts,
-            Arc::clone(&ports.driver),
+            driver,
             Arc::clone(&directory),
             Arc::clone(&ports.clock),
             ports.log.clone(),
@@ -199,6 +204,13 @@ impl Tree {
         .start();
         Self { pool, queue, schedule, pulls, recordings, reconciler, scaler, journal, directory, live }
     }
+}
+
+/// The address of an actor before it is there, for those it is made of.
+fn context<A: Actor<Context = Context<A>>>() -> (Context<A>, Addr<A>) {
+    let context = Context::new();
+    let addr = context.address();
+    (context, addr)
 }
 
 /// The death of an actor that nobody rebuilds ends the process: a new one starts from the rows.

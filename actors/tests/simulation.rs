@@ -20,6 +20,9 @@ fn check(scenario: &Scenario) -> Report {
 /// What the drawn scenarios must have reached, or they prove nothing.
 const REACHED: &[&str] = &[
     "pull",
+    "engine goes away",
+    "call to an engine that is away",
+    "breaker opens",
     "pull fails",
     "pull hangs",
     "slot panics while committing",

@@ -4,6 +4,8 @@ use crate::config::{DriverKind, Host, Settings};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
+use meeboter_actors::backoff::Backoff;
+use meeboter_actors::pool::breaker::BreakerSettings;
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
@@ -33,6 +35,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
         hosts: hosts(settings),
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
+        breaker: breaker(settings),
     }
 }
 
@@ -49,6 +52,14 @@ pub(super) fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
     match settings.driver.kind {
         DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
     }
+}
+
+/// When a host whose engine does not answer is left alone.
+fn breaker(settings: &Settings) -> BreakerSettings {
+    let breaker = &settings.breaker;
+    let ms = |value: u32| Duration::from_millis(u64::from(value));
+    let probe = Backoff { first: ms(breaker.probe_first_ms), last: ms(breaker.probe_last_ms) };
+    BreakerSettings { failures: breaker.failures, probe }
 }
 
 /// The Scheduler's settings.

@@ -57,8 +57,12 @@ pub(super) fn drains(answer: &Value) -> String {
     let drains = list(["draining", "name", "slots left"], &answer["drains"], "nothing drains", |drain| {
         ["kind", "name", "slotsLeft"].map(|field| cell(&drain[field]))
     });
-    let hosts = list(["host", "slots", "capacity", "draining"], &answer["hosts"], "no hosts", |host| {
-        ["name", "slots", "capacity", "draining"].map(|field| cell(&host[field]))
+    let head = ["host", "slots", "capacity", "draining", "engine away since", "asked again"];
+    let hosts = list(head, &answer["hosts"], "no hosts", |host| {
+        let fields = ["name", "slots", "capacity", "draining"];
+        let [name, slots, capacity, draining] = fields.map(|field| cell(&host[field]));
+        let [away, asked] = ["awaySince", "askedAgainAt"].map(|field| moment(&host[field]));
+        [name, slots, capacity, draining, away, asked]
     });
     format!("{drains}\n\n{hosts}")
 }

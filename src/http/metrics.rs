@@ -16,16 +16,16 @@ use std::time::Instant;
 /// What was counted, and the pool and the queue as they are. Needs no key: there is nothing of anybody's in it.
 pub async fn scrape(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let snapshot = match state.tree() {
-        Ok(tree) => Snapshot { platforms: platforms(&state, tree).await?, leads: true },
+        Ok(tree) => snapshot(&state, tree).await?,
         Err(_) => Snapshot::default(),
     };
     let page = state.metrics.text(&snapshot).map_err(ApiError::internal)?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE_HEADER, CONTENT_TYPE)).body(page))
 }
 
-async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, ApiError> {
+async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
     let asked = Instant::now();
-    let slots = observe(&tree.pool, pool::message::Observe).await?;
+    let pool = observe(&tree.pool, pool::message::Observe).await?;
     state.metrics.record(Measure::MailboxWaited { actor: "pool", wait: asked.elapsed() });
     let asked = Instant::now();
     let lines = observe(&tree.queue, queue::message::Observe).await?;
@@ -33,7 +33,7 @@ async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, A
     let named = |key: &String| PlatformLine { platform: key.clone(), ..PlatformLine::default() };
     let mut platforms: BTreeMap<Platform, PlatformLine> =
         state.settings.served_platforms().map(|(key, _)| (Platform(key.clone()), named(key))).collect();
-    for ((platform, status), count) in slots.slots {
+    for ((platform, status), count) in pool.slots {
         let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
         line.slots.push((status, count));
     }
@@ -43,5 +43,6 @@ async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, A
         let oldest = snapshot.oldest_queued_at.map(|since| state.clock.now() - since);
         line.longest_wait = oldest.and_then(|wait| wait.to_std().ok()).unwrap_or_default();
     }
-    Ok(platforms.into_values().collect())
+    let breakers = pool.hosts.into_iter().map(|(host, line)| (host.0, !line.answers()));
+    Ok(Snapshot { platforms: platforms.into_values().collect(), breakers: breakers.collect(), leads: true })
 }

@@ -35,6 +35,7 @@ pub struct Metrics {
     completions: IntCounterVec,
     recoveries: IntCounterVec,
     rebuilds: IntCounter,
+    breakers_opened: IntCounterVec,
     stale_events: IntCounterVec,
     batch_seconds: prometheus::Histogram,
     batch_decisions: prometheus::Histogram,
@@ -49,6 +50,8 @@ pub struct Metrics {
 pub struct Snapshot {
     /// Each platform's slots by status, and its waiting bots.
     pub platforms: Vec<PlatformLine>,
+    /// Each host, and whether its breaker is open.
+    pub breakers: Vec<(String, bool)>,
     /// Whether this server leads.
     pub leads: bool,
 }
@@ -112,6 +115,11 @@ impl Metrics {
                 "Slots in error that were freed again, or given up.",
                 &["platform", "outcome"],
             )?,
+            breakers_opened: make.counters(
+                "meeboter_host_breaker_opened_total",
+                "How often a host's engine stopped answering, so that the host was left alone.",
+                &["host"],
+            )?,
             rebuilds: make
                 .counter("meeboter_slot_rebuilds_total", "Slots' actors that died and were built again.")?,
             stale_events: make.counters(
@@ -172,7 +180,7 @@ impl Metrics {
 }
 
 /// What is read when it is asked for.
-fn families(snapshot: &Snapshot) -> [Family; 5] {
+fn families(snapshot: &Snapshot) -> [Family; 6] {
     // The documented name ends like a counter's; "untyped" claims nothing that is not so.
     let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
     let mut used = Family::new(
@@ -198,7 +206,15 @@ fn families(snapshot: &Snapshot) -> [Family; 5] {
         oldest.add(&[platform], line.longest_wait.as_secs_f64());
     }
     leads.add(&[], f64::from(u8::from(snapshot.leads)));
-    [slots, used, depth, oldest, leads]
+    let mut breakers = Family::new(
+        "meeboter_host_breaker_open",
+        "gauge",
+        "1 where the host's engine does not answer and the host is left alone, else 0.",
+    );
+    for (host, is_open) in &snapshot.breakers {
+        breakers.add(&[("host", host.as_str())], f64::from(u8::from(*is_open)));
+    }
+    [slots, used, depth, oldest, leads, breakers]
 }
 
 /// Counts a websocket as open until it is dropped.
@@ -234,6 +250,10 @@ impl Meter for Metrics {
                 self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
             }
             Measure::SlotRebuilt => self.rebuilds.inc(),
+            Measure::BreakerTurned { host, open: true } => {
+                self.breakers_opened.with_label_values(&[host.0.as_str()]).inc();
+            }
+            Measure::BreakerTurned { open: false, .. } => {}
             Measure::StaleEvent { event } => self.stale_events.with_label_values(&[event]).inc(),
             Measure::BatchCommitted { decisions, took } => {
                 self.batch_seconds.observe(took.as_secs_f64());
@@ -322,7 +342,8 @@ mod tests {
             waiting: 7,
             longest_wait: Duration::from_secs(90),
         };
-        let page = page(&Snapshot { platforms: vec![line], leads: true });
+        let breakers = vec![("one".into(), true), ("two".into(), false)];
+        let page = page(&Snapshot { platforms: vec![line], breakers, leads: true });
         for wanted in [
             "meeboter_pool_slots_total{platform=\"zoom\",status=\"busy\"} 2\n",
             "meeboter_pool_slots_total{platform=\"zoom\",status=\"error\"} 0\n",
@@ -335,6 +356,8 @@ mod tests {
             "meeboter_bot_deployment_seconds_bucket{platform=\"zoom\",slot_type=\"new\",le=\"5\"} 1\n",
             "meeboter_bot_completions_total{platform=\"zoom\",status=\"fatal\"} 1\n",
             "meeboter_leads 1\n",
+            "meeboter_host_breaker_open{host=\"one\"} 1\n",
+            "meeboter_host_breaker_open{host=\"two\"} 0\n",
         ] {
             assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
         }
@@ -343,7 +366,7 @@ mod tests {
     #[test]
     fn an_empty_pool_is_not_used() {
         let line = PlatformLine { platform: "zoom".into(), ..PlatformLine::default() };
-        let page = page(&Snapshot { platforms: vec![line], leads: false });
+        let page = page(&Snapshot { platforms: vec![line], ..Snapshot::default() });
         assert!(page.contains("meeboter_pool_utilization{platform=\"zoom\"} 0\n"), "{page}");
     }
 }

@@ -5,6 +5,7 @@
 //! back-off, so that a registry in trouble sees one probe at a time, however many wait.
 
 use super::PullKey;
+use crate::backoff::{Backoff, spread};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +15,8 @@ use std::time::Duration;
 pub struct PullSettings {
     /// A pull without progress for so long has failed.
     pub silence: Duration,
-    /// Wait before the second try; doubles with each that fails.
-    pub backoff_first: Duration,
-    /// The longest wait between two tries.
-    pub backoff_last: Duration,
+    /// Waits between two tries.
+    pub backoff: Backoff,
     /// Failed tries that one who waits sits through; with the last one it is told.
     pub tries: u32,
 }
@@ -26,8 +25,7 @@ impl Default for PullSettings {
     fn default() -> Self {
         Self {
             silence: Duration::from_secs(20 * 60),
-            backoff_first: Duration::from_secs(2),
-            backoff_last: Duration::from_secs(120),
+            backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
             tries: 3,
         }
     }
@@ -208,7 +206,9 @@ impl Pull {
             return vec![];
         }
         self.failures = self.failures.saturating_add(1);
-        self.state = PullState::BackingOff { until: now + backoff(key, self.failures, settings) };
+        let name = key.host.0.bytes().chain(key.image.bytes());
+        let wait = settings.backoff.wait(self.failures, spread(name, self.failures));
+        self.state = PullState::BackingOff { until: now + wait };
         let told = |waiter: &Waiter| !failure.retryable || waiter.failures >= settings.tries;
         for waiter in &mut self.line {
             waiter.failures += 1;
@@ -245,20 +245,6 @@ impl Pull {
     }
 }
 
-/// Doubles with every failure, up to the last, less up to a quarter that differs from key to key: hosts that failed
-/// together do not come back together.
-fn backoff(key: &PullKey, failures: u32, settings: &PullSettings) -> TimeDelta {
-    let doublings = failures.saturating_sub(1).min(16);
-    let full = settings.backoff_first.saturating_mul(1 << doublings).min(settings.backoff_last);
-    // FNV-1a: small, and the same in every process.
-    let text = key.host.0.bytes().chain(key.image.bytes()).chain(failures.to_le_bytes());
-    let hash = text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let spread = u32::try_from(hash % 250).unwrap_or(0);
-    delta(full - full * spread / 1_000)
-}
-
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
@@ -271,8 +257,7 @@ mod tests {
 
     const SETTINGS: PullSettings = PullSettings {
         silence: Duration::from_secs(1200),
-        backoff_first: Duration::from_secs(2),
-        backoff_last: Duration::from_secs(120),
+        backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
         tries: 3,
     };
 
@@ -374,17 +359,6 @@ mod tests {
         bench.wait(1_200);
         assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Abandon]);
         assert_eq!(bench.take(PullEvent::Succeeded), [], "abandoned: its word comes too late");
-    }
-
-    #[test]
-    fn back_off_grows_and_differs_between_hosts() {
-        let key = |host: &str| PullKey { host: HostName(host.into()), image: "i".into() };
-        let waits: Vec<_> = (1..=9).map(|failures| backoff(&key("a"), failures, &SETTINGS)).collect();
-        assert!(waits.windows(2).take(5).all(|pair| pair[0] < pair[1]), "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= TimeDelta::seconds(120)), "{waits:?}");
-        let other: std::collections::BTreeSet<_> =
-            (0..20).map(|host| backoff(&key(&host.to_string()), 5, &SETTINGS)).collect();
-        assert!(other.len() > 10, "{other:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! the queue on whatever frees room, and rebuilds slots whose actors died. It never waits: it reserves in memory,
 //! passes on, and hears of outcomes as messages.
 
+use super::breaker::Breaker;
 use super::index::{Growth, Placement, SlotIndex};
 use super::message::{
     Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, PoolSnapshot, QueueMoved, SlotDied,
@@ -11,7 +12,7 @@ use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
 use super::{Drain, PoolSettings};
 use crate::bot::Bot;
-use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::{Measure, SlotIds};
@@ -54,8 +55,7 @@ struct LineState {
 pub struct PoolSupervisor {
     pub(super) settings: PoolSettings,
     slot_ids: Arc<dyn SlotIds>,
-    pub(super) links: Option<SlotLinks>,
-    make_links: Option<Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>>,
+    pub(super) links: SlotLinks,
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
     /// What is being emptied, as committed.
@@ -64,6 +64,7 @@ pub struct PoolSupervisor {
     pub(super) members: BTreeMap<SlotName, Member>,
     pub(super) owners: Owners,
     lines: BTreeMap<Platform, LineState>,
+    pub(super) breakers: BTreeMap<HostName, Breaker>,
     pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
     pub(super) bot_ids: Range<i64>,
     pub(super) fetching_ids: bool,
@@ -74,14 +75,14 @@ pub struct PoolSupervisor {
 }
 
 impl PoolSupervisor {
-    /// A pool with the stored slots. `make_links` is given the supervisor's own address.
+    /// A pool with the stored slots.
     pub fn new(
         settings: PoolSettings,
         slot_ids: Arc<dyn SlotIds>,
         stored: Vec<Slot>,
         drains: BTreeSet<Drain>,
         waiting: impl IntoIterator<Item = (BotId, Platform)>,
-        make_links: Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>,
+        links: SlotLinks,
         guard: DeathGuard,
     ) -> Self {
         let mut index = SlotIndex::new(&settings);
@@ -97,8 +98,7 @@ impl PoolSupervisor {
         Self {
             settings,
             slot_ids,
-            links: None,
-            make_links: Some(make_links),
+            links,
             stored,
             partners: None,
             drains,
@@ -106,6 +106,7 @@ impl PoolSupervisor {
             members: BTreeMap::new(),
             owners,
             lines: BTreeMap::new(),
+            breakers: BTreeMap::new(),
             keys_in_flight: BTreeSet::new(),
             bot_ids: 0..0,
             fetching_ids: false,
@@ -169,15 +170,12 @@ impl PoolSupervisor {
     fn forget(&mut self, name: &SlotName) {
         self.index.remove(name);
         let Some(member) = self.members.remove(name) else { return };
-        if let Some(links) = &self.links {
-            links.directory.remove(member.handle.id());
-        }
+        self.links.directory.remove(member.handle.id());
     }
 
     /// Starts a slot's actor, and keeps what outlives it.
     fn build(&mut self, slot: Slot) {
-        let Some(links) = self.links.clone() else { return };
-        let name = slot.name.clone();
+        let (links, name) = (self.links.clone(), slot.name.clone());
         let known = self.members.remove(&name);
         let handle =
             known.as_ref().map_or_else(|| SlotHandle::new(slot.clone()), |known| Arc::clone(&known.handle));
@@ -221,12 +219,10 @@ impl PoolSupervisor {
     fn ended(&mut self, bot: Bot) {
         // An end that is said again, by a rebuilt slot, is counted once.
         let was_live = self.owners.remove(bot.id);
-        if let Some(links) = &self.links {
-            links.live.bot(&bot);
-            if let Some(end) = bot.end.as_ref().filter(|_| was_live) {
-                let platform = &bot.spec.platform;
-                links.meter.record(Measure::BotEnded { platform, outcome: end.reason.outcome() });
-            }
+        self.links.live.bot(&bot);
+        if let Some(end) = bot.end.as_ref().filter(|_| was_live) {
+            let platform = &bot.spec.platform;
+            self.links.meter.record(Measure::BotEnded { platform, outcome: end.reason.outcome() });
         }
         if let Some(partners) = &self.partners {
             tell(&partners.recordings, BotEnded { bot });
@@ -236,7 +232,8 @@ impl PoolSupervisor {
     /// Rebuilds a slot from its row, behind everything that the dead actor had submitted.
     fn slot_died(&mut self, name: SlotName, ctx: &mut Context<Self>) {
         let now = self.now();
-        let (Some(member), Some(links)) = (self.members.get_mut(&name), &self.links) else { return };
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let links = &self.links;
         self.rebuilds += 1;
         links.meter.record(Measure::SlotRebuilt);
         let wait = member.budget.died(now);
@@ -350,7 +347,7 @@ impl PoolSupervisor {
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {
-        self.links.as_ref().map_or(DateTime::UNIX_EPOCH, |links| links.clock.now())
+        self.links.clock.now()
     }
 }
 
@@ -394,9 +391,6 @@ impl Actor for PoolSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(make_links) = self.make_links.take() {
-            self.links = Some(make_links(ctx.address()));
-        }
         for slot in std::mem::take(&mut self.stored) {
             self.build(slot);
         }

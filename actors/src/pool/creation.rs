@@ -165,7 +165,7 @@ impl PoolSupervisor {
         given.offers += 1;
         let source = given.origin.source();
         let answer = handle.send(SlotEvent::Assigned { bot: Box::new(given.bot.clone()), source });
-        let Some(journal) = self.links.as_ref().map(|links| links.journal.clone()) else { return };
+        let journal = self.links.journal.clone();
         let (id, scheduled) = (given.bot.id, given.origin.is_schedule());
         let outcome = async move {
             match answer.await {
@@ -263,9 +263,10 @@ impl PoolSupervisor {
     }
 
     pub(super) fn fetch_bot_ids(&mut self, ctx: &mut Context<Self>) {
-        let Some(links) = self.links.as_ref().filter(|_| !self.fetching_ids) else { return };
-        self.fetching_ids = true;
-        let block = links.journal.reserve_bot_ids();
+        if std::mem::replace(&mut self.fetching_ids, true) {
+            return;
+        }
+        let block = self.links.journal.reserve_bot_ids();
         ctx.spawn(block.into_actor(self).map(|block, act, ctx| {
             act.fetching_ids = false;
             let waiting = std::mem::take(&mut act.without_id);

@@ -1,5 +1,6 @@
 //! What the PoolSupervisor is told and asked, and what it answers. Plain data.
 
+use super::breaker::BreakerEvent;
 use super::index::{HostLine, SlotLine};
 use super::owners::Owner;
 use super::{Drain, PoolSettings};
@@ -112,6 +113,16 @@ pub struct SlotPublished {
     pub slot: Slot,
     /// Bots that ended with this change.
     pub ended: Vec<Bot>,
+}
+
+/// Something was heard of a host's engine, or not.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EngineHeard {
+    /// Which host.
+    pub host: HostName,
+    /// What.
+    pub heard: BreakerEvent,
 }
 
 /// A slot's actor died.

@@ -1,15 +1,19 @@
 //! The pool: which slots there are, and which of them gets a bot. The choice is in [`index`].
 
 pub mod actor;
+pub mod breaker;
 mod creation;
+pub mod hosts;
 pub mod index;
 pub mod message;
 pub mod numbers;
 mod operations;
 pub mod owners;
 pub mod restart;
+pub mod witness;
 
 use crate::ids::{HostName, Platform};
+use breaker::BreakerSettings;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -53,12 +57,15 @@ pub struct PoolSettings {
     pub max_size: u32,
     /// Waiting bots over all platforms.
     pub queue_max: u32,
+    /// When a host whose engine does not answer is left alone.
+    pub breaker: BreakerSettings,
 }
 
 impl Default for PoolSettings {
     /// No platform, no host.
     fn default() -> Self {
-        Self { platforms: BTreeMap::new(), hosts: BTreeMap::new(), max_size: 100, queue_max: 1000 }
+        let (platforms, hosts) = Default::default();
+        Self { platforms, hosts, max_size: 100, queue_max: 1000, breaker: BreakerSettings::default() }
     }
 }
 

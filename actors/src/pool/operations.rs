@@ -82,14 +82,12 @@ impl PoolSupervisor {
         let lines = self.index.lines();
         let hosts: BTreeSet<HostName> =
             lines.into_iter().filter(|line| line.platform == *platform).map(|line| line.host).collect();
-        if let Some(links) = &self.links {
-            slog::info!(links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
-                "hosts" => hosts.len(), "idle_slots" => idle.len());
-            for host in hosts {
-                // Nobody waits for it; a slot that needs it waits for the same pull.
-                let (reply, _) = oneshot::channel();
-                tell(&links.pulls, EnsureImage { host, image: image.to_owned(), reply });
-            }
+        slog::info!(self.links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
+            "hosts" => hosts.len(), "idle_slots" => idle.len());
+        for host in hosts {
+            // Nobody waits for it; a slot that needs it waits for the same pull.
+            let (reply, _) = oneshot::channel();
+            tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), reply });
         }
         for name in idle {
             self.command(&name, SlotCommand::ChangeImage { image: image.to_owned() });
@@ -105,17 +103,17 @@ impl PoolSupervisor {
             let growth = self.index.growth(&platform).ok_or(GrowError::Full);
             growth.and_then(|growth| self.grow(&platform, growth).ok_or(GrowError::Unavailable))
         };
-        let (handle, links) = match (grown, self.links.clone()) {
-            (Ok(handle), Some(links)) => (handle, links),
-            (Err(error), _) => return drop(reply.send(Err(error))),
-            (Ok(_), None) => return drop(reply.send(Err(GrowError::Unavailable))),
+        let handle = match grown {
+            Ok(handle) => handle,
+            Err(error) => return drop(reply.send(Err(error))),
         };
         let slot = handle.snapshot();
         let (pull, pulled) = oneshot::channel();
-        tell(&links.pulls, EnsureImage { host: slot.host.clone(), image: slot.image.clone(), reply: pull });
-        let vacant = Arc::clone(&handle);
+        let wanted = EnsureImage { host: slot.host.clone(), image: slot.image.clone(), reply: pull };
+        tell(&self.links.pulls, wanted);
+        let (vacant, patience) = (Arc::clone(&handle), self.links.timing.pull);
         let made = async move {
-            match tokio::time::timeout(links.timing.pull, pulled).await {
+            match tokio::time::timeout(patience, pulled).await {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.reason)),
                 Ok(Err(_)) => return Err(GrowError::Pull("the pull was given up".to_owned())),
@@ -164,15 +162,15 @@ impl PoolSupervisor {
             Drain::Platform(platform) => self.settings.platforms.contains_key(platform),
             Drain::Host(host) => self.index.hosts().contains_key(host),
         };
-        let Some(links) = self.links.as_ref().filter(|_| known) else {
+        if !known {
             return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
-        };
+        }
         if self.drains.contains(&drain) == draining {
             return drop(reply.send(Ok(self.left_to_drain(&drain))));
         }
         let change =
             if draining { Change::InsertDrain(drain.clone()) } else { Change::DeleteDrain(drain.clone()) };
-        let commit = links.journal.submit(vec![change]);
+        let commit = self.links.journal.submit(vec![change]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
             let outcome = match outcome {
                 Ok(()) => {

@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// Time between two listings.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// A listing that takes longer says nothing.
-const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a stray may take to end by itself.
 const STRAY_GRACE: Duration = Duration::from_secs(10);
 
@@ -73,17 +71,16 @@ impl Reconciler {
     fn list(&mut self, host: HostName, ctx: &mut Context<Self>) {
         let (driver, on) = (Arc::clone(&self.driver), host.clone());
         let began_at = self.clock.now();
-        let listing = async move { tokio::time::timeout(LIST_DEADLINE, driver.list(&on)).await };
+        let listing = async move { driver.list(&on).await };
         ctx.spawn(listing.into_actor(self).map(move |listed, act, ctx| {
             if let Some(state) = act.hosts.get_mut(&host) {
                 state.listing = false;
             }
             match listed {
-                Ok(Ok(listed)) => act.compare(&host, &listed, began_at, ctx),
-                Ok(Err(error)) => {
+                Ok(listed) => act.compare(&host, &listed, began_at, ctx),
+                Err(error) => {
                     slog::warn!(act.log, "listing failed; nothing is concluded"; "host" => %host, "error" => %error)
                 }
-                Err(_) => slog::warn!(act.log, "listing is late; nothing is concluded"; "host" => %host),
             }
         }));
     }

@@ -256,7 +256,7 @@ fn standings<'a>(
 
 /// How many slots may be added over all platforms.
 fn room(pool: &PoolSnapshot) -> u32 {
-    let hosts = pool.hosts.values().filter(|host| !host.draining);
+    let hosts = pool.hosts.values().filter(|host| !host.draining && host.answers());
     let on_hosts: u32 = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum();
     pool.max_size.saturating_sub(count(pool.lines.len())).min(on_hosts)
 }

@@ -12,7 +12,7 @@ struct Toy(PoolSnapshot);
 impl Toy {
     /// Room for everybody; no platform.
     fn new() -> Self {
-        let host = HostLine { slots: 0, capacity: 1_000, draining: false };
+        let host = HostLine { capacity: 1_000, ..HostLine::default() };
         let hosts = [(HostName::local(), host)].into();
         Self(PoolSnapshot { hosts, max_size: 100, ..PoolSnapshot::default() })
     }

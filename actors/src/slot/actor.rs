@@ -12,6 +12,7 @@ use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
+use crate::pool::hosts::AwayHosts;
 use crate::pool::message::SlotPublished;
 use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
@@ -28,8 +29,6 @@ const HELD_MAX: usize = 64;
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two tries to watch a container where the engine could not.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
-/// What an engine may take beyond the grace before its silence counts as a failure.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Something happened to the slot.
 #[derive(Message)]
@@ -73,6 +72,8 @@ pub struct SlotLinks {
     pub live: Live,
     /// The index by bot.
     pub directory: Arc<Directory>,
+    /// The hosts whose engines are away.
+    pub away: Arc<AwayHosts>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The lead.
@@ -272,6 +273,10 @@ impl SlotActor {
         let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
         self.wake = Some(ctx.run_later(wait, |act, ctx| {
             act.wake = None;
+            // Recovery pauses while the engine is away; the pool says when it is back.
+            if matches!(act.slot.state, SlotState::Error { .. }) && act.links.away.contains(&act.slot.host) {
+                return;
+            }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
             let leaving = matches!(act.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
@@ -305,11 +310,11 @@ impl SlotActor {
             operation,
             bot_id,
         };
-        let (driver, limit) = (Arc::clone(&self.links.driver), self.links.timing.deploy);
+        let driver = Arc::clone(&self.links.driver);
         let pulls = self.links.pulls.clone();
         let forget = ForgetImage { host: request.host.clone(), image: request.image.clone() };
         self.effect(ctx, async move {
-            match within(limit, "start", driver.start(request)).await {
+            match driver.start(request).await {
                 Ok(container) => SlotEvent::Started { generation: key.generation, operation, container },
                 Err(DriverError { message, retryable, .. }) => {
                     // The image may have been removed behind our back.
@@ -331,7 +336,7 @@ impl SlotActor {
         let driver = Arc::clone(&self.links.driver);
         let request = StopRequest { host: self.slot.host.clone(), key, container, operation, grace };
         self.effect(ctx, async move {
-            match within(grace + STOP_DEADLINE, "stop", driver.stop(request)).await {
+            match driver.stop(request).await {
                 Ok(()) => SlotEvent::Stopped { generation: key.generation, operation },
                 Err(DriverError { message, answered, .. }) => {
                     SlotEvent::StopFailed { generation: key.generation, operation, reason: message, answered }
@@ -406,7 +411,7 @@ impl SlotActor {
             self.inspecting = true;
             let (host, key) = (self.slot.host.clone(), self.slot.container_key());
             let driver = Arc::clone(&self.links.driver);
-            let inspect = async move { within(STOP_DEADLINE, "inspect", driver.inspect(&host, key)).await };
+            let inspect = async move { driver.inspect(&host, key).await };
             ctx.spawn(inspect.into_actor(self).map(move |seen, act, ctx| {
                 act.inspecting = false;
                 if let Ok(presence) = seen {
@@ -427,21 +432,6 @@ fn answer(reply: Option<Reply>, outcome: Result<Arc<Slot>, Refused>) {
         // Whoever asked may have given up; the outcome stands in the store.
         let _ = reply.send(outcome);
     }
-}
-
-/// A driver call with a last deadline, for engines that forget their own.
-async fn within<T>(
-    limit: Duration,
-    call: &str,
-    outcome: impl Future<Output = Result<T, DriverError>>,
-) -> Result<T, DriverError> {
-    tokio::time::timeout(limit, outcome).await.unwrap_or_else(|_| {
-        Err(DriverError {
-            message: format!("{call}: no answer within {} s", limit.as_secs()),
-            answered: false,
-            retryable: true,
-        })
-    })
 }
 
 impl Actor for SlotActor {

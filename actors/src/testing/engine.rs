@@ -37,6 +37,14 @@ pub enum Deed {
 }
 
 impl World {
+    /// A host's engine answers nobody for some minutes.
+    pub fn engine_goes_away(&mut self, host: HostName) {
+        let until = self.now + self.between(30_000, 600_000);
+        self.count("engine goes away");
+        self.note(format!("engine: {host} answers nobody until {until}"));
+        self.engines_away.insert(host, until);
+    }
+
     /// Carries out a deed.
     pub fn carry_out(&mut self, deed: Deed) {
         match deed {
@@ -81,8 +89,9 @@ pub struct FakeEngine(pub Shared);
 
 impl FakeEngine {
     /// Draws what becomes of a call: the deed, done in time or later, and the answer to give.
-    async fn call(&self, what: &str, deed: Deed) -> Result<(), DriverError> {
+    async fn call(&self, what: &str, host: &HostName, deed: Deed) -> Result<(), DriverError> {
         self.0.boundary(&format!("before {what}")).await;
+        self.reach(host).await?;
         let (panics, hangs, refuses, torn) = {
             let mut world = self.0.lock();
             let faults = world.faults;
@@ -129,7 +138,26 @@ impl FakeEngine {
         Ok(())
     }
 
-    async fn look(&self) -> Result<(), DriverError> {
+    /// Fails while the host's engine is away.
+    async fn reach(&self, host: &HostName) -> Result<(), DriverError> {
+        let is_away = {
+            let mut world = self.0.lock();
+            let now = world.now;
+            let is_away = world.engines_away.get(host).is_some_and(|until| now < *until);
+            if is_away {
+                world.count("call to an engine that is away");
+            }
+            is_away
+        };
+        if !is_away {
+            return Ok(());
+        }
+        self.0.delay(1, 3_000).await;
+        Err(DriverError { message: format!("no way to {host}"), answered: false, retryable: true })
+    }
+
+    async fn look(&self, host: &HostName) -> Result<(), DriverError> {
+        self.reach(host).await?;
         self.0.delay(1, 500).await;
         let mut world = self.0.lock();
         let blind = world.faults.blind;
@@ -148,6 +176,7 @@ impl Driver for FakeEngine {
         image: &str,
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
+        self.reach(host).await?;
         let (fails, hangs, steps) = {
             let mut world = self.0.lock();
             let faults = world.faults;
@@ -174,8 +203,8 @@ impl Driver for FakeEngine {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        self.0.lock().containers.hosts.insert(request.key, request.host);
-        self.call("start", Deed::Start(request.key, request.bot_id)).await?;
+        self.0.lock().containers.hosts.insert(request.key, request.host.clone());
+        self.call("start", &request.host, Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
             Some(id) => Ok(id.clone()),
@@ -187,8 +216,8 @@ impl Driver for FakeEngine {
         }
     }
 
-    async fn wait_exit(&self, _: &HostName, key: ContainerKey) -> Result<String, DriverError> {
-        self.look().await?;
+    async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
+        self.look(host).await?;
         loop {
             {
                 let world = self.0.lock();
@@ -202,17 +231,17 @@ impl Driver for FakeEngine {
     }
 
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
-        self.call("stop", Deed::Stop(request.key)).await
+        self.call("stop", &request.host, Deed::Stop(request.key)).await
     }
 
-    async fn inspect(&self, _: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
-        self.look().await?;
+    async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
+        self.look(host).await?;
         let running = self.0.lock().containers.running.contains_key(&key);
         Ok(if running { Presence::Running } else { Presence::Gone })
     }
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
-        self.look().await?;
+        self.look(host).await?;
         let world = self.0.lock();
         let containers = &world.containers;
         let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));

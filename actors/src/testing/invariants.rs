@@ -122,6 +122,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         if assigned && known.is_some_and(|known| known.draining) {
             world.violated(format!("{} drains and was given a bot", slot.name));
         }
+        let is_away = |since: &DateTime<Utc>| *since + OFFER_MAX[1] < world.now;
+        if assigned && world.breakers_open.get(&slot.host).is_some_and(is_away) {
+            world.violated(format!("{} was given a bot while its engine is away", slot.name));
+        }
         if slot.ephemeral && slot.generation.0 > 0 && matches!(slot.state, SlotState::Idle { .. }) {
             world.violated(format!("{} is ephemeral and idle after a bot", slot.name));
         }

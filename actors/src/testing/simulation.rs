@@ -10,7 +10,7 @@ use super::{dispatcher, operator};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
-use crate::ports::{Clock, Lead, SlotIds, Store, Unmetered};
+use crate::ports::{Clock, Lead, Measure, Meter, SlotIds, Store};
 use crate::queue;
 use crate::scale::{self, ScaleSettings};
 use crate::schedule::{self, ScheduleSettings};
@@ -44,6 +44,8 @@ pub struct Scenario {
     pub prewarm: [u32; 2],
     /// How often the operator does something.
     pub operations: usize,
+    /// How often some host's engine answers nobody for a while.
+    pub engines_away: usize,
     /// Whether the slots of the second platform are deleted with their bots.
     pub ephemeral: bool,
     /// Boundaries at which the server crashes; `None`: drawn.
@@ -63,6 +65,7 @@ impl Scenario {
             slots: [3, 2],
             prewarm: if seed.is_multiple_of(2) { [0, 1] } else { [1, 0] },
             operations: if seed.is_multiple_of(5) { 0 } else { 30 },
+            engines_away: usize::from(seed.is_multiple_of(2)) * 2,
             ephemeral: seed.is_multiple_of(3),
             crash_at: None,
         }
@@ -80,6 +83,7 @@ impl Scenario {
             slots: [2, 1],
             prewarm: [0, 0],
             operations: 0,
+            engines_away: 0,
             ephemeral: true,
             crash_at: Some(crash_at.into_iter().collect()),
         }
@@ -139,6 +143,7 @@ pub fn run(scenario: &Scenario) -> Report {
         let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
         world.settle_in_flight();
         world.crashed = false;
+        world.breakers_open.clear();
         let is_long = world.rng.u8(0..6) == 0;
         let (from_ms, to_ms) = if is_long { DOWN_LONG_MS } else { (100, 30_000) };
         let down = world.between(from_ms, to_ms);
@@ -170,6 +175,12 @@ fn draw(world: &mut World, scenario: &Scenario) {
         world.plan(after, Happening::Client(number));
     }
     world.plan(TimeDelta::seconds(1), Happening::Dispatcher);
+    for _ in 0..scenario.engines_away {
+        let after = world.between(0, spread_ms);
+        let hosts: Vec<HostName> = world.settings.hosts.keys().cloned().collect();
+        let host = hosts[world.rng.usize(0..hosts.len())].clone();
+        world.plan(after, Happening::EngineAway(host));
+    }
     for _ in 0..scenario.operations {
         let after = world.between(0, u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0));
         world.plan(after, Happening::Operator);
@@ -192,6 +203,7 @@ fn downtime(world: &mut World, length: TimeDelta) {
             Happening::Engine(deed) => world.carry_out(deed),
             // Bots and clients find nobody there; they try again later.
             Happening::Panic(_) | Happening::Operator => {}
+            Happening::EngineAway(host) => world.engine_goes_away(host),
             Happening::Program(_) | Happening::Client(_) | Happening::Dispatcher => {
                 let later = until - world.now + world.between(100, 3_000);
                 world.plan(later, happening);
@@ -268,6 +280,7 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
             Happening::Client(number) => client::step(&shared, number, &tree),
             Happening::Operator => operator::step(&shared, &tree),
             Happening::Dispatcher => dispatcher::step(&shared, &tree),
+            Happening::EngineAway(host) => shared.lock().engine_goes_away(host),
             Happening::Panic(name) => {
                 shared.lock().note(format!("{name}: its actor panics"));
                 tree.directory
@@ -332,7 +345,7 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
         artifacts: Arc::new(FakeArtifacts(shared.clone())),
         clock: Arc::new(shared.clone()),
         lead: Arc::new(AlwaysLeads),
-        meter: Arc::new(Unmetered),
+        meter: Arc::new(Observer(shared.clone())),
         slot_ids: Arc::new(CountedIds(shared.clone())),
         on_fatal: Arc::new(move |why| {
             let mut world = fatal.lock();
@@ -342,6 +355,23 @@ fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {
             }
         }),
         log: slog::Logger::root(slog::Discard, slog::o!()),
+    }
+}
+
+/// Notes what no row says.
+struct Observer(Shared);
+
+impl Meter for Observer {
+    fn record(&self, measure: Measure<'_>) {
+        let Measure::BreakerTurned { host, open } = measure else { return };
+        let mut world = self.0.lock();
+        let now = world.now;
+        if open {
+            world.count("breaker opens");
+            world.breakers_open.insert(host.clone(), now);
+        } else {
+            world.breakers_open.remove(host);
+        }
     }
 }
 

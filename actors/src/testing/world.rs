@@ -6,7 +6,7 @@ use super::engine::Containers;
 use super::program::Program;
 use super::store::Tables;
 use crate::bot::BotState;
-use crate::ids::{BotId, ContainerKey, Platform, SlotName};
+use crate::ids::{BotId, ContainerKey, HostName, Platform, SlotName};
 use crate::pool::PoolSettings;
 use crate::ports::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -78,6 +78,8 @@ pub enum Happening {
     Dispatcher,
     /// A slot's actor panics, if a server is up.
     Panic(SlotName),
+    /// A host's engine answers nobody for a while.
+    EngineAway(HostName),
 }
 
 /// See the module.
@@ -93,6 +95,10 @@ pub struct World {
     pub tables: Tables,
     /// Containers.
     pub containers: Containers,
+    /// Hosts whose engines answer nobody, and until when.
+    pub engines_away: BTreeMap<HostName, DateTime<Utc>>,
+    /// Hosts whose breakers are open, and since when.
+    pub breakers_open: BTreeMap<HostName, DateTime<Utc>>,
     /// Bots' programs.
     pub programs: BTreeMap<ContainerKey, Program>,
     /// Clients.
@@ -268,6 +274,8 @@ impl World {
             entries: 0,
             tables: Tables::default(),
             containers: Containers::default(),
+            engines_away: BTreeMap::new(),
+            breakers_open: BTreeMap::new(),
             programs: BTreeMap::new(),
             clients: Vec::new(),
             faults,

@@ -6,8 +6,10 @@ use crate::http::error::ApiError;
 use crate::http::state::AppState;
 use crate::http::stats::observe;
 use actix_web::web;
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::Drain;
+use meeboter_actors::pool::breaker::BreakerState;
 use meeboter_actors::pool::message::{DrainHost, DrainPlatform, Observe};
 use meeboter_actors::supervision::tell;
 use serde::Serialize;
@@ -34,6 +36,10 @@ pub struct HostView {
     /// Slots that it has room for.
     capacity: u32,
     draining: bool,
+    /// Since when its engine does not answer: it is left alone until it does.
+    away_since: Option<DateTime<Utc>>,
+    /// When it is asked again; absent while it is being asked.
+    asked_again_at: Option<DateTime<Utc>>,
 }
 
 /// What is being emptied, and the hosts.
@@ -51,6 +57,11 @@ pub async fn list(_: Operator, state: web::Data<AppState>) -> Result<web::Json<D
         slots: host.slots,
         capacity: host.capacity,
         draining: host.draining,
+        away_since: host.engine.away_since(),
+        asked_again_at: match host.engine {
+            BreakerState::Open { probe_at, .. } => Some(probe_at),
+            BreakerState::Closed | BreakerState::HalfOpen { .. } => None,
+        },
     });
     let drains = snapshot.drains.into_iter().map(|(drain, slots_left)| view(drain, true, slots_left));
     Ok(web::Json(DrainList { drains: drains.collect(), hosts: hosts.collect() }))
