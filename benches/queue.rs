@@ -168,6 +168,7 @@ fn settings() -> PoolSettings {
         hosts: [(HostName::local(), HostSettings { capacity: SLOTS })].into(),
         max_size: SLOTS,
         queue_max: 1_000_000,
+        ..PoolSettings::default()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Builds the actors from the stored rows and connects them. All of them share the arbiter that this runs on.
 
 use crate::image_pull::actor::ImagePullActor;
-use crate::image_pull::machine::PullSettings;
 use crate::journal::actor::{Journal, JournalActor};
 use crate::live::Live;
 use crate::pool::PoolSettings;
@@ -106,7 +105,7 @@ impl Tree {
         let pulls = ImagePullActor::new(
             Arc::clone(&driver),
             Arc::clone(&ports.clock),
-            PullSettings::default(),
+            settings.pulls,
             ports.log.clone(),
             guard(ports, "the ImagePullActor died"),
         )
@@ -168,7 +167,6 @@ impl Tree {
             ScheduleLinks {
                 journal: Journal::new(journal.clone()),
                 pool: pool.clone(),
-                queue: queue.clone(),
                 recordings: recordings.clone(),
                 live: live.clone(),
                 clock: Arc::clone(&ports.clock),

@@ -20,6 +20,8 @@ fn check(scenario: &Scenario) -> Report {
 /// What the drawn scenarios must have reached, or they prove nothing.
 const REACHED: &[&str] = &[
     "pull",
+    "start goes elsewhere",
+    "start declined",
     "engine goes away",
     "call to an engine that is away",
     "breaker opens",

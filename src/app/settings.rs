@@ -3,8 +3,9 @@
 use crate::config::{DriverKind, Host, Settings};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
-use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::backoff::Backoff;
+use meeboter_actors::ids::{HostName, Platform};
+use meeboter_actors::image_pull::machine::PullSettings;
 use meeboter_actors::pool::breaker::BreakerSettings;
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::scale::ScaleSettings;
@@ -35,6 +36,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
         hosts: hosts(settings),
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
+        pulls: PullSettings { waiters_max: settings.pulls.waiters_max, ..PullSettings::default() },
         breaker: breaker(settings),
     }
 }
@@ -97,6 +99,7 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
     let ms = Duration::from_millis;
     SlotTiming {
         deploy: ms(bots.deploy_timeout_ms),
+        start_elsewhere: bots.start_elsewhere_max,
         leave_grace: ms(bots.leave_grace_ms),
         segment_grace: ms(bots.segment_grace_ms),
         leave_limit: ms(bots.leave_limit_ms),

@@ -4,7 +4,7 @@
 //! made from them. PostgreSQL keeps microseconds, so a time read back may be earlier by less than one.
 
 use chrono::{DateTime, Utc};
-use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat};
+use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat, Setback};
 use meeboter_actors::ids::{BotId, Generation, HostName, Platform, SlotName, UserId};
 use meeboter_actors::journal::IdempotencyKey;
 use meeboter_actors::pool::Drain;
@@ -113,6 +113,11 @@ pub(super) fn bot_columns<'a>(bots: &[&'a Bot]) -> Vec<Column<'a>> {
         column(bots, "nonce", "uuid", |bot| bot.nonce),
         column(bots, "report_seq", "bigint", |bot| bot.report_seq),
         column(bots, "leave_reason", "text", |bot| bot.leave.map(EndReason::as_str)),
+        column(bots, "failed_starts", "bigint", |bot| i64::from(bot.failed_starts())),
+        column(bots, "returned_at", "timestamptz", |bot| bot.setback.as_ref().map(|setback| setback.at)),
+        column(bots, "returned_detail", "text", |bot| {
+            bot.setback.as_ref().map(|setback| storable(&setback.detail))
+        }),
         column(bots, "created_at", "timestamptz", |bot| bot.created_at),
         column(bots, "deployed_at", "timestamptz", |bot| bot.deployed_at),
         column(bots, "joined_at", "timestamptz", |bot| bot.joined_at),
@@ -144,12 +149,20 @@ pub(super) fn bot_from(row: &Row) -> Result<Bot, DecodeError> {
         nonce: get(row, "nonce")?,
         report_seq: get(row, "report_seq")?,
         leave: end_reason(row, &name, "leave_reason")?,
+        setback: setback_from(row, &name)?,
         created_at: get(row, "created_at")?,
         deployed_at: get(row, "deployed_at")?,
         joined_at: get(row, "joined_at")?,
         ended_at: get(row, "ended_at")?,
         version: get(row, "version")?,
     })
+}
+
+fn setback_from(row: &Row, name: &str) -> Result<Option<Setback>, DecodeError> {
+    let at: Option<DateTime<Utc>> = get(row, "returned_at")?;
+    let detail: Option<String> = get(row, "returned_detail")?;
+    let failed_starts = get_count(row, name, "failed_starts")?;
+    Ok(at.zip(detail).map(|(at, detail)| Setback { failed_starts, at, detail }))
 }
 
 fn end_reason(row: &Row, bot: &str, column: &'static str) -> Result<Option<EndReason>, DecodeError> {

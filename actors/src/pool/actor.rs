@@ -11,17 +11,18 @@ use super::message::{
 use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
 use super::{Drain, PoolSettings};
-use crate::bot::Bot;
+use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::{Measure, SlotIds};
-use crate::queue::actor::forward;
-use crate::queue::message::{OfferNext, Withdraw, WithdrawError};
+use crate::queue::message::{OfferNext, TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
 use crate::schedule::actor::StartObserved;
-use crate::slot::actor::{Discard, SlotActor, SlotLinks};
+use crate::slot::actor::{Discard, Refused, SlotActor, SlotLinks};
+use crate::slot::event::SlotEvent;
 use crate::slot::handle::SlotHandle;
+use crate::slot::machine::Notice;
 use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
@@ -192,7 +193,8 @@ impl PoolSupervisor {
         self.members.insert(name, Member { handle, addr, budget, gone: false });
     }
 
-    fn slot_published(&mut self, SlotPublished { slot, ended }: SlotPublished) {
+    fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished) {
+        let was_crowded = self.index.is_crowded(&slot.platform);
         if matches!(slot.state, SlotState::Retired) {
             self.gone(&slot.name);
         } else if self.members.contains_key(&slot.name) {
@@ -206,13 +208,30 @@ impl PoolSupervisor {
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {
             self.owners.insert(bot.id, Owner::Slot(slot.name.clone()));
         }
-        for bot in ended {
-            self.ended(bot);
+        for notice in notices {
+            match notice {
+                Notice::BotEnded(bot) => self.ended(*bot),
+                Notice::BotReturned { bot, crowded } => {
+                    if crowded {
+                        self.index.crowd(&slot.platform, &slot.host);
+                    }
+                    self.returned(*bot);
+                }
+            }
         }
         // A vacant slot is not news of room: it was built for somebody.
         let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
-        if frees || matches!(slot.state, SlotState::Retired) {
+        let got_on = was_crowded && !self.index.is_crowded(&slot.platform);
+        if frees || got_on || matches!(slot.state, SlotState::Retired) {
             self.pump_all();
+        }
+    }
+
+    /// A slot gave a bot back: its commit has put it into the queue.
+    fn returned(&mut self, bot: Bot) {
+        self.owners.insert(bot.id, Owner::Queue(bot.spec.platform.clone()));
+        if let Some(partners) = &self.partners {
+            tell(&partners.queue, TakeBack { bot });
         }
     }
 
@@ -250,8 +269,11 @@ impl PoolSupervisor {
 
     fn rebuild(&mut self, found: Found) {
         // What the dead actor committed and could not say any more.
-        for bot in found.ended {
-            self.ended(bot);
+        for bot in found.left {
+            match bot.state {
+                BotState::Queued => self.returned(bot),
+                _ => self.ended(bot),
+            }
         }
         match found.slot {
             Some(slot) => self.build(slot),
@@ -315,18 +337,38 @@ impl PoolSupervisor {
         }
     }
 
-    fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot) {
+    fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot, ctx: &mut Context<Self>) {
         let wish = Withdraw { bot_id, reason, reply };
         match (self.owners.get(bot_id), &self.partners) {
             (Some(Owner::Queue(_)), Some(partners)) => tell(&partners.queue, wish),
-            (Some(Owner::Slot(name)), _) => match self.members.get(name) {
-                Some(member) => forward(&member.handle, wish),
-                None => drop(wish.reply.send(Err(WithdrawError::Unknown))),
-            },
+            (Some(Owner::Slot(name)), _) => self.leave_slot(name.clone(), wish, ctx),
             // The Scheduler knows its own bots; nobody else has to remember so many for so long.
             (None, Some(partners)) => tell(&partners.schedule, wish),
             _ => drop(wish.reply.send(Err(WithdrawError::NotLive))),
         }
+    }
+
+    /// Has a slot apply a wish for its bot, and answers with what came of it.
+    fn leave_slot(&self, name: SlotName, wish: Withdraw, ctx: &mut Context<Self>) {
+        let Some(member) = self.members.get(&name) else {
+            return drop(wish.reply.send(Err(WithdrawError::Unknown)));
+        };
+        let event = SlotEvent::LeaveRequested { bot_id: wish.bot_id, reason: wish.reason };
+        let applied = member.handle.send(event);
+        ctx.spawn(applied.into_actor(self).map(move |applied, act, ctx| {
+            let answer = match applied {
+                Ok(Ok(slot)) => slot.bot().cloned().ok_or(WithdrawError::NotLive),
+                // Meanwhile the slot gave it back: the wish follows it.
+                Ok(Err(Refused::Rejected(_)))
+                    if matches!(act.owners.get(wish.bot_id), Some(Owner::Queue(_))) =>
+                {
+                    return act.leave(wish.into(), ctx);
+                }
+                Ok(Err(Refused::Rejected(_))) => Err(WithdrawError::NotLive),
+                Ok(Err(Refused::Busy | Refused::Commit(_))) | Err(_) => Err(WithdrawError::Unknown),
+            };
+            let _ = wish.reply.send(answer);
+        }));
     }
 
     // --- what there is -----------------------------------------------------------------------------------------
@@ -356,8 +398,8 @@ struct Found {
     name: SlotName,
     /// `None`: it was never stored, or is gone.
     slot: Option<Slot>,
-    /// Bots that the supervisor took to be in the slot and that have ended.
-    ended: Vec<Bot>,
+    /// Bots that the supervisor took to be in the slot, and that have ended or were given back.
+    left: Vec<Bot>,
 }
 
 impl Found {
@@ -372,11 +414,12 @@ impl Found {
             tokio::time::sleep(wait).await;
         }
         let slot = journal.read_slot(name.clone()).await?;
-        let mut ended = Vec::new();
+        let mut left = Vec::new();
         for id in held {
-            ended.extend(journal.read_bot(id).await?.filter(|bot| bot.state.is_final()));
+            let has_left = |bot: &Bot| bot.state.is_final() || bot.state == BotState::Queued;
+            left.extend(journal.read_bot(id).await?.filter(has_left));
         }
-        Ok(Self { name, slot, ended })
+        Ok(Self { name, slot, left })
     }
 }
 
@@ -426,8 +469,8 @@ impl Handler<HandOver> for PoolSupervisor {
 impl Handler<LeaveBot> for PoolSupervisor {
     type Result = ();
 
-    fn handle(&mut self, message: LeaveBot, _: &mut Self::Context) {
-        self.leave(message);
+    fn handle(&mut self, message: LeaveBot, ctx: &mut Self::Context) {
+        self.leave(message, ctx);
     }
 }
 

@@ -3,7 +3,7 @@
 //! before the next one is made.
 
 use super::actor::PoolSupervisor;
-use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Receiver};
+use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver};
 use super::owners::Owner;
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
@@ -34,7 +34,7 @@ struct Given {
 /// Where it comes from, and where the outcome goes.
 enum Origin {
     Request { idempotency: Option<IdempotencyKey>, reply: CreateReply },
-    Schedule { reply: oneshot::Sender<Result<Receiver, CreateError>> },
+    Schedule { reply: oneshot::Sender<Result<(), CreateError>> },
 }
 
 impl From<CommitError> for CreateError {
@@ -141,6 +141,7 @@ impl PoolSupervisor {
             nonce: None,
             report_seq: 0,
             leave: None,
+            setback: None,
             created_at: self.now(),
             deployed_at: None,
             joined_at: None,
@@ -186,7 +187,7 @@ impl PoolSupervisor {
         ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
             act.unreserve(handle.name());
             match offered {
-                Offered::Taken(bot) => act.taken(given, *bot, handle),
+                Offered::Taken(bot) => act.taken(given, *bot),
                 Offered::Declined => act.give(given, ctx),
                 Offered::Failed(error) => act.refuse(given, error.into()),
             }
@@ -215,16 +216,16 @@ impl PoolSupervisor {
         }));
     }
 
-    fn taken(&mut self, given: Given, bot: Bot, slot: Arc<SlotHandle>) {
+    fn taken(&mut self, given: Given, bot: Bot) {
         match given.origin {
-            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Slot(slot)))),
+            Origin::Schedule { reply } => drop(reply.send(Ok(()))),
             Origin::Request { .. } => self.created(given, bot, None),
         }
     }
 
     fn queued(&mut self, given: Given, place: QueuePlace) {
         match given.origin {
-            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Queue))),
+            Origin::Schedule { reply } => drop(reply.send(Ok(()))),
             Origin::Request { .. } => {
                 let bot = Bot { state: BotState::Queued, ..given.bot.clone() };
                 self.created(given, bot, Some(place));

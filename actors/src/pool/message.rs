@@ -7,11 +7,11 @@ use super::{Drain, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::queue::actor::QueueActor;
-use crate::queue::message::{QueuePlace, WithdrawError};
+use crate::queue::message::{QueuePlace, Withdraw, WithdrawError};
 use crate::recording::actor::RecordingActor;
 use crate::schedule::actor::Scheduler;
 use crate::slot::actor::Refused;
-use crate::slot::handle::SlotHandle;
+use crate::slot::machine::Notice;
 use crate::slot::{Slot, SlotStatus};
 use actix::prelude::*;
 use chrono::TimeDelta;
@@ -82,15 +82,7 @@ pub struct HandOver {
     /// The bot, SCHEDULED.
     pub bot: Box<Bot>,
     /// Where the outcome goes; an error means that the bot is SCHEDULED as before.
-    pub reply: oneshot::Sender<Result<Receiver, CreateError>>,
-}
-
-/// Who took a scheduled bot.
-pub enum Receiver {
-    /// A slot.
-    Slot(Arc<SlotHandle>),
-    /// The queue.
-    Queue,
+    pub reply: oneshot::Sender<Result<(), CreateError>>,
 }
 
 /// Asks a bot to leave, or takes it out of the queue or the schedule.
@@ -105,14 +97,21 @@ pub struct LeaveBot {
     pub reply: oneshot::Sender<Result<Bot, WithdrawError>>,
 }
 
+impl From<Withdraw> for LeaveBot {
+    /// Whoever had the bot has it no more: the pool knows who has.
+    fn from(Withdraw { bot_id, reason, reply }: Withdraw) -> Self {
+        Self { bot_id, reason, reply }
+    }
+}
+
 /// A slot was built, or committed a change.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct SlotPublished {
     /// As committed.
     pub slot: Slot,
-    /// Bots that ended with this change.
-    pub ended: Vec<Bot>,
+    /// What else that means: bots that ended, or go back to the queue.
+    pub notices: Vec<Notice>,
 }
 
 /// Something was heard of a host's engine, or not.

@@ -13,6 +13,7 @@ pub mod restart;
 pub mod witness;
 
 use crate::ids::{HostName, Platform};
+use crate::image_pull::machine::PullSettings;
 use breaker::BreakerSettings;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,6 +58,8 @@ pub struct PoolSettings {
     pub max_size: u32,
     /// Waiting bots over all platforms.
     pub queue_max: u32,
+    /// What image pulls go by; read at start.
+    pub pulls: PullSettings,
     /// When a host whose engine does not answer is left alone.
     pub breaker: BreakerSettings,
 }
@@ -64,8 +67,8 @@ pub struct PoolSettings {
 impl Default for PoolSettings {
     /// No platform, no host.
     fn default() -> Self {
-        let (platforms, hosts) = Default::default();
-        Self { platforms, hosts, max_size: 100, queue_max: 1000, breaker: BreakerSettings::default() }
+        let (platforms, hosts, breaker, pulls) = Default::default();
+        Self { platforms, hosts, max_size: 100, queue_max: 1000, pulls, breaker }
     }
 }
 

@@ -87,7 +87,7 @@ impl PoolSupervisor {
         for host in hosts {
             // Nobody waits for it; a slot that needs it waits for the same pull.
             let (reply, _) = oneshot::channel();
-            tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), reply });
+            tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), for_bot: false, reply });
         }
         for name in idle {
             self.command(&name, SlotCommand::ChangeImage { image: image.to_owned() });
@@ -109,13 +109,14 @@ impl PoolSupervisor {
         };
         let slot = handle.snapshot();
         let (pull, pulled) = oneshot::channel();
-        let wanted = EnsureImage { host: slot.host.clone(), image: slot.image.clone(), reply: pull };
+        let (host, image) = (slot.host.clone(), slot.image.clone());
+        let wanted = EnsureImage { host, image, for_bot: false, reply: pull };
         tell(&self.links.pulls, wanted);
         let (vacant, patience) = (Arc::clone(&handle), self.links.timing.pull);
         let made = async move {
             match tokio::time::timeout(patience, pulled).await {
                 Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.reason)),
+                Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.to_string())),
                 Ok(Err(_)) => return Err(GrowError::Pull("the pull was given up".to_owned())),
                 Err(_) => return Err(GrowError::Pull("the pull takes too long".to_owned())),
             }

@@ -8,6 +8,7 @@ use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
+use crate::image_pull::machine::PullFailure;
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
@@ -95,6 +96,8 @@ pub struct SlotActor {
     committing: bool,
     held: VecDeque<Happened>,
     watch: Option<(Generation, SpawnHandle)>,
+    /// The wait for an image, which ends with the need for it.
+    pull: Option<(Operation, SpawnHandle)>,
     wake: Option<SpawnHandle>,
     /// Silence counts from here at the earliest: a restarted or sleeping server gives everyone a full grace.
     grace_from: DateTime<Utc>,
@@ -114,6 +117,7 @@ impl SlotActor {
             committing: false,
             held: VecDeque::new(),
             watch: None,
+            pull: None,
             wake: None,
             grace_from: now,
             last_look: now,
@@ -234,11 +238,10 @@ impl SlotActor {
         if let Some(bot) = self.slot.bot() {
             self.links.live.bot(bot);
         }
-        let ended = notices.into_iter().map(|Notice::BotEnded(bot)| *bot).collect::<Vec<_>>();
-        for bot in &ended {
+        for Notice::BotEnded(bot) | Notice::BotReturned { bot, .. } in &notices {
             self.links.live.bot(bot);
         }
-        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), ended });
+        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), notices });
     }
 
     /// Issues what the present state needs and the one before did not.
@@ -249,6 +252,13 @@ impl SlotActor {
         }) {
             slog::trace!(self.links.log, "watch ends"; "slot" => %self.slot.name, "generation" => generation.0);
             ctx.cancel_future(watch);
+        }
+        let pulls = |operation| {
+            let needed = |effect: &Effect| matches!(effect, Effect::PullImage { operation: of, .. } if *of == operation);
+            now_needed.iter().any(needed)
+        };
+        if let Some((_, pull)) = self.pull.take_if(|(operation, _)| !pulls(*operation)) {
+            ctx.cancel_future(pull);
         }
         if let Some(wake) = self.wake.take() {
             ctx.cancel_future(wake);
@@ -288,16 +298,18 @@ impl SlotActor {
         }));
     }
 
-    fn pull_image(&self, image: String, operation: Operation, ctx: &mut Context<Self>) {
+    fn pull_image(&mut self, image: String, operation: Operation, ctx: &mut Context<Self>) {
         let (reply, pulled) = oneshot::channel();
-        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, reply });
-        self.effect(ctx, async move {
+        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, for_bot: true, reply });
+        let pull = self.effect(ctx, async move {
             match pulled.await {
                 Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
-                Ok(Err(failure)) => SlotEvent::PullFailed { operation, reason: failure.reason },
+                Ok(Err(PullFailure::Failed { reason, .. })) => SlotEvent::PullFailed { operation, reason },
+                Ok(Err(crowded)) => SlotEvent::PullDeclined { operation, reason: crowded.to_string() },
                 Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
             }
         });
+        self.pull = Some((operation, pull));
     }
 
     fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {

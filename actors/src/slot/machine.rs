@@ -31,6 +31,13 @@ pub struct Transition {
 pub enum Notice {
     /// A bot ended.
     BotEnded(Box<Bot>),
+    /// A bot was given back: the commit has put it into the queue.
+    BotReturned {
+        /// As it is stored.
+        bot: Box<Bot>,
+        /// Too many wait for the image on the slot's host already.
+        crowded: bool,
+    },
 }
 
 /// Why an event changes nothing.
@@ -109,7 +116,8 @@ impl Step<'_> {
             }
             SlotEvent::SegmentArrived { .. } => self.stale(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::Started { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::StartFailed { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
         }
     }
@@ -128,6 +136,7 @@ impl Step<'_> {
                 self.start(bot, attempts, self.after(self.timing.deploy))
             }
             SlotEvent::PullFailed { reason, .. } if pulling => self.fail_deploy(bot, reason),
+            SlotEvent::PullDeclined { reason, .. } if pulling => self.decline(bot, reason),
             SlotEvent::Started { container, .. } => self.run(bot, Some(container), None),
             SlotEvent::Claimed { nonce, .. } => self.run(bot, None, Some(nonce)),
             SlotEvent::Observed { presence: Presence::Running, .. } if !pulling => self.run(bot, None, None),
@@ -152,7 +161,8 @@ impl Step<'_> {
             // "Not there yet" is what a container in the making looks like.
             SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::StartFailed { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } => self.stale(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.stale(),
             SlotEvent::Assigned { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
                 self.illegal()
             }
@@ -186,7 +196,8 @@ impl Step<'_> {
             SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -224,7 +235,8 @@ impl Step<'_> {
                 self.unchanged()
             }
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -247,7 +259,8 @@ impl Step<'_> {
             SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::LeaveRequested { .. } => {
                 self.stale()
             }
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::StartFailed { .. } => self.illegal(),
         }
     }
@@ -392,17 +405,9 @@ impl Step<'_> {
         self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
     }
 
-    fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
-        let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
-        let (_, changes, notices) = self.ended(bot, Some(end));
-        let mut transition = self.fail(None, reason, 0, changes)?;
-        transition.notices = notices;
-        Ok(transition)
-    }
-
     // --- parts of edges ----------------------------------------------------------------------------------------
 
-    fn ended(&self, bot: &Bot, end: Option<End>) -> (Bot, Vec<Change>, Vec<Notice>) {
+    pub(super) fn ended(&self, bot: &Bot, end: Option<End>) -> (Bot, Vec<Change>, Vec<Notice>) {
         let Some(end) = end.filter(|_| !bot.state.is_final()) else { return (bot.clone(), vec![], vec![]) };
         let (bot, changes) = life::ended(bot, end, self.now);
         let notice = Notice::BotEnded(Box::new(bot.clone()));

@@ -8,6 +8,7 @@ pub mod event;
 pub mod handle;
 pub mod machine;
 mod recovery;
+mod setback;
 #[cfg(test)]
 mod table;
 
@@ -223,8 +224,10 @@ pub struct SlotTiming {
     pub pull: Duration,
     /// Wait before another start after one that failed.
     pub start_retry: Duration,
-    /// Starts before a bot ends as `deploy_failed`.
+    /// Starts before the slot gives the bot back.
     pub start_attempts: u32,
+    /// Slots that may give a bot back after a failed start; the next one in which it fails ends it as `deploy_failed`.
+    pub start_elsewhere: u32,
     /// From the wish to leave to the stop, for the end of the recording and its upload.
     pub leave_grace: Duration,
     /// While a bot leaves: how long after a segment the next one is waited for, beyond the grace.
@@ -254,6 +257,7 @@ impl Default for SlotTiming {
             pull: Duration::from_secs(2 * 3600),
             start_retry: Duration::from_secs(2),
             start_attempts: 3,
+            start_elsewhere: 1,
             leave_grace: Duration::from_secs(120),
             segment_grace: Duration::from_secs(30),
             leave_limit: Duration::from_secs(900),

@@ -3,10 +3,10 @@
 
 use super::command::SlotCommand;
 use super::event::{BotSource, SlotEvent};
-use super::machine::{Rejection, transition};
+use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
 use crate::bot::machine::{Report, ReportBody, end};
-use crate::bot::{BotState, EndReason};
+use crate::bot::{BotState, EndReason, Setback};
 use crate::ids::{ContainerId, Generation, Operation};
 use crate::ports::Presence;
 use crate::slot::effects::effects_of;
@@ -18,11 +18,17 @@ use uuid::Uuid;
 
 fn states() -> Vec<(&'static str, Slot)> {
     let busy = sample::busy_slot(1);
+    let past = sample::now() - TimeDelta::seconds(1);
     let bot = busy.bot().cloned().map(Box::new).unwrap_or_else(|| Box::new(sample::bot(1)));
     let fresh = {
         let mut fresh = bot.clone();
         (fresh.state, fresh.nonce, fresh.report_seq) = (BotState::Deploying, None, 0);
         fresh
+    };
+    let again = {
+        let mut again = fresh.clone();
+        again.setback = Some(Setback { failed_starts: 1, at: past, detail: "e".into() });
+        again
     };
     let done = {
         let mut done = bot.clone();
@@ -30,7 +36,6 @@ fn states() -> Vec<(&'static str, Slot)> {
         done
     };
     let gone = done.clone();
-    let past = sample::now() - TimeDelta::seconds(1);
     let with = |state| Slot { state, ..busy.clone() };
     let deploying = |step| SlotState::Deploying { bot: fresh.clone(), step, attempts: 0, deadline: past };
     let container = Some(ContainerId("c".into()));
@@ -47,6 +52,10 @@ fn states() -> Vec<(&'static str, Slot)> {
         ("deploying, pulling", with(deploying(DeployStep::Pulling))),
         ("deploying, starting", with(deploying(DeployStep::Starting))),
         ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
+        (
+            "deploying, pulling; the second slot",
+            with(SlotState::Deploying { bot: again, step: DeployStep::Pulling, attempts: 0, deadline: past }),
+        ),
         ("busy, unclaimed", with(running(fresh.clone(), None, BusyStep::Running { leave_at: past }))),
         (
             "busy, running",
@@ -84,6 +93,7 @@ fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Assigned", SlotEvent::Assigned { bot: Box::new(sample::bot(9)), source: BotSource::Queue }),
         ("PullSucceeded", SlotEvent::PullSucceeded { operation }),
         ("PullFailed", SlotEvent::PullFailed { operation, reason: "e".into() }),
+        ("PullDeclined", SlotEvent::PullDeclined { operation, reason: "e".into() }),
         ("Started", SlotEvent::Started { generation, operation, container: ContainerId("c".into()) }),
         ("StartFailed, try again", start_failed(true)),
         ("StartFailed, for good", start_failed(false)),
@@ -143,8 +153,9 @@ fn cell(slot: &Slot, event: SlotEvent) -> String {
         Err(Rejection::Gap { .. }) => "gap".to_owned(),
         Ok(transition) if transition.changes.is_empty() => "·".to_owned(),
         Ok(transition) => {
-            let ended = transition.notices.iter().find_map(|super::machine::Notice::BotEnded(bot)| {
-                bot.end.as_ref().map(|end| format!(" ({})", end.reason.as_str()))
+            let ended = transition.notices.iter().find_map(|notice| match notice {
+                Notice::BotEnded(bot) => bot.end.as_ref().map(|end| format!(" ({})", end.reason.as_str())),
+                Notice::BotReturned { .. } => Some(" (back to the queue)".to_owned()),
             });
             format!("**{}**{}", label(&transition.next), ended.unwrap_or_default())
         }
@@ -231,14 +242,16 @@ fn every_transition_keeps_the_rules() {
                 "{context}: a new effect has a new number"
             );
             if label(after) == "idle" && label(before) != "idle" {
-                assert_eq!(event_name, "Stopped", "{context}: idle only when the container is known gone");
+                // Of a generation that waits for its image there never was a container.
+                let is_known_gone = ["Stopped", "PullDeclined"].contains(&event_name);
+                assert!(is_known_gone, "{context}: idle only when the container is known gone");
             }
             if matches!(after.state, SlotState::Error { .. })
                 && before.bot().is_some_and(|bot| !bot.state.is_final())
             {
                 assert!(
                     !transition.notices.is_empty(),
-                    "{context}: the commit that enters error ends the bot"
+                    "{context}: the commit that enters error ends the bot or gives it back"
                 );
             }
         }

@@ -55,6 +55,10 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
                 if let Some(reason) = reason {
                     world.count(&format!("end {reason}"));
                 }
+                if bot.state == BotState::Queued && bot.setback.is_some() {
+                    let failed = bot.failed_starts() > 0;
+                    world.count(if failed { "start goes elsewhere" } else { "start declined" });
+                }
                 world.note(format!("bot {} {} {}", bot.id, bot.state.as_str(), reason.unwrap_or_default()));
             }
             Change::InsertQueueEntry(entry) => {

@@ -46,6 +46,7 @@ pub fn bot(id: i64) -> Bot {
         nonce: None,
         report_seq: 0,
         leave: None,
+        setback: None,
         created_at: now(),
         deployed_at: None,
         joined_at: None,

@@ -9,6 +9,7 @@ use super::world::{Faults, Happening, Shared, World};
 use super::{dispatcher, operator};
 use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
+use crate::image_pull::machine::PullSettings;
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
 use crate::ports::{Clock, Lead, Measure, Meter, SlotIds, Store};
 use crate::queue;
@@ -334,7 +335,8 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
     let hosts =
         [(HostName::local(), (all * 4).div_ceil(5)), (HostName("other".to_owned()), (all * 3).div_ceil(5))];
     let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
-    PoolSettings { platforms, hosts, queue_max: 20, ..PoolSettings::default() }
+    let pulls = PullSettings { waiters_max: 2, ..PullSettings::default() };
+    PoolSettings { platforms, hosts, queue_max: 20, pulls, ..PoolSettings::default() }
 }
 
 fn ports(shared: &Shared, store: Arc<dyn Store>) -> Ports {

@@ -90,7 +90,7 @@ pub async fn pull(
     tell(&tree.pulls, ForgetImage { host: host.clone(), image: image.clone() });
     // Nobody waits for it; a slot that needs it waits for the same pull.
     let (reply, _) = oneshot::channel();
-    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), reply });
+    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply });
     let snapshot = observe(&tree.pulls, Observe).await?;
     let key = PullKey { host, image };
     let line = snapshot.pulls.iter().find(|line| line.key == key).ok_or_else(ApiError::unknown_outcome)?;
