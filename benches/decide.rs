@@ -144,6 +144,7 @@ fn slot(platform: &Platform, number: u32, used: DateTime<Utc>) -> Slot {
         host: HostName(format!("host-{}", number % 20 + 1)),
         image: "image:1".to_owned(),
         draining: false,
+        drain_by: None,
         ephemeral: false,
         generation: Generation(1),
         operation: Operation(1),

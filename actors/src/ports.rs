@@ -12,7 +12,7 @@ use crate::recording::{Joined, Recording};
 use crate::slot::Slot;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -168,8 +168,8 @@ pub struct Rows {
     pub scheduled: Vec<Bot>,
     /// Recordings that are not ready or failed yet, with their bots.
     pub recordings: Vec<(Recording, Bot)>,
-    /// What is being emptied.
-    pub drains: BTreeSet<Drain>,
+    /// What is being emptied, and by when.
+    pub drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
 }
 
 /// The durable rows, through the one connection that leads.

@@ -89,6 +89,7 @@ const REACHED: &[&str] = &[
     "prewarm found no room",
     "recover all",
     "drain begun",
+    "asked to leave at a drain's deadline",
     "drain ended",
     "Reset taken",
     "Reset refused",

@@ -50,6 +50,8 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .route("/api/admin/slots/{name}", web::get().to(admin::slots::read))
     .route("/api/admin/slots/{name}/{action}", web::post().to(admin::slots::operate))
     .route("/api/admin/drains", web::get().to(admin::drains::list))
+    .route("/api/admin/drains/server", web::post().to(admin::drains::begin_server))
+    .route("/api/admin/drains/server", web::delete().to(admin::drains::end_server))
     .route("/api/admin/drains/{kind}/{name}", web::post().to(admin::drains::begin))
     .route("/api/admin/drains/{kind}/{name}", web::delete().to(admin::drains::end))
     .route("/api/admin/queue", web::get().to(admin::queue::list))

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat, Setback};
 use meeboter_actors::ids::{BotId, Generation, HostName, Platform, SlotName, UserId};
 use meeboter_actors::journal::IdempotencyKey;
-use meeboter_actors::pool::Drain;
+use meeboter_actors::pool::{Drain, DrainOrder};
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
 use serde_json::Value;
@@ -277,18 +277,27 @@ pub(super) fn recording_from(row: &Row) -> Result<Recording, DecodeError> {
 }
 
 /// `pool_drains`, but for the time that the database gives.
-pub(super) fn drain_columns<'a>(drains: &[&'a Drain]) -> Vec<Column<'a>> {
+pub(super) fn drain_columns<'a>(orders: &[&'a DrainOrder]) -> Vec<Column<'a>> {
+    vec![
+        column(orders, "subject", "text", |order| order.drain.to_string()),
+        column(orders, "deadline_at", "timestamptz", |order| order.by),
+    ]
+}
+
+/// What finds the row of a drain.
+pub(super) fn gone_drain_columns<'a>(drains: &[&'a Drain]) -> Vec<Column<'a>> {
     vec![column(drains, "subject", "text", Drain::to_string)]
 }
 
 /// A drain from a row of [`drain_columns`].
-pub(super) fn drain_from(row: &Row) -> Result<Drain, DecodeError> {
+pub(super) fn drain_from(row: &Row) -> Result<(Drain, Option<DateTime<Utc>>), DecodeError> {
     let subject: &str = get(row, "subject")?;
-    match subject.split_once(' ') {
-        Some(("platform", platform)) => Ok(Drain::Platform(Platform(platform.to_owned()))),
-        Some(("host", host)) => Ok(Drain::Host(HostName(host.to_owned()))),
-        _ => Err(unknown("a drain", "subject", subject)),
-    }
+    let drain = match subject.split_once(' ') {
+        Some(("platform", platform)) => Drain::Platform(Platform(platform.to_owned())),
+        Some(("host", host)) => Drain::Host(HostName(host.to_owned())),
+        _ => return Err(unknown("a drain", "subject", subject)),
+    };
+    Ok((drain, get(row, "deadline_at")?))
 }
 
 /// `idempotency_keys`, but for the time that the database gives.

@@ -6,7 +6,7 @@ pub mod settle;
 
 use crate::bot::{Bot, BotEvent};
 use crate::ids::{BotId, SlotName, UserId};
-use crate::pool::Drain;
+use crate::pool::{Drain, DrainOrder};
 use crate::queue::QueueEntry;
 use crate::recording::Recording;
 use crate::slot::Slot;
@@ -38,7 +38,9 @@ pub enum Change {
     /// `recordings`, versioned.
     WriteRecording(Recording),
     /// `pool_drains`.
-    InsertDrain(Drain),
+    InsertDrain(DrainOrder),
+    /// `pool_drains`: it has another deadline.
+    UpdateDrain(DrainOrder),
     /// `pool_drains`: it is over.
     DeleteDrain(Drain),
     /// `idempotency_keys`.
@@ -88,7 +90,8 @@ impl Change {
             }
             Self::DeleteQueueEntry(bot_id) => Some(RowKey::Queue(*bot_id)),
             Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
-            Self::InsertDrain(drain) | Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
+            Self::InsertDrain(order) | Self::UpdateDrain(order) => Some(RowKey::Drain(order.drain.clone())),
+            Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
             Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),
         }
     }

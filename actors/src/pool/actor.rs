@@ -3,6 +3,7 @@
 //! passes on, and hears of outcomes as messages.
 
 use super::breaker::Breaker;
+use super::drains::Closing;
 use super::index::{Growth, Placement, SlotIndex};
 use super::message::{
     Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, PoolSnapshot, QueueMoved, SlotDied,
@@ -60,7 +61,9 @@ pub struct PoolSupervisor {
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
     /// What is being emptied, as committed.
-    pub(super) drains: BTreeSet<Drain>,
+    pub(super) drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
+    /// The drain of the whole server.
+    pub(super) closing: Option<Closing>,
     pub(super) index: SlotIndex,
     pub(super) members: BTreeMap<SlotName, Member>,
     pub(super) owners: Owners,
@@ -71,6 +74,8 @@ pub struct PoolSupervisor {
     pub(super) fetching_ids: bool,
     /// Requests that wait for the next block of bot ids.
     pub(super) without_id: VecDeque<CreateBot>,
+    /// Slots that are being made ahead of need.
+    pub(super) prewarming: usize,
     rebuilds: u64,
     _guard: DeathGuard,
 }
@@ -81,13 +86,13 @@ impl PoolSupervisor {
         settings: PoolSettings,
         slot_ids: Arc<dyn SlotIds>,
         stored: Vec<Slot>,
-        drains: BTreeSet<Drain>,
+        drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
         waiting: impl IntoIterator<Item = (BotId, Platform)>,
         links: SlotLinks,
         guard: DeathGuard,
     ) -> Self {
         let mut index = SlotIndex::new(&settings);
-        for drain in &drains {
+        for drain in drains.keys() {
             if let Drain::Host(host) = drain {
                 index.drain_host(host, true);
             }
@@ -103,6 +108,7 @@ impl PoolSupervisor {
             stored,
             partners: None,
             drains,
+            closing: None,
             index,
             members: BTreeMap::new(),
             owners,
@@ -112,6 +118,7 @@ impl PoolSupervisor {
             bot_ids: 0..0,
             fetching_ids: false,
             without_id: VecDeque::new(),
+            prewarming: 0,
             rebuilds: 0,
             _guard: guard,
         }
@@ -121,6 +128,9 @@ impl PoolSupervisor {
 
     /// Reserves a slot for one bot of the platform, growing the pool where that is allowed.
     pub(super) fn reserve(&mut self, platform: &Platform) -> Option<Arc<SlotHandle>> {
+        if self.is_shut(platform) {
+            return None;
+        }
         match self.index.take(platform) {
             Placement::Slot(name) => self.members.get(&name).map(|member| Arc::clone(&member.handle)),
             Placement::Grow(growth) => self.grow(platform, growth),
@@ -136,7 +146,7 @@ impl PoolSupervisor {
     ) -> Option<Arc<SlotHandle>> {
         let settings = self.settings.platforms.get(platform)?;
         // What a platform that is being drained still needs goes with its bot.
-        let ephemeral = settings.ephemeral || self.drains.contains(&Drain::Platform(platform.clone()));
+        let ephemeral = settings.ephemeral || self.drains.contains_key(&Drain::Platform(platform.clone()));
         let (image, id, now) = (settings.image.clone(), self.slot_ids.next(), self.now());
         self.build(Slot::vacant(name.clone(), id, platform.clone(), host, image, ephemeral, now));
         self.index.reserve(&name, true);
@@ -225,6 +235,7 @@ impl PoolSupervisor {
         if frees || got_on || matches!(slot.state, SlotState::Retired) {
             self.pump_all();
         }
+        self.close_when_empty();
     }
 
     /// A slot gave a bot back: its commit has put it into the queue.
@@ -317,6 +328,7 @@ impl PoolSupervisor {
         line.nobody_to_offer = !taken && !std::mem::take(&mut line.moved);
         self.unreserve(&slot);
         self.pump_all();
+        self.close_when_empty();
     }
 
     fn queue_moved(&mut self, QueueMoved { platform, left }: QueueMoved) {
@@ -374,7 +386,7 @@ impl PoolSupervisor {
     // --- what there is -----------------------------------------------------------------------------------------
 
     fn snapshot(&self) -> PoolSnapshot {
-        let drains = self.drains.iter().map(|drain| (drain.clone(), self.left_to_drain(drain)));
+        let drains = self.drains.keys().map(|drain| (drain.clone(), self.drain_line(drain)));
         PoolSnapshot {
             slots: self.index.counts(),
             owners: self.owners.all().clone(),
@@ -385,6 +397,7 @@ impl PoolSupervisor {
             max_size: self.settings.max_size,
             waiting: self.owners.waiting_by_platform(),
             drains: drains.collect(),
+            closing: self.closing_line(),
         }
     }
 

@@ -78,6 +78,8 @@ impl PoolSupervisor {
         let platform = &message.spec.platform;
         let refused = if !self.settings.platforms.contains_key(platform) {
             Some(CreateError::PlatformNotServed(platform.clone()))
+        } else if self.closing.is_some() {
+            Some(CreateError::Closing)
         } else if self.is_closed(platform) {
             Some(CreateError::PlatformDisabled(platform.clone()))
         } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {

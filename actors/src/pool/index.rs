@@ -362,6 +362,11 @@ impl SlotIndex {
         self.shelves.get(platform).map_or(0, |shelf| shelf.slots)
     }
 
+    /// How many slots somebody has a hold of.
+    pub fn reserved(&self) -> usize {
+        self.reserved.len()
+    }
+
     /// The hosts.
     pub fn hosts(&self) -> &BTreeMap<HostName, HostLine> {
         &self.hosts

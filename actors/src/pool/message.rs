@@ -3,7 +3,7 @@
 use super::breaker::BreakerEvent;
 use super::index::{HostLine, SlotLine};
 use super::owners::Owner;
-use super::{Drain, PoolSettings};
+use super::{Drain, DrainLine, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::queue::actor::QueueActor;
@@ -54,6 +54,9 @@ pub enum CreateError {
     /// The platform takes no new bots: it is switched off, or being drained.
     #[error("platform {0} takes no new bots")]
     PlatformDisabled(Platform),
+    /// The whole server is being emptied.
+    #[error("this server is being emptied")]
+    Closing,
     /// No slot is free and the request does not want to wait.
     #[error("no slot is free")]
     PoolFull,
@@ -187,8 +190,10 @@ pub struct PoolSnapshot {
     pub max_size: u32,
     /// How many bots wait, by platform.
     pub waiting: BTreeMap<Platform, usize>,
-    /// What is being emptied, and how many slots are left in it.
-    pub drains: BTreeMap<Drain, usize>,
+    /// What is being emptied, and how far that is.
+    pub drains: BTreeMap<Drain, DrainLine>,
+    /// How far the drain of the whole server is, where one is under way.
+    pub closing: Option<DrainLine>,
 }
 
 /// What a platform may hold, as the settings are now.
@@ -262,7 +267,10 @@ pub enum SlotAction {
     /// Recover from an error now. Nothing that runs is touched: a slot with a bot refuses.
     Reset,
     /// Take no new bot, and be deleted when there is none: at once, if it is idle.
-    Drain,
+    Drain {
+        /// After that a bot that is still there is asked to leave; `None`: it stays for as long as it likes.
+        within: Option<TimeDelta>,
+    },
     /// Take bots again.
     Undrain,
     /// Be deleted now; only an idle slot can.
@@ -294,7 +302,10 @@ pub struct DrainPlatform {
     pub platform: Platform,
     /// `false`: take bots again; slots that were to go stay.
     pub draining: bool,
-    /// Where the number of slots that are left goes, once the wish is durable.
+    /// After that bots that are still there are asked to leave, and those that wait are not served any more; `None`:
+    /// they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Where it is said how far that is, once the wish is durable.
     pub reply: DrainReply,
 }
 
@@ -306,12 +317,33 @@ pub struct DrainHost {
     pub host: HostName,
     /// `false`: get slots again; those that were to go stay.
     pub draining: bool,
-    /// Where the number of slots that are left goes, once the wish is durable.
+    /// After that bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Where it is said how far that is, once the wish is durable.
     pub reply: DrainReply,
 }
 
-/// Where the number of slots that are left in a drain goes.
-pub type DrainReply = oneshot::Sender<Result<usize, OperateError>>;
+/// Where it goes how far a drain is.
+pub type DrainReply = oneshot::Sender<Result<DrainLine, OperateError>>;
+
+/// Empties the whole server, or ends that: new bots are refused, those that wait are left to the server after this one,
+/// and none is given a slot. Not stored: a server that starts serves.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DrainServer {
+    /// `None`: serve again.
+    pub order: Option<ServerDrain>,
+    /// Where it goes how far that is.
+    pub reply: oneshot::Sender<DrainLine>,
+}
+
+/// How the whole server is to be emptied.
+pub struct ServerDrain {
+    /// After that bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Told when no bot is left; dropped where the drain is ended or replaced.
+    pub emptied: oneshot::Sender<()>,
+}
 
 /// Recovers all slots in error now.
 #[derive(Message)]

@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod breaker;
 mod creation;
+mod drains;
 pub mod hosts;
 pub mod index;
 pub mod message;
@@ -15,6 +16,7 @@ pub mod witness;
 use crate::ids::{HostName, Platform};
 use crate::image_pull::machine::PullSettings;
 use breaker::BreakerSettings;
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -26,6 +28,26 @@ pub enum Drain {
     Platform(Platform),
     /// All slots on a host.
     Host(HostName),
+}
+
+/// A drain with its deadline, as the row in `pool_drains` holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// What is being emptied.
+    pub drain: Drain,
+    /// When bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub by: Option<DateTime<Utc>>,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainLine {
+    /// Slots that are left.
+    pub slots_left: usize,
+    /// Those of them that have a bot.
+    pub bots_left: usize,
+    /// When these are asked to leave.
+    pub by: Option<DateTime<Utc>>,
 }
 
 impl Drain {

@@ -1,22 +1,20 @@
 //! What the pool does beyond giving bots to slots: settings that change while it runs, slots made ahead of need, what
-//! operators wish of slots, drains.
+//! operators wish of slots.
 
 use super::actor::PoolSupervisor;
-use super::index::SlotLine;
 use super::message::{
-    Configure, DrainHost, DrainPlatform, DrainReply, GrowError, Operate, OperateError, PlatformLine, Prewarm,
-    Recover, SlotAction,
+    Configure, GrowError, Operate, OperateError, PlatformLine, Prewarm, Recover, SlotAction,
 };
 use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
-use crate::journal::Change;
 use crate::slot::actor::Refused;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
 use crate::slot::{Slot, SlotState, SlotStatus};
 use crate::supervision::tell;
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -25,7 +23,7 @@ impl PoolSupervisor {
     /// Whether the platform takes no new bots, though those it has are served to their end.
     pub(super) fn is_closed(&self, platform: &Platform) -> bool {
         let enabled = self.settings.platforms.get(platform).is_some_and(|settings| settings.enabled);
-        !enabled || self.drains.contains(&Drain::Platform(platform.clone()))
+        !enabled || self.closing.is_some() || self.drains.contains_key(&Drain::Platform(platform.clone()))
     }
 
     /// What each platform that is served may hold.
@@ -44,9 +42,8 @@ impl PoolSupervisor {
         if slot.version == 0 {
             return;
         }
-        let goes = slot.draining || (slot.ephemeral && slot.bot().is_some());
-        if !goes && self.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
-            return self.command(&slot.name, SlotCommand::Drain);
+        if let Some(command) = self.drain_command(slot) {
+            return self.command(&slot.name, command);
         }
         let wanted = self.settings.platforms.get(&slot.platform).map(|settings| &settings.image);
         if let Some(image) = wanted.filter(|image| **image != slot.image)
@@ -57,7 +54,7 @@ impl PoolSupervisor {
     }
 
     /// Tells a slot; what comes of it is published.
-    fn command(&self, name: &SlotName, command: SlotCommand) {
+    pub(super) fn command(&self, name: &SlotName, command: SlotCommand) {
         if let Some(member) = self.members.get(name) {
             drop(member.handle.send(SlotEvent::Commanded(command)));
         }
@@ -125,7 +122,9 @@ impl PoolSupervisor {
                 Ok(Err(_)) | Err(_) => Err(GrowError::Unavailable),
             }
         };
+        self.prewarming += 1;
         ctx.spawn(made.into_actor(self).map(move |made, act, _| {
+            act.prewarming -= 1;
             act.unreserve(handle.name());
             act.pump_all();
             let _ = reply.send(made);
@@ -138,7 +137,7 @@ impl PoolSupervisor {
         let Some(member) = self.members.get(&slot) else {
             return drop(reply.send(Err(OperateError::Unknown(format!("slot {slot}")))));
         };
-        let answer = member.handle.send(SlotEvent::Commanded(command_for(action)));
+        let answer = member.handle.send(SlotEvent::Commanded(command_for(action, self.now())));
         actix::spawn(async move {
             let outcome = match answer.await {
                 Ok(Ok(slot)) => Ok(slot),
@@ -154,71 +153,12 @@ impl PoolSupervisor {
         let broken = lines.iter().filter(|line| line.status == Some(SlotStatus::Error));
         broken.map(|line| self.command(&line.name, SlotCommand::Reset)).count()
     }
-
-    // --- drains ------------------------------------------------------------------------------------------------
-
-    /// Begins a drain or ends it, once that is stored.
-    fn drain(&mut self, drain: Drain, draining: bool, reply: DrainReply, ctx: &mut Context<Self>) {
-        let known = match &drain {
-            Drain::Platform(platform) => self.settings.platforms.contains_key(platform),
-            Drain::Host(host) => self.index.hosts().contains_key(host),
-        };
-        if !known {
-            return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
-        }
-        if self.drains.contains(&drain) == draining {
-            return drop(reply.send(Ok(self.left_to_drain(&drain))));
-        }
-        let change =
-            if draining { Change::InsertDrain(drain.clone()) } else { Change::DeleteDrain(drain.clone()) };
-        let commit = self.links.journal.submit(vec![change]);
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
-            let outcome = match outcome {
-                Ok(()) => {
-                    act.drained(&drain, draining);
-                    Ok(act.left_to_drain(&drain))
-                }
-                // Two wishes for the same at a time: the first stands.
-                Err(_) => Err(OperateError::OutcomeUnknown),
-            };
-            let _ = reply.send(outcome);
-        }));
-    }
-
-    fn drained(&mut self, drain: &Drain, draining: bool) {
-        if draining {
-            self.drains.insert(drain.clone());
-        } else {
-            self.drains.remove(drain);
-        }
-        if let Drain::Host(host) = drain {
-            self.index.drain_host(host, draining);
-        }
-        for line in self.drained_slots(drain) {
-            self.command(&line.name, if draining { SlotCommand::Drain } else { SlotCommand::Undrain });
-        }
-        self.pump_all();
-    }
-
-    /// How many slots are left in a drain.
-    pub(super) fn left_to_drain(&self, drain: &Drain) -> usize {
-        match drain {
-            Drain::Platform(platform) => self.index.size(platform) as usize,
-            Drain::Host(host) => self.index.hosts().get(host).map_or(0, |line| line.slots as usize),
-        }
-    }
-
-    fn drained_slots(&self, drain: &Drain) -> Vec<SlotLine> {
-        let mut lines = self.index.lines();
-        lines.retain(|line| line.stored && drain.holds(&line.platform, &line.host));
-        lines
-    }
 }
 
-fn command_for(action: SlotAction) -> SlotCommand {
+fn command_for(action: SlotAction, now: DateTime<Utc>) -> SlotCommand {
     match action {
         SlotAction::Reset => SlotCommand::Reset,
-        SlotAction::Drain => SlotCommand::Drain,
+        SlotAction::Drain { within } => SlotCommand::Drain { by: within.map(|within| now + within) },
         SlotAction::Undrain => SlotCommand::Undrain,
         SlotAction::Retire => SlotCommand::Retire,
         SlotAction::End => {
@@ -257,21 +197,5 @@ impl Handler<Recover> for PoolSupervisor {
     fn handle(&mut self, message: Recover, _: &mut Self::Context) {
         // Whoever asked may have given up.
         let _ = message.reply.send(self.recover_all());
-    }
-}
-
-impl Handler<DrainPlatform> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DrainPlatform, ctx: &mut Self::Context) {
-        self.drain(Drain::Platform(message.platform), message.draining, message.reply, ctx);
-    }
-}
-
-impl Handler<DrainHost> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DrainHost, ctx: &mut Self::Context) {
-        self.drain(Drain::Host(message.host), message.draining, message.reply, ctx);
     }
 }

@@ -136,7 +136,7 @@ impl Step<'_> {
                 self.start(bot, attempts, self.after(self.timing.deploy))
             }
             SlotEvent::PullFailed { reason, .. } if pulling => self.fail_deploy(bot, reason),
-            SlotEvent::PullDeclined { reason, .. } if pulling => self.decline(bot, reason),
+            SlotEvent::PullDeclined { reason, .. } if pulling => self.decline(bot, reason, true),
             SlotEvent::Started { container, .. } => self.run(bot, Some(container), None),
             SlotEvent::Claimed { nonce, .. } => self.run(bot, None, Some(nonce)),
             SlotEvent::Observed { presence: Presence::Running, .. } if !pulling => self.run(bot, None, None),
@@ -153,6 +153,7 @@ impl Step<'_> {
                 self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
             }
             SlotEvent::Woke if self.now >= deadline => self.fail_deploy(bot, self.overdue(at)),
+            SlotEvent::Woke if self.drain_is_due() => self.clear_out(bot, at),
             SlotEvent::Woke => match at {
                 DeployStep::Retrying { at } if self.now >= at => self.start(bot, attempts, deadline),
                 _ => self.unchanged(),
@@ -185,6 +186,7 @@ impl Step<'_> {
                 self.leave(bot, container, reason)
             }
             SlotEvent::Woke if self.now >= leave_at => self.leave(bot, container, self.time_limit(bot)),
+            SlotEvent::Woke if self.drain_is_due() => self.leave(bot, container, EndReason::LeftByRequest),
             SlotEvent::Woke => self.unchanged(),
             SlotEvent::Exited { note, .. } => self.stop(bot, container.clone(), Some(crash(bot, note))),
             SlotEvent::Observed { presence: Presence::Gone, began_at, .. }
@@ -366,7 +368,7 @@ impl Step<'_> {
         }
     }
 
-    fn leave(&self, bot: &Bot, container: &Option<ContainerId>, reason: EndReason) -> Decided {
+    pub(super) fn leave(&self, bot: &Bot, container: &Option<ContainerId>, reason: EndReason) -> Decided {
         let mut bot = bot.clone();
         bot.leave.get_or_insert(reason);
         bot.version += 1;
@@ -443,6 +445,10 @@ impl Step<'_> {
             *container = named;
         }
         self.write(next, changes, vec![])
+    }
+
+    fn drain_is_due(&self) -> bool {
+        self.slot.draining && self.slot.drain_by.is_some_and(|by| self.now >= by)
     }
 
     fn is_running(&self) -> bool {

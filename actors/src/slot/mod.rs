@@ -33,6 +33,8 @@ pub struct Slot {
     pub image: String,
     /// It takes no new bot, and is deleted when it has none.
     pub draining: bool,
+    /// While it drains: when a bot that is still in it is asked to leave; `None`: never.
+    pub drain_by: Option<DateTime<Utc>>,
     /// It is deleted with its bot rather than used again.
     pub ephemeral: bool,
     /// Counts assignments.
@@ -181,6 +183,7 @@ impl Slot {
             host,
             image,
             draining: false,
+            drain_by: None,
             ephemeral,
             generation: Generation(0),
             operation: Operation(0),
@@ -207,6 +210,11 @@ impl Slot {
             SlotState::Deploying { bot, .. } | SlotState::Busy { bot, .. } => Some(bot),
             SlotState::Idle { .. } | SlotState::Error { .. } | SlotState::Retired => None,
         }
+    }
+
+    /// The first of a time that its state waits for and the deadline of its drain.
+    pub(super) fn or_drain_by(&self, at: DateTime<Utc>) -> DateTime<Utc> {
+        self.drain_by.filter(|_| self.draining).map_or(at, |by| by.min(at))
     }
 
     /// The container of the present generation.

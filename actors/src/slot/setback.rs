@@ -2,6 +2,7 @@
 //! it at the head of its line in the queue, so that it is in exactly one of them; or it ends, where it has been elsewhere
 //! often enough.
 
+use super::DeployStep;
 use super::machine::{Decided, Notice, Step, Transition};
 use crate::bot::machine as life;
 use crate::bot::{Bot, End, EndReason};
@@ -11,7 +12,7 @@ impl Step<'_> {
     /// The engine could not start it. What it may have left behind is for the recovery.
     pub(super) fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
         let (changes, notices) = if bot.failed_starts() < self.timing.start_elsewhere {
-            self.returned(bot, reason.clone(), true)
+            self.returned(bot, reason.clone(), true, false)
         } else {
             let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
             let (_, changes, notices) = self.ended(bot, Some(end));
@@ -21,17 +22,30 @@ impl Step<'_> {
         Ok(Transition { notices, ..transition })
     }
 
-    /// Too many wait for the image. Nothing was started: the slot is as free as it was.
-    pub(super) fn decline(&self, bot: &Bot, reason: String) -> Decided {
-        let (mut changes, notices) = self.returned(bot, reason, false);
+    /// The slot is to be empty, and its bot has not started.
+    pub(super) fn clear_out(&self, bot: &Bot, at: DeployStep) -> Decided {
+        let reason = "the slot is being emptied".to_owned();
+        match at {
+            DeployStep::Pulling => self.decline(bot, reason, false),
+            DeployStep::Starting | DeployStep::Retrying { .. } => {
+                let (changes, notices) = self.returned(bot, reason.clone(), false, false);
+                let transition = self.fail(None, reason, 0, changes)?;
+                Ok(Transition { notices, ..transition })
+            }
+        }
+    }
+
+    /// Nothing was started: the slot is as free as it was. `crowded`: because too many wait for the image.
+    pub(super) fn decline(&self, bot: &Bot, reason: String, crowded: bool) -> Decided {
+        let (mut changes, notices) = self.returned(bot, reason, false, crowded);
         let transition = self.free()?;
         changes.extend(transition.changes);
         Ok(Transition { next: transition.next, changes, notices })
     }
 
-    fn returned(&self, bot: &Bot, reason: String, failed: bool) -> (Vec<Change>, Vec<Notice>) {
+    fn returned(&self, bot: &Bot, reason: String, failed: bool, crowded: bool) -> (Vec<Change>, Vec<Notice>) {
         let (bot, changes) = life::returned(bot, reason, failed, self.now);
-        (changes, vec![Notice::BotReturned { bot: Box::new(bot), crowded: !failed }])
+        (changes, vec![Notice::BotReturned { bot: Box::new(bot), crowded }])
     }
 }
 

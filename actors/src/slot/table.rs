@@ -117,10 +117,11 @@ fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("SegmentArrived", SlotEvent::SegmentArrived { generation, at: sample::now() }),
         ("Store", SlotEvent::Commanded(SlotCommand::Store)),
         ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
-        ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
+        ("Drain", SlotEvent::Commanded(SlotCommand::Drain { by: None })),
         ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
         ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
         ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
+        ("ClearOut", SlotEvent::Commanded(SlotCommand::ClearOut)),
         ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
         (
             "of an older generation",
@@ -243,7 +244,7 @@ fn every_transition_keeps_the_rules() {
             );
             if label(after) == "idle" && label(before) != "idle" {
                 // Of a generation that waits for its image there never was a container.
-                let is_known_gone = ["Stopped", "PullDeclined"].contains(&event_name);
+                let is_known_gone = event_name == "Stopped" || label(before) == "pulling";
                 assert!(is_known_gone, "{context}: idle only when the container is known gone");
             }
             if matches!(after.state, SlotState::Error { .. })

@@ -72,6 +72,7 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             | Change::DeleteQueueEntry(_)
             | Change::WriteRecording(_)
             | Change::InsertDrain(_)
+            | Change::UpdateDrain(_)
             | Change::DeleteDrain(_)
             | Change::InsertIdempotencyKey(_) => {}
         }
@@ -142,6 +143,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         }
         if slot.draining && !known.draining {
             world.count("slot drains");
+        }
+        let is_due = known.draining && known.drain_by.is_some_and(|by| by <= world.now);
+        if is_due && matches!(slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. }) {
+            world.count("asked to leave at a drain's deadline");
         }
         if let (
             SlotState::Busy { step: BusyStep::Leaving { until: was, .. }, .. },
@@ -384,7 +389,7 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
         if wanted != Some(&slot.image) {
             world.violated(format!("{} still has image {}", slot.name, slot.image));
         }
-        if world.tables.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
+        if world.tables.drains.keys().any(|drain| drain.holds(&slot.platform, &slot.host)) {
             world.violated(format!("{} is left in a drain", slot.name));
         }
     }

@@ -79,6 +79,7 @@ pub fn idle_slot(number: u32) -> Slot {
         host: HostName::local(),
         image: "image:1".into(),
         draining: false,
+        drain_by: None,
         ephemeral: false,
         generation: Generation(4),
         operation: Operation(9),

@@ -5,7 +5,7 @@ use super::world::{Happening, Shared, World};
 use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey};
-use crate::pool::Drain;
+use crate::pool::{Drain, DrainOrder};
 use crate::ports::{BatchNo, Clock, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
@@ -27,7 +27,7 @@ pub struct Tables {
     /// `recordings`.
     pub recordings: BTreeMap<BotId, Recording>,
     /// `pool_drains`.
-    pub drains: BTreeSet<Drain>,
+    pub drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
     /// `idempotency_keys`.
     pub keys: BTreeMap<(UserId, String), IdempotencyKey>,
     /// Batches, by epoch and number.
@@ -109,15 +109,17 @@ impl Tables {
                 Change::DeleteQueueEntry(bot) => {
                     self.queue.remove(bot).ok_or_else(|| format!("bot {bot} is not queued"))?;
                 }
-                Change::InsertDrain(drain) => {
-                    if !self.drains.insert(drain.clone()) {
+                Change::InsertDrain(DrainOrder { drain, by }) => {
+                    if self.drains.insert(drain.clone(), *by).is_some() {
                         return Err(format!("{drain} is being drained already"));
                     }
                 }
+                Change::UpdateDrain(DrainOrder { drain, by }) => {
+                    let row = self.drains.get_mut(drain);
+                    *row.ok_or_else(|| format!("{drain} is not being drained"))? = *by;
+                }
                 Change::DeleteDrain(drain) => {
-                    if !self.drains.remove(drain) {
-                        return Err(format!("{drain} is not being drained"));
-                    }
+                    self.drains.remove(drain).ok_or_else(|| format!("{drain} is not being drained"))?;
                 }
                 Change::InsertIdempotencyKey(key) => {
                     if self.keys.insert((key.user_id, key.key.clone()), key.clone()).is_some() {

@@ -1,13 +1,13 @@
 //! Slots for operators: list, show, reset, drain, undrain, retire, end the bot in one, recover all.
 
-use super::note;
+use super::{DrainQuery, note};
 use crate::http::caller::Operator;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
 use crate::http::stats::observe;
 use crate::http::views;
 use actix_web::web;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::SlotName;
 use meeboter_actors::pool::index::SlotLine;
 use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
@@ -44,6 +44,8 @@ pub struct OperatedSlotView {
     /// Starts or recoveries that failed so far.
     attempts: Option<u32>,
     draining: bool,
+    /// When a bot that is still in it is then asked to leave.
+    drain_by: Option<DateTime<Utc>>,
     ephemeral: bool,
     /// A bot is on its way to it, or it is being made.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,9 +79,10 @@ pub async fn operate(
     operator: Operator,
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
+    query: web::Query<DrainQuery>,
 ) -> Result<web::Json<OperatedSlotView>, ApiError> {
     let (name, action) = path.into_inner();
-    let action = action_named(&action).ok_or_else(|| ApiError::not_found("such address"))?;
+    let action = action_named(&action, query.within()?).ok_or_else(|| ApiError::not_found("such address"))?;
     let slot = command(&state, operator, SlotName(name), action).await?;
     Ok(web::Json(view(&slot, None)))
 }
@@ -134,7 +137,7 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
             first."
         }
         SlotAction::End => "It holds no bot.",
-        SlotAction::Drain | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
+        SlotAction::Drain { .. } | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
     };
     format!("Slot {slot} is {from} and refuses \"{}\". {instead}", name_of(action))
 }
@@ -142,16 +145,16 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
 fn name_of(action: SlotAction) -> &'static str {
     match action {
         SlotAction::Reset => "reset",
-        SlotAction::Drain => "drain",
+        SlotAction::Drain { .. } => "drain",
         SlotAction::Undrain => "undrain",
         SlotAction::Retire => "retire",
         SlotAction::End => "end",
     }
 }
 
-fn action_named(name: &str) -> Option<SlotAction> {
+fn action_named(name: &str, within: Option<TimeDelta>) -> Option<SlotAction> {
     use SlotAction::{Drain, End, Reset, Retire, Undrain};
-    [Reset, Drain, Undrain, Retire, End].into_iter().find(|action| name_of(*action) == name)
+    [Reset, Drain { within }, Undrain, Retire, End].into_iter().find(|action| name_of(*action) == name)
 }
 
 /// The slots that are wanted, by name: what the pool knows of each, with what it committed last.
@@ -198,6 +201,7 @@ fn view(slot: &Slot, line: Option<&SlotLine>) -> OperatedSlotView {
         error_since,
         attempts,
         draining: slot.draining,
+        drain_by: slot.drain_by,
         ephemeral: slot.ephemeral,
         reserved: line.map(|line| line.reserved),
     }
@@ -211,9 +215,9 @@ mod tests {
     #[test]
     fn every_action_is_found_by_its_name() {
         for name in ["reset", "drain", "undrain", "retire", "end"] {
-            assert_eq!(action_named(name).map(name_of), Some(name));
+            assert_eq!(action_named(name, None).map(name_of), Some(name));
         }
-        assert_eq!(action_named("restart"), None);
+        assert_eq!(action_named("restart", None), None);
     }
 
     #[test]
