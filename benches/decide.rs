@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::{Generation, HostName, Operation, Platform, SlotId, SlotName};
 use meeboter_actors::pool::index::{Placement, SlotIndex};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
 use meeboter_actors::testing::sample;
 use std::hint::black_box;
@@ -67,6 +68,7 @@ impl Pool {
             enabled: true,
             prewarm: 0,
             ephemeral: false,
+            limits: ResourceLimits::default(),
         };
         let hosts = (1..=20).map(|host| (HostName(format!("host-{host}")), HostSettings { capacity: size }));
         let settings = PoolSettings {

@@ -13,7 +13,9 @@ use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::bot::BotSpec;
 use meeboter_actors::ids::{HostName, Platform, SlotId};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
-use meeboter_actors::ports::{Artifacts, ArtifactsError, Clock, Lead, Rows, SlotIds, Store, Unmetered};
+use meeboter_actors::ports::{
+    Artifacts, ArtifactsError, Clock, Lead, ResourceLimits, Rows, SlotIds, Store, Unmetered,
+};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Joined;
 use meeboter_actors::scale::ScaleSettings;
@@ -162,6 +164,7 @@ fn settings() -> PoolSettings {
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        limits: ResourceLimits::default(),
     };
     PoolSettings {
         platforms: [(Platform(PLATFORM.to_owned()), platform)].into(),

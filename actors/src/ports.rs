@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// The time. Virtual in tests.
 pub trait Clock: Send + Sync + 'static {
@@ -213,6 +213,18 @@ pub struct PullProgress {
     pub total: u64,
 }
 
+/// What a container may use; `None`: as much as its engine gives. A driver says in its documentation which of these it
+/// can honour, and whoever starts it says so too where one is set that it cannot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Memory, in MiB.
+    pub memory_mib: Option<u32>,
+    /// Shared memory, in MiB: browsers need more than engines give by themselves.
+    pub shm_mib: Option<u32>,
+}
+
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRequest {
@@ -224,6 +236,8 @@ pub struct StartRequest {
     pub slot_name: SlotName,
     /// The image.
     pub image: String,
+    /// What it may use.
+    pub limits: ResourceLimits,
     /// The operation; a later one supersedes it.
     pub operation: Operation,
     /// The bot it will run, for people and logs.
@@ -263,6 +277,15 @@ pub struct ListedContainer {
     pub container: ContainerId,
 }
 
+/// Something that an engine says by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A container runs, which did not before.
+    Appeared(ContainerKey),
+    /// A container is gone, and nothing of it is left.
+    Vanished(ContainerKey),
+}
+
 /// An engine that runs containers. Every call is idempotent and has a deadline of its own. After `stop` of a
 /// generation was acknowledged, no `start` of that generation runs anything any more.
 #[async_trait]
@@ -285,6 +308,13 @@ pub trait Driver: Send + Sync + 'static {
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError>;
     /// Lists this installation's containers on a host, all or an error.
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError>;
+    /// Tells of what happens to this installation's containers on a host as it happens. Comes back when it can tell no
+    /// more: what happened since may have been missed, and only a listing says. An engine that says nothing by itself
+    /// never comes back. Where `events` is full the event is dropped, and that too is an end.
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        let _ = (host, events);
+        std::future::pending().await
+    }
 }
 
 /// Why a recording could not be joined.

@@ -120,6 +120,7 @@ impl Tree {
             live: live.clone(),
             directory: Arc::clone(&directory),
             away: Arc::default(),
+            limits: Arc::default(),
             clock: Arc::clone(&ports.clock),
             lead: Arc::clone(&ports.lead),
             meter: Arc::clone(&ports.meter),
@@ -175,13 +176,6 @@ impl Tree {
             guard(ports, "the Scheduler died"),
         )
         .start();
-        let partners = Connect {
-            queue: queue.clone(),
-            recordings: recordings.clone(),
-            schedule: schedule.clone(),
-            schedule_lead,
-        };
-        tell(&pool, partners);
         let reconciler = Reconciler::new(
             hosts,
             driver,
@@ -191,6 +185,14 @@ impl Tree {
             guard(ports, "the Reconciler died"),
         )
         .start();
+        let partners = Connect {
+            queue: queue.clone(),
+            recordings: recordings.clone(),
+            schedule: schedule.clone(),
+            reconciler: reconciler.clone(),
+            schedule_lead,
+        };
+        tell(&pool, partners);
         let scaler = Scaler::new(
             scale,
             pool.clone(),

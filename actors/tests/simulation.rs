@@ -23,6 +23,8 @@ const REACHED: &[&str] = &[
     "start goes elsewhere",
     "start declined",
     "engine goes away",
+    "engine tells",
+    "engine's word interrupted",
     "call to an engine that is away",
     "breaker opens",
     "pull fails",

@@ -226,6 +226,10 @@ fn driver(
     address: SocketAddr,
     log: &Logger,
 ) -> Arc<dyn Driver> {
+    for key in settings::limits_without_effect(settings) {
+        warn!(log, "a limit has no effect: this driver cannot set it"; "key" => key,
+            "driver" => format!("{:?}", settings.driver.kind).to_lowercase());
+    }
     match settings.driver.kind {
         DriverKind::Process => {
             let configured = settings.driver.server_url.trim_end_matches('/');

@@ -1,6 +1,6 @@
 //! What the actors are told of the configuration.
 
-use crate::config::{DriverKind, Host, Settings};
+use crate::config::{DriverKind, Host, PlatformPool, Settings};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
 use meeboter_actors::backoff::Backoff;
@@ -8,6 +8,7 @@ use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::image_pull::machine::PullSettings;
 use meeboter_actors::pool::breaker::BreakerSettings;
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
@@ -28,6 +29,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
             enabled: platform.enabled,
             prewarm: if is_joined(settings, key) { settings.pool.prewarm(platform) } else { 0 },
             ephemeral: platform.ephemeral,
+            limits: limits(platform),
         };
         (Platform(key.clone()), settings)
     });
@@ -38,6 +40,28 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
         queue_max: settings.queue.max,
         pulls: PullSettings { waiters_max: settings.pulls.waiters_max, ..PullSettings::default() },
         breaker: breaker(settings),
+    }
+}
+
+fn limits(platform: &PlatformPool) -> ResourceLimits {
+    let set = |value: u32| Some(value).filter(|value| *value > 0);
+    ResourceLimits {
+        cpu_millis: set(platform.cpu_millis),
+        memory_mib: set(platform.memory_mib),
+        shm_mib: set(platform.shm_mib),
+    }
+}
+
+/// The keys of limits that are set, though the driver cannot honour them.
+pub(super) fn limits_without_effect(settings: &Settings) -> Vec<String> {
+    match settings.driver.kind {
+        DriverKind::Process => {
+            let platforms = settings.served_platforms();
+            let set = platforms.flat_map(|(key, platform)| platform.limits().map(|limit| (key, limit)));
+            set.filter(|(_, (_, value))| *value > 0)
+                .map(|(key, (limit, _))| format!("pool.platforms.{key}.{limit}"))
+                .collect()
+        }
     }
 }
 
@@ -117,6 +141,19 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn limits_that_the_driver_cannot_honour_are_named() {
+        let loaded = |environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            config::load(None, environment).expect("good").settings
+        };
+        assert_eq!(limits_without_effect(&loaded(&[])), Vec::<String>::new());
+        let settings = loaded(&[("MEEBOTER_POOL__PLATFORMS__ZOOM__MEMORY_MIB", "2048")]);
+        assert_eq!(limits_without_effect(&settings), ["pool.platforms.zoom.memory_mib"]);
+        let limits = pool(&settings).platforms[&Platform("zoom".into())].limits;
+        assert_eq!((limits.memory_mib, limits.cpu_millis), (Some(2048), None));
+    }
 
     #[test]
     fn only_platforms_that_can_be_joined_are_prewarmed() {

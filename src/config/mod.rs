@@ -112,7 +112,10 @@ sections! {
         platforms: BTreeMap<String, PlatformPool>,
     }
     /// `[pool.platforms.<key>]`
-    PlatformPool { max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool }
+    PlatformPool {
+        max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool, cpu_millis: u32,
+        memory_mib: u32, shm_mib: u32,
+    }
     /// `[hosts.<name>]`
     Host { capacity: u32 }
     /// `[breaker]`
@@ -153,6 +156,13 @@ impl Pool {
     pub fn prewarm(&self, platform: &PlatformPool) -> u32 {
         // Negative: each platform's own.
         u32::try_from(self.prewarm_count).unwrap_or(platform.prewarm)
+    }
+}
+
+impl PlatformPool {
+    /// What a container may use, by its key; 0: as much as the engine gives.
+    pub fn limits(&self) -> [(&'static str, u32); 3] {
+        [("cpu_millis", self.cpu_millis), ("memory_mib", self.memory_mib), ("shm_mib", self.shm_mib)]
     }
 }
 
@@ -248,6 +258,11 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     number("pool.max_size", u64::from(settings.pool.max_size), 1, 100_000)?;
     if !(-1..=100_000).contains(&settings.pool.prewarm_count) {
         return Err(layers.error("pool.prewarm_count", "a whole number from -1 to 100000".to_owned()));
+    }
+    for (name, platform) in &settings.pool.platforms {
+        for (limit, value) in platform.limits() {
+            number(&format!("pool.platforms.{name}.{limit}"), u64::from(value), 0, 100_000_000)?;
+        }
     }
     check_scale(&settings.scale, &number)?;
     for (name, host) in &settings.hosts {

@@ -4,11 +4,12 @@
 use async_trait::async_trait;
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, Lead, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, EngineEvent, Lead, ListedContainer, Presence, PullProgress, StartRequest,
+    StopRequest,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long a call waits for the lead to be proven; its caller tries again.
 const PROOF_DEADLINE: Duration = Duration::from_secs(30);
@@ -67,5 +68,9 @@ impl Driver for LeadingDriver {
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.driver.list(host).await
+    }
+
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.driver.watch(host, events).await
     }
 }

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    CallOutcome, Driver, DriverError, ListedContainer, Measure, Meter, Presence, PullProgress, StartRequest,
-    StopRequest,
+    CallOutcome, Driver, DriverError, EngineEvent, ListedContainer, Measure, Meter, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// See the module.
 pub struct MeteredDriver {
@@ -68,5 +68,10 @@ impl Driver for MeteredDriver {
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.timed("list", self.driver.list(host)).await
+    }
+
+    /// Lasts as long as the engine has something to say: neither counted nor timed.
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.driver.watch(host, events).await
     }
 }

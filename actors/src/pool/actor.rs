@@ -92,6 +92,7 @@ impl PoolSupervisor {
         guard: DeathGuard,
     ) -> Self {
         let mut index = SlotIndex::new(&settings);
+        links.limits.configure(&settings);
         for drain in drains.keys() {
             if let Drain::Host(host) = drain {
                 index.drain_host(host, true);

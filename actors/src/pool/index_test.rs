@@ -76,6 +76,7 @@ fn settings(max_size: u32, zoom: u32, capacity: u32, image: u8) -> PoolSettings 
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        limits: Default::default(),
     };
     let [meet, zoom_key, _] = platforms();
     PoolSettings {

@@ -8,6 +8,7 @@ use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::queue::actor::QueueActor;
 use crate::queue::message::{QueuePlace, Withdraw, WithdrawError};
+use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
 use crate::schedule::actor::Scheduler;
 use crate::slot::actor::Refused;
@@ -167,6 +168,8 @@ pub struct Connect {
     pub recordings: Addr<RecordingActor>,
     /// Bots whose start is ahead.
     pub schedule: Addr<Scheduler>,
+    /// Who lists hosts.
+    pub reconciler: Addr<Reconciler>,
     /// How far ahead a start must be to wait there.
     pub schedule_lead: TimeDelta,
 }

@@ -6,6 +6,7 @@ mod creation;
 mod drains;
 pub mod hosts;
 pub mod index;
+pub mod limits;
 pub mod message;
 pub mod numbers;
 mod operations;
@@ -15,6 +16,7 @@ pub mod witness;
 
 use crate::ids::{HostName, Platform};
 use crate::image_pull::machine::PullSettings;
+use crate::ports::ResourceLimits;
 use breaker::BreakerSettings;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -107,6 +109,8 @@ pub struct PlatformSettings {
     pub prewarm: u32,
     /// Whether a slot is deleted with its bot.
     pub ephemeral: bool,
+    /// What a container of it may use; counts for those that are started from then on.
+    pub limits: ResourceLimits,
 }
 
 /// What a host may hold.

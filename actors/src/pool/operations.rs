@@ -8,6 +8,7 @@ use super::message::{
 use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
+use crate::reconcile::actor::HostsChanged;
 use crate::slot::actor::Refused;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
@@ -65,6 +66,10 @@ impl PoolSupervisor {
     fn configure(&mut self, settings: PoolSettings) {
         let old = std::mem::replace(&mut self.settings, settings);
         self.index.configure(&self.settings);
+        self.links.limits.configure(&self.settings);
+        if let Some(partners) = &self.partners {
+            tell(&partners.reconciler, HostsChanged { hosts: self.settings.hosts.keys().cloned().collect() });
+        }
         for (platform, settings) in &self.settings.platforms {
             if old.platforms.get(platform).is_some_and(|old| old.image != settings.image) {
                 self.refresh(platform, &settings.image);

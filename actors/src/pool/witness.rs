@@ -6,14 +6,15 @@ use super::breaker::BreakerEvent;
 use super::message::EngineHeard;
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Clock, Driver, DriverError, Lead, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Clock, Driver, DriverError, EngineEvent, Lead, ListedContainer, Presence, PullProgress, StartRequest,
+    StopRequest,
 };
 use crate::supervision::tell;
 use actix::Addr;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long a look may take. One that is late says nothing.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
@@ -110,5 +111,10 @@ impl Driver for WitnessedDriver {
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.witness(host, within(LOOK_DEADLINE, "list", self.driver.list(host))).await
+    }
+
+    /// Has no deadline: it lasts as long as the engine has something to say.
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.witness(host, self.driver.watch(host, events)).await
     }
 }

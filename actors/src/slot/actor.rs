@@ -14,6 +14,7 @@ use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::hosts::AwayHosts;
+use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
 use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
@@ -75,6 +76,8 @@ pub struct SlotLinks {
     pub directory: Arc<Directory>,
     /// The hosts whose engines are away.
     pub away: Arc<AwayHosts>,
+    /// What containers may use.
+    pub limits: Arc<PlatformLimits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The lead.
@@ -319,6 +322,7 @@ impl SlotActor {
             key,
             slot_name: self.slot.name.clone(),
             image: self.slot.image.clone(),
+            limits: self.links.limits.of(&self.slot.platform),
             operation,
             bot_id,
         };

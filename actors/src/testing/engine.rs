@@ -6,15 +6,15 @@ use super::program::Program;
 use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest,
-    StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, EngineEvent, ListedContainer, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What runs, and what never will again.
 #[derive(Debug, Default)]
@@ -54,6 +54,7 @@ impl World {
                 }
                 self.note(format!("engine: {} g{} runs", name(key), key.generation));
                 self.containers.running.insert(key, ContainerId(format!("c-{}", key.generation)));
+                self.tell(EngineEvent::Appeared(key), key);
                 let program = Program::new(self, key, bot_id);
                 self.programs.insert(key, program);
                 let after = self.between(100, 5_000);
@@ -69,12 +70,24 @@ impl World {
         }
     }
 
+    /// The engine tells whoever listens to the container's host.
+    fn tell(&mut self, event: EngineEvent, key: ContainerKey) {
+        self.listeners.retain(|(_, events)| !events.is_closed());
+        let host = self.containers.hosts.get(&key);
+        let told = self.listeners.iter().filter(|(of, _)| Some(of) == host);
+        let count = told.filter(|(_, events)| events.try_send(event).is_ok()).count();
+        if count > 0 {
+            self.count("engine tells");
+        }
+    }
+
     /// A container is gone.
     pub fn exit(&mut self, key: ContainerKey, note: &str) {
         if self.containers.running.remove(&key).is_some() {
             self.note(format!("engine: {} g{} gone ({note})", name(key), key.generation));
             self.containers.exit_notes.insert(key, note.to_owned());
             self.programs.remove(&key);
+            self.tell(EngineEvent::Vanished(key), key);
         }
     }
 }
@@ -203,7 +216,13 @@ impl Driver for FakeEngine {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        self.0.lock().containers.hosts.insert(request.key, request.host.clone());
+        {
+            let mut world = self.0.lock();
+            world.containers.hosts.insert(request.key, request.host.clone());
+            if request.limits != super::simulation::limits(&request.image) {
+                world.violated(format!("{} was to start with {:?}", request.slot_name, request.limits));
+            }
+        }
         self.call("start", &request.host, Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
@@ -246,6 +265,22 @@ impl Driver for FakeEngine {
         let containers = &world.containers;
         let listed = containers.running.iter().filter(|(key, _)| containers.hosts.get(key) == Some(host));
         Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
+    }
+
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.reach(host).await?;
+        let cut_after = {
+            let mut world = self.0.lock();
+            world.listeners.push((host.clone(), events));
+            let is_cut = world.faults.blind > 0 && !world.calm;
+            is_cut.then(|| world.between(10_000, 900_000))
+        };
+        let Some(cut_after) = cut_after else { return std::future::pending().await };
+        tokio::time::sleep(cut_after.to_std().unwrap_or_default()).await;
+        let mut world = self.0.lock();
+        world.count("engine's word interrupted");
+        world.listeners.retain(|(of, _)| of != host);
+        Err(DriverError { message: "the connection was cut".to_owned(), answered: false, retryable: true })
     }
 }
 

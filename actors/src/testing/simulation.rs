@@ -11,7 +11,7 @@ use super::{invariants, sample};
 use crate::ids::{HostName, Platform, SlotId};
 use crate::image_pull::machine::PullSettings;
 use crate::pool::{self, HostSettings, PlatformSettings, PoolSettings};
-use crate::ports::{Clock, Lead, Measure, Meter, SlotIds, Store};
+use crate::ports::{Clock, Lead, Measure, Meter, ResourceLimits, SlotIds, Store};
 use crate::queue;
 use crate::scale::{self, ScaleSettings};
 use crate::schedule::{self, ScheduleSettings};
@@ -145,6 +145,7 @@ pub fn run(scenario: &Scenario) -> Report {
         world.settle_in_flight();
         world.crashed = false;
         world.breakers_open.clear();
+        world.listeners.clear();
         let is_long = world.rng.u8(0..6) == 0;
         let (from_ms, to_ms) = if is_long { DOWN_LONG_MS } else { (100, 30_000) };
         let down = world.between(from_ms, to_ms);
@@ -315,6 +316,12 @@ fn small_scale() -> ScaleSettings {
     }
 }
 
+/// What containers of an image may use, here: it follows from the image, so that the engine can tell.
+pub fn limits(image: &str) -> ResourceLimits {
+    let memory_mib = image.len().try_into().ok();
+    ResourceLimits { memory_mib, ..ResourceLimits::default() }
+}
+
 /// Two hosts, of which neither has room for everybody.
 pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) -> PoolSettings {
     let all: u32 = platforms.values().sum();
@@ -328,6 +335,7 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
                 enabled: true,
                 prewarm: 0,
                 ephemeral: second_is_ephemeral && number == 1,
+                limits: limits(&format!("{key}:1")),
             };
             (key.clone(), settings)
         })
@@ -335,7 +343,7 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
     let hosts =
         [(HostName::local(), (all * 4).div_ceil(5)), (HostName("other".to_owned()), (all * 3).div_ceil(5))];
     let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
-    let pulls = PullSettings { waiters_max: 2, ..PullSettings::default() };
+    let pulls = PullSettings { waiters_max: 1, ..PullSettings::default() };
     PoolSettings { platforms, hosts, queue_max: 20, pulls, ..PoolSettings::default() }
 }
 

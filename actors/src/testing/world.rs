@@ -8,11 +8,11 @@ use super::store::Tables;
 use crate::bot::BotState;
 use crate::ids::{BotId, ContainerKey, HostName, Platform, SlotName};
 use crate::pool::PoolSettings;
-use crate::ports::Clock;
+use crate::ports::{Clock, EngineEvent};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// How likely each fault is, in per mille.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,6 +97,8 @@ pub struct World {
     pub containers: Containers,
     /// Hosts whose engines answer nobody, and until when.
     pub engines_away: BTreeMap<HostName, DateTime<Utc>>,
+    /// Who listens to each host's engine.
+    pub listeners: Vec<(HostName, mpsc::Sender<EngineEvent>)>,
     /// Hosts whose breakers are open, and since when.
     pub breakers_open: BTreeMap<HostName, DateTime<Utc>>,
     /// Bots' programs.
@@ -275,6 +277,7 @@ impl World {
             tables: Tables::default(),
             containers: Containers::default(),
             engines_away: BTreeMap::new(),
+            listeners: Vec::new(),
             breakers_open: BTreeMap::new(),
             programs: BTreeMap::new(),
             clients: Vec::new(),
