@@ -63,6 +63,7 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .route("/api/admin/pulls", web::post().to(admin::engine::pull))
     .route("/api/admin/reconcile", web::get().to(admin::engine::reconciled))
     .route("/api/admin/reconcile", web::post().to(admin::engine::reconcile_now))
+    .route("/api/admin/recordings", web::get().to(admin::engine::recordings))
     .route("/api/admin/recover", web::post().to(admin::slots::recover))
     // Bots.
     .route("/api/slots/{uuid}/assignment", web::post().to(bot_side::assignment))

@@ -5,9 +5,10 @@
 use super::breaker::Breaker;
 use super::drains::Closing;
 use super::index::{Growth, Placement, SlotIndex};
+use super::load::{PlatformLoad, PoolLoad};
 use super::message::{
-    Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, PoolSnapshot, QueueMoved, SlotDied,
-    SlotPublished,
+    Connect, CreateBot, HandOver, LeaveBot, Observe, ObserveLoad, OfferEnded, PoolSnapshot, QueueMoved,
+    SlotDied, SlotPublished,
 };
 use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
@@ -517,6 +518,21 @@ impl Handler<QueueMoved> for PoolSupervisor {
 
     fn handle(&mut self, message: QueueMoved, _: &mut Self::Context) {
         self.queue_moved(message);
+    }
+}
+
+impl Handler<ObserveLoad> for PoolSupervisor {
+    type Result = MessageResult<ObserveLoad>;
+
+    fn handle(&mut self, message: ObserveLoad, _: &mut Self::Context) -> Self::Result {
+        let line = |(platform, limits)| {
+            let waiting = self.owners.waiting(&platform);
+            (platform, PlatformLoad::new(limits, waiting))
+        };
+        let platforms = self.platform_lines().into_iter().map(line).collect();
+        let (slots, hosts) = (self.index.each(), self.index.hosts());
+        let (max_size, named) = (self.settings.max_size, message.longest_unused);
+        MessageResult(PoolLoad::of(platforms, slots, hosts, max_size, named))
     }
 }
 

@@ -339,6 +339,12 @@ impl SlotIndex {
         turns.filter_map(|turn| self.line(turn.key))
     }
 
+    /// All slots in no order, each with whether somebody has a hold of it; nothing is copied.
+    pub fn each(&self) -> impl Iterator<Item = (&SlotLine, bool)> {
+        let entries = (0..).zip(&self.book);
+        entries.filter_map(|(key, entry)| Some((&entry.as_ref()?.line, self.reserved.contains(&key))))
+    }
+
     /// All slots, by name.
     pub fn lines(&self) -> Vec<SlotLine> {
         let mut lines: Vec<SlotLine> = self.keys.values().filter_map(|key| self.line(*key)).collect();

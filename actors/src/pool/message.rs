@@ -2,6 +2,7 @@
 
 use super::breaker::BreakerEvent;
 use super::index::{HostLine, SlotLine};
+use super::load::PoolLoad;
 use super::owners::Owner;
 use super::{Drain, DrainLine, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
@@ -214,6 +215,14 @@ pub struct PlatformLine {
 #[derive(Message)]
 #[rtype(result = "PoolSnapshot")]
 pub struct Observe;
+
+/// Asks for a [`PoolLoad`], which is small whatever the size of the pool.
+#[derive(Message)]
+#[rtype(result = "PoolLoad")]
+pub struct ObserveLoad {
+    /// How many of each platform's free slots are named, the longest unused first.
+    pub longest_unused: usize,
+}
 
 /// Replaces the settings while everything runs: raised caps serve those who wait, a new image is adopted by idle slots
 /// at once and by busy ones when they are free, a platform switched off serves those it has. Lowered caps take nothing

@@ -7,6 +7,7 @@ mod drains;
 pub mod hosts;
 pub mod index;
 pub mod limits;
+pub mod load;
 pub mod message;
 pub mod numbers;
 mod operations;

@@ -470,6 +470,37 @@ impl Handler<Happened> for SlotActor {
     }
 }
 
+/// A slot's shell as it is: what its row does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShellSnapshot {
+    /// A commit or a reload is under way.
+    pub committing: bool,
+    /// Events that wait for that.
+    pub held: usize,
+    /// Its container's end is being waited for.
+    pub watching: bool,
+    /// When its bot was last heard of.
+    pub heard_at: Option<DateTime<Utc>>,
+}
+
+/// Asks for a [`ShellSnapshot`].
+#[derive(Message)]
+#[rtype(result = "ShellSnapshot")]
+pub struct Observe;
+
+impl Handler<Observe> for SlotActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(ShellSnapshot {
+            committing: self.committing,
+            held: self.held.len(),
+            watching: self.watch.is_some(),
+            heard_at: self.handle.heard_at(),
+        })
+    }
+}
+
 /// Ends an actor whose slot was never stored.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -5,6 +5,7 @@ use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
+use crate::pool::load::PoolLoad;
 use crate::pool::message::PoolSnapshot;
 use crate::queue::message::QueueSnapshot;
 use crate::scale::actor::ScaleSnapshot;
@@ -391,6 +392,20 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
         }
         if world.tables.drains.keys().any(|drain| drain.holds(&slot.platform, &slot.host)) {
             world.violated(format!("{} is left in a drain", slot.name));
+        }
+    }
+}
+
+/// Checked at the end: the short account of the pool is that of the long one.
+pub fn load_is_that_of_the_slots(world: &mut World, pool: &PoolSnapshot, load: &PoolLoad) {
+    for (platform, of) in &load.platforms {
+        let slots: Vec<_> = pool.lines.iter().filter(|line| line.platform == *platform).collect();
+        let free = slots.iter().filter(|line| line.status == Some(SlotStatus::Idle) && !line.draining);
+        let names: Vec<_> = free.map(|line| &line.name).collect();
+        let named = of.longest_unused.iter().all(|name| names.contains(&name));
+        let counts = (of.slots as usize, of.free as usize, of.longest_unused.len());
+        if counts != (slots.len(), names.len(), names.len().min(3)) || !named {
+            world.violated(format!("the load of {platform} is {of:?}, its slots are {slots:?}"));
         }
     }
 }

@@ -255,7 +255,11 @@ async fn live(world: &Arc<Mutex<World>>, calm_at: DateTime<Utc>, end: DateTime<U
                 tree.schedule.send(schedule::actor::Observe { within }).await,
                 tree.scaler.send(scale::actor::Observe).await,
             );
+            let load = tree.pool.send(pool::message::ObserveLoad { longest_unused: 3 }).await;
             let mut world = shared.lock();
+            if let ((Ok(pool), ..), Ok(load)) = (&left, &load) {
+                invariants::load_is_that_of_the_slots(&mut world, pool, load);
+            }
             match left {
                 (Ok(pool), Ok(queue), Ok(schedule), Ok(scaler)) => {
                     invariants::nothing_remembered(&mut world, &pool, &queue, &schedule);

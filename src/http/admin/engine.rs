@@ -1,4 +1,4 @@
-//! The engine for operators: pulls under way, a pull now, a listing now.
+//! The engine for operators: pulls under way, a pull now, what was listed and a listing now; recordings being joined.
 
 use super::note;
 use crate::http::caller::Operator;
@@ -16,6 +16,8 @@ use meeboter_actors::image_pull::machine::PullState;
 use meeboter_actors::pool;
 use meeboter_actors::reconcile;
 use meeboter_actors::reconcile::actor::{ReconcileLine, ReconcileNow};
+use meeboter_actors::recording;
+use meeboter_actors::recording::actor::RecordingSnapshot;
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -144,6 +146,26 @@ pub async fn reconciled(
         gaps: line.gaps,
     };
     Ok(web::Json(ReconcileList { data: snapshot.hosts.into_iter().map(view).collect() }))
+}
+
+/// Recordings of ended bots.
+#[derive(Debug, Serialize)]
+pub struct RecordingWork {
+    /// They may still change.
+    tracked: usize,
+    /// Looked at or joined now.
+    joining: usize,
+    waiting: usize,
+}
+
+/// GET /api/admin/recordings
+pub async fn recordings(
+    _: Operator,
+    state: web::Data<AppState>,
+) -> Result<web::Json<RecordingWork>, ApiError> {
+    let RecordingSnapshot { tracked, joining, waiting } =
+        observe(&state.tree()?.recordings, recording::actor::Observe).await?;
+    Ok(web::Json(RecordingWork { tracked, joining, waiting }))
 }
 
 /// How many hosts are being listed by that.

@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::SlotName;
 use meeboter_actors::pool::index::SlotLine;
 use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
+use meeboter_actors::slot;
 use meeboter_actors::slot::actor::Refused;
 use meeboter_actors::slot::machine::Rejection;
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
@@ -64,14 +65,43 @@ pub async fn list(_: Operator, state: web::Data<AppState>) -> Result<web::Json<S
     Ok(web::Json(SlotList { data: views(&state, |_| true).await? }))
 }
 
+/// A slot with what its row does not say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotDetail {
+    #[serde(flatten)]
+    slot: OperatedSlotView,
+    /// When its bot was last heard of.
+    heard_at: Option<DateTime<Utc>>,
+    /// A change of it is being committed, and so many events wait for that.
+    committing: Option<bool>,
+    held_events: Option<usize>,
+    /// Its container's end is being waited for.
+    watching: Option<bool>,
+}
+
 /// GET /api/admin/slots/{name}
 pub async fn read(
     _: Operator,
     state: web::Data<AppState>,
     name: web::Path<String>,
-) -> Result<web::Json<OperatedSlotView>, ApiError> {
+) -> Result<web::Json<SlotDetail>, ApiError> {
     let found = views(&state, |line| line.name.0 == *name).await?.pop();
-    found.map(web::Json).ok_or_else(|| ApiError::not_found(format!("slot {name}")))
+    let slot = found.ok_or_else(|| ApiError::not_found(format!("slot {name}")))?;
+    let handles = state.tree()?.directory.all();
+    let actor = handles.iter().find(|handle| handle.name().0 == *name).and_then(|handle| handle.actor());
+    let shell = match actor {
+        // One that just died says nothing; the row stands all the same.
+        Some(actor) => observe(&actor, slot::actor::Observe).await.ok(),
+        None => None,
+    };
+    Ok(web::Json(SlotDetail {
+        slot,
+        heard_at: shell.and_then(|shell| shell.heard_at),
+        committing: shell.map(|shell| shell.committing),
+        held_events: shell.map(|shell| shell.held),
+        watching: shell.map(|shell| shell.watching),
+    }))
 }
 
 /// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|end}: answers with the slot as it then is.
