@@ -46,6 +46,8 @@ ALTER TABLE bots
     DROP CONSTRAINT bots_scheduled_has_a_start,
     DROP CONSTRAINT bots_running_has_a_seat,
     DROP CONSTRAINT bots_report_seq_counts,
+    DROP CONSTRAINT bots_return_is_whole,
+    DROP CONSTRAINT bots_failed_starts_count,
     DROP CONSTRAINT bots_version_counts;
 
 ALTER TABLE bot_pool_slots
@@ -79,6 +81,8 @@ DECLARE
         WHEN NEW.id <= 0 THEN 'bots_id_positive'
         WHEN NEW.version < 1 THEN 'bots_version_counts'
         WHEN NEW.report_seq < 0 THEN 'bots_report_seq_counts'
+        WHEN NEW.failed_starts < 0 THEN 'bots_failed_starts_count'
+        WHEN (NEW.returned_at IS NULL) <> (NEW.returned_detail IS NULL) THEN 'bots_return_is_whole'
         WHEN (NEW.slot_name IS NULL) <> (NEW.generation IS NULL) THEN 'bots_seat_is_whole'
         WHEN (NEW.end_reason IS NULL) <> (NEW.end_detail IS NULL) THEN 'bots_final_has_its_end'
         WHEN (NEW.end_reason IS NULL) <> (NEW.ended_at IS NULL) THEN 'bots_final_has_its_end'
@@ -115,7 +119,7 @@ DECLARE
         WHEN NEW.generation < 0 OR NEW.operation < 0 OR NEW.version < 1 THEN 'bot_pool_slots_counts'
         WHEN NOT CASE NEW.status
             WHEN 'idle' THEN NEW.step IS NULL
-            WHEN 'deploying' THEN coalesce(NEW.step IN ('pulling', 'starting', 'retrying'), false)
+            WHEN 'deploying' THEN coalesce(NEW.step IN ('pulling', 'starting', 'retrying', 'restarting'), false)
             WHEN 'busy' THEN coalesce(NEW.step IN ('running', 'leaving', 'stopping'), false)
             WHEN 'error' THEN coalesce(NEW.step IN ('waiting', 'stopping'), false)
             ELSE false

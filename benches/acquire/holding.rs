@@ -2,11 +2,12 @@
 //! measured is that it gets a slot and gives it back, no more.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -48,5 +49,22 @@ impl Driver for Holding {
 
     async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         Ok(Vec::new())
+    }
+
+    async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
+        Ok(None)
+    }
+
+    async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+        Ok(vec![])
+    }
+
+    async fn sweep(
+        &self,
+        _: &HostName,
+        _: &BTreeSet<ContainerKey>,
+        _: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        Ok(0)
     }
 }

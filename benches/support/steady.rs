@@ -1,10 +1,12 @@
 //! An engine in which every container that anybody asks about runs, and goes on running. It counts what is stopped.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 
@@ -69,5 +71,22 @@ impl Driver for Steady {
             container: ContainerId(key.slot.0.to_string()),
         };
         Ok(self.running.iter().map(listed).collect())
+    }
+
+    async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
+        Ok(None)
+    }
+
+    async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
+        Ok(vec![])
+    }
+
+    async fn sweep(
+        &self,
+        _: &HostName,
+        _: &BTreeSet<ContainerKey>,
+        _: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        Ok(0)
     }
 }

@@ -1,6 +1,7 @@
 //! The actors inside the benchmark, on the real store: a PostgreSQL of its own in a folder that is thrown away, with
 //! fsync on.
 
+use crate::bare::Bare;
 use crate::postgres::Postgres;
 use actix::Arbiter;
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use meeboter::store::data_dir::DataDir;
 use meeboter::store::embedded::{Durability, Embedded};
 use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::ids::{BotId, Generation, SlotId};
+use meeboter_actors::maintenance::MaintenanceSettings;
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::ports::{
     Artifacts, ArtifactsError, Clock, Driver, Lead, Rows, SlotIds, Store, Unmetered,
@@ -74,6 +76,9 @@ impl Workbench {
             store,
             driver,
             artifacts: Arc::new(NoArtifacts),
+            archive: Arc::new(Bare),
+            spools: Arc::new(Bare),
+            disks: Arc::new(Bare),
             clock: Arc::new(SystemClock),
             lead,
             meter: Arc::new(Unmetered),
@@ -88,7 +93,9 @@ impl Workbench {
             // The benchmark alone decides how many slots there are.
             let scale = ScaleSettings { enabled: false, ..ScaleSettings::default() };
             let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
-            drop(planted.send(Tree::start(&ports, rows, settings, schedule, scale, timing)));
+            let maintenance = MaintenanceSettings::default();
+            let tree = Tree::start(&ports, rows, settings, schedule, scale, maintenance, timing);
+            drop(planted.send(tree));
         });
         Ok((tree.await.context("the actors did not start")?, arbiter))
     }
@@ -126,5 +133,9 @@ impl Artifacts for NoArtifacts {
 
     async fn join(&self, _: BotId, _: Generation, _: &str) -> Result<Option<Joined>, ArtifactsError> {
         Ok(None)
+    }
+
+    async fn remove(&self, _: BotId) -> Result<u32, ArtifactsError> {
+        Ok(0)
     }
 }
