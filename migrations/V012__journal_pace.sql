@@ -60,6 +60,8 @@ ALTER TABLE bots
     DROP CONSTRAINT bots_scheduled_has_a_start,
     DROP CONSTRAINT bots_running_has_a_seat,
     DROP CONSTRAINT bots_report_seq_counts,
+    DROP CONSTRAINT bots_return_is_whole,
+    DROP CONSTRAINT bots_failed_starts_count,
     DROP CONSTRAINT bots_version_counts;
 
 ALTER TABLE bot_pool_slots
@@ -93,6 +95,8 @@ DECLARE
         WHEN NEW.id <= 0 THEN 'bots_id_positive'
         WHEN NEW.version < 1 THEN 'bots_version_counts'
         WHEN NEW.report_seq < 0 THEN 'bots_report_seq_counts'
+        WHEN NEW.failed_starts < 0 THEN 'bots_failed_starts_count'
+        WHEN (NEW.returned_at IS NULL) <> (NEW.returned_detail IS NULL) THEN 'bots_return_is_whole'
         WHEN (NEW.slot_name IS NULL) <> (NEW.generation IS NULL) THEN 'bots_seat_is_whole'
         WHEN (NEW.end_reason IS NULL) <> (NEW.end_detail IS NULL) THEN 'bots_final_has_its_end'
         WHEN (NEW.end_reason IS NULL) <> (NEW.ended_at IS NULL) THEN 'bots_final_has_its_end'

@@ -3,15 +3,15 @@
 
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Driver, DriverError, ImageDigest, Lead, ListedContainer, Presence, PullProgress, StartRequest,
-    StopRequest,
+    Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, Presence, PullProgress,
+    StartRequest, StopRequest,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long a call waits for the lead to be proven; its caller tries again.
 const PROOF_DEADLINE: Duration = Duration::from_secs(30);
@@ -88,5 +88,9 @@ impl Driver for LeadingDriver {
     ) -> Result<u32, DriverError> {
         self.allowed().await?;
         self.driver.sweep(host, wanted, before).await
+    }
+
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.driver.watch(host, events).await
     }
 }

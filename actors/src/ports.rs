@@ -14,10 +14,10 @@ use crate::slot::Slot;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// The time. Virtual in tests.
 pub trait Clock: Send + Sync + 'static {
@@ -77,6 +77,13 @@ pub enum Measure<'a> {
         event: &'static str,
         /// The step that it is at.
         to: &'static str,
+    },
+    /// A host's breaker opened or closed.
+    BreakerTurned {
+        /// Which host.
+        host: &'a HostName,
+        /// Whether the host is left alone now.
+        open: bool,
     },
     /// An event belonged to the past of its slot.
     StaleEvent {
@@ -172,8 +179,8 @@ pub struct Rows {
     pub scheduled: Vec<Bot>,
     /// Recordings that are not ready or failed yet, with their bots.
     pub recordings: Vec<(Recording, Bot)>,
-    /// What is being emptied.
-    pub drains: BTreeSet<Drain>,
+    /// What is being emptied, and by when.
+    pub drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
     /// What is remembered of maintenance; `None`: nothing yet.
     pub maintenance: Option<MaintenanceRow>,
 }
@@ -223,6 +230,18 @@ pub struct PullProgress {
     pub total: u64,
 }
 
+/// What a container may use; `None`: as much as its engine gives. A driver says in its documentation which of these it
+/// can honour, and whoever starts it says so too where one is set that it cannot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Memory, in MiB.
+    pub memory_mib: Option<u32>,
+    /// Shared memory, in MiB: browsers need more than engines give by themselves.
+    pub shm_mib: Option<u32>,
+}
+
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRequest {
@@ -234,6 +253,8 @@ pub struct StartRequest {
     pub slot_name: SlotName,
     /// The image.
     pub image: String,
+    /// What it may use.
+    pub limits: ResourceLimits,
     /// The operation; a later one supersedes it.
     pub operation: Operation,
     /// The bot it will run, for people and logs.
@@ -273,6 +294,15 @@ pub struct ListedContainer {
     pub container: ContainerId,
 }
 
+/// Something that an engine says by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A container runs, which did not before.
+    Appeared(ContainerKey),
+    /// A container is gone, and nothing of it is left.
+    Vanished(ContainerKey),
+}
+
 /// An engine that runs containers. Every call is idempotent and has a deadline of its own. After `stop` of a
 /// generation was acknowledged, no `start` of that generation runs anything any more.
 #[async_trait]
@@ -308,6 +338,13 @@ pub trait Driver: Send + Sync + 'static {
         wanted: &BTreeSet<ContainerKey>,
         before: DateTime<Utc>,
     ) -> Result<u32, DriverError>;
+    /// Tells of what happens to this installation's containers on a host as it happens. Comes back when it can tell no
+    /// more: what happened since may have been missed, and only a listing says. An engine that says nothing by itself
+    /// never comes back. Where `events` is full the event is dropped, and that too is an end.
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        let _ = (host, events);
+        std::future::pending().await
+    }
 }
 
 /// What an image's reference means, in the engine's own words: where it is equal, so is the image.

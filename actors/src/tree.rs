@@ -1,7 +1,6 @@
 //! Builds the actors from the stored rows and connects them. All of them share the arbiter that this runs on.
 
 use crate::image_pull::actor::ImagePullActor;
-use crate::image_pull::machine::PullSettings;
 use crate::journal::actor::{Journal, JournalActor};
 use crate::live::Live;
 use crate::maintenance::MaintenanceSettings;
@@ -10,6 +9,7 @@ use crate::maintenance::run::MaintenanceLinks;
 use crate::pool::PoolSettings;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::Connect;
+use crate::pool::witness::WitnessedDriver;
 use crate::ports::{Archive, Artifacts, Clock, Disks, Driver, Lead, Meter, Rows, SlotIds, Spools, Store};
 use crate::queue::actor::{QueueActor, QueueLinks};
 use crate::reconcile::actor::Reconciler;
@@ -109,45 +109,50 @@ impl Tree {
             guard(ports, "the Journal died"),
         )
         .start();
-        let pulls = ImagePullActor::new(
+        let (pool_context, pool) = context();
+        let driver: Arc<dyn Driver> = Arc::new(WitnessedDriver::new(
             Arc::clone(&ports.driver),
+            pool.clone(),
             Arc::clone(&ports.clock),
-            PullSettings::default(),
+            Arc::clone(&ports.lead),
+            timing.deploy,
+        ));
+        let pulls = ImagePullActor::new(
+            Arc::clone(&driver),
+            Arc::clone(&ports.clock),
+            settings.pulls,
             ports.log.clone(),
             guard(ports, "the ImagePullActor died"),
         )
         .start();
         let queue_max = settings.queue_max;
         let hosts: Vec<_> = settings.hosts.keys().cloned().collect();
-        let make_links = {
-            let (ports, journal, pulls) = (ports.clone(), Journal::new(journal.clone()), pulls.clone());
-            let (live, directory) = (live.clone(), Arc::clone(&directory));
-            Box::new(move |pool| SlotLinks {
-                journal,
-                driver: ports.driver,
-                pulls,
-                pool,
-                live,
-                directory,
-                clock: ports.clock,
-                lead: ports.lead,
-                meter: ports.meter,
-                timing,
-                log: ports.log,
-            })
+        let links = SlotLinks {
+            journal: Journal::new(journal.clone()),
+            driver: Arc::clone(&driver),
+            pulls: pulls.clone(),
+            pool: pool.clone(),
+            live: live.clone(),
+            directory: Arc::clone(&directory),
+            away: Arc::default(),
+            limits: Arc::default(),
+            clock: Arc::clone(&ports.clock),
+            lead: Arc::clone(&ports.lead),
+            meter: Arc::clone(&ports.meter),
+            timing,
+            log: ports.log.clone(),
         };
         let waiting: Vec<_> =
             rows.queue.iter().map(|(entry, _)| (entry.bot_id, entry.platform.clone())).collect();
-        let pool = PoolSupervisor::new(
+        pool_context.run(PoolSupervisor::new(
             settings,
             Arc::clone(&ports.slot_ids),
             rows.slots,
             rows.drains,
             waiting,
-            make_links,
+            links,
             guard(ports, "the PoolSupervisor died"),
-        )
-        .start();
+        ));
         let queue = QueueActor::new(
             rows.queue,
             queue_max,
@@ -178,7 +183,6 @@ impl Tree {
             ScheduleLinks {
                 journal: Journal::new(journal.clone()),
                 pool: pool.clone(),
-                queue: queue.clone(),
                 recordings: recordings.clone(),
                 live: live.clone(),
                 clock: Arc::clone(&ports.clock),
@@ -187,22 +191,23 @@ impl Tree {
             guard(ports, "the Scheduler died"),
         )
         .start();
-        let partners = Connect {
-            queue: queue.clone(),
-            recordings: recordings.clone(),
-            schedule: schedule.clone(),
-            schedule_lead,
-        };
-        tell(&pool, partners);
         let reconciler = Reconciler::new(
             hosts,
-            Arc::clone(&ports.driver),
+            Arc::clone(&driver),
             Arc::clone(&directory),
             Arc::clone(&ports.clock),
             ports.log.clone(),
             guard(ports, "the Reconciler died"),
         )
         .start();
+        let partners = Connect {
+            queue: queue.clone(),
+            recordings: recordings.clone(),
+            schedule: schedule.clone(),
+            reconciler: reconciler.clone(),
+            schedule_lead,
+        };
+        tell(&pool, partners);
         let scaler = Scaler::new(
             scale,
             pool.clone(),
@@ -227,7 +232,7 @@ impl Tree {
             pulls: pulls.clone(),
             reconciler: reconciler.clone(),
             directory: Arc::clone(&directory),
-            driver: Arc::clone(&ports.driver),
+            driver,
             artifacts: Arc::clone(&ports.artifacts),
             archive: Arc::clone(&ports.archive),
             disks: Arc::clone(&ports.disks),
@@ -252,6 +257,13 @@ impl Tree {
             live,
         }
     }
+}
+
+/// The address of an actor before it is there, for those it is made of.
+fn context<A: Actor<Context = Context<A>>>() -> (Context<A>, Addr<A>) {
+    let context = Context::new();
+    let addr = context.address();
+    (context, addr)
 }
 
 /// The death of an actor that nobody rebuilds ends the process: a new one starts from the rows.

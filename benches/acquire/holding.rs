@@ -50,6 +50,7 @@ impl Driver for Holding {
     async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         Ok(Vec::new())
     }
+
     async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
         Ok(None)
     }

@@ -4,6 +4,7 @@
 // Whoever reads a benchmark reads this too; nobody else uses it.
 #![allow(missing_docs, reason = "not a library for others")]
 
+pub mod bare;
 pub mod cpu;
 pub mod engine;
 pub mod figures;

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
 use meeboter_actors::ids::{BotId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::queue::Plan;
 use meeboter_actors::slot::{BusyStep, Slot, SlotState};
 use std::sync::Arc;
@@ -46,12 +47,14 @@ pub fn settings(slots: u32, hosts: impl IntoIterator<Item = HostName>) -> PoolSe
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        limits: ResourceLimits::default(),
     };
     PoolSettings {
         platforms: [(platform(), platform_settings)].into(),
         hosts: hosts.into_iter().map(|host| (host, HostSettings { capacity: slots })).collect(),
         max_size: slots,
         queue_max: 1_000_000,
+        ..PoolSettings::default()
     }
 }
 
@@ -64,6 +67,7 @@ pub fn idle_slot(number: u32, host: HostName, used: DateTime<Utc>) -> Slot {
         host,
         image: IMAGE.to_owned(),
         draining: false,
+        drain_by: None,
         ephemeral: false,
         generation: Generation(1),
         operation: Operation(1),
@@ -87,6 +91,7 @@ pub fn busy_slot(number: u32, host: HostName, since: DateTime<Utc>) -> Slot {
         nonce: Some(Uuid::from_u128(u128::from(number))),
         report_seq: 3,
         leave: None,
+        setback: None,
         created_at: since,
         deployed_at: Some(since),
         joined_at: Some(since),

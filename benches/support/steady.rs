@@ -72,6 +72,7 @@ impl Driver for Steady {
         };
         Ok(self.running.iter().map(listed).collect())
     }
+
     async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
         Ok(None)
     }

@@ -1,6 +1,7 @@
 //! The actors inside the benchmark, on the real store: a PostgreSQL of its own in a folder that is thrown away, with
 //! fsync on.
 
+use crate::bare::Bare;
 use crate::postgres::Postgres;
 use actix::Arbiter;
 use anyhow::{Context, Result};
@@ -13,8 +14,7 @@ use meeboter_actors::ids::{BotId, Generation, SlotId};
 use meeboter_actors::maintenance::MaintenanceSettings;
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::ports::{
-    Archive, ArchiveError, Artifacts, ArtifactsError, Clock, Disk, Disks, Driver, EndedBot, EventId, Lead,
-    Rows, SlotIds, Spool, SpoolError, Spools, Store, Unmetered,
+    Artifacts, ArtifactsError, Clock, Driver, Lead, Rows, SlotIds, Store, Unmetered,
 };
 use meeboter_actors::recording::Joined;
 use meeboter_actors::scale::ScaleSettings;
@@ -76,9 +76,9 @@ impl Workbench {
             store,
             driver,
             artifacts: Arc::new(NoArtifacts),
-            archive: Arc::new(NoArchive),
-            spools: Arc::new(NoSpools),
-            disks: Arc::new(NoDisks),
+            archive: Arc::new(Bare),
+            spools: Arc::new(Bare),
+            disks: Arc::new(Bare),
             clock: Arc::new(SystemClock),
             lead,
             meter: Arc::new(Unmetered),
@@ -94,7 +94,8 @@ impl Workbench {
             let scale = ScaleSettings { enabled: false, ..ScaleSettings::default() };
             let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
             let maintenance = MaintenanceSettings::default();
-            drop(planted.send(Tree::start(&ports, rows, settings, schedule, scale, maintenance, timing)));
+            let tree = Tree::start(&ports, rows, settings, schedule, scale, maintenance, timing);
+            drop(planted.send(tree));
         });
         Ok((tree.await.context("the actors did not start")?, arbiter))
     }
@@ -136,51 +137,5 @@ impl Artifacts for NoArtifacts {
 
     async fn remove(&self, _: BotId) -> Result<u32, ArtifactsError> {
         Ok(0)
-    }
-}
-
-/// No bot is old enough for anything.
-struct NoArchive;
-
-#[async_trait]
-impl Archive for NoArchive {
-    async fn ended_bots(
-        &self,
-        _: DateTime<Utc>,
-        _: Option<(DateTime<Utc>, BotId)>,
-        _: u32,
-    ) -> Result<Vec<EndedBot>, ArchiveError> {
-        Ok(vec![])
-    }
-
-    async fn events_of(&self, _: &[BotId], _: u32) -> Result<Vec<EventId>, ArchiveError> {
-        Ok(vec![])
-    }
-}
-
-/// No bot left anything behind.
-struct NoSpools;
-
-#[async_trait]
-impl Spools for NoSpools {
-    async fn find(&self) -> Result<Vec<Spool>, SpoolError> {
-        Ok(vec![])
-    }
-
-    async fn deliver(&self, _: &Spool) -> Result<u32, SpoolError> {
-        Ok(0)
-    }
-
-    async fn discard(&self, _: &Spool) -> Result<(), SpoolError> {
-        Ok(())
-    }
-}
-
-struct NoDisks;
-
-#[async_trait]
-impl Disks for NoDisks {
-    async fn look(&self) -> Vec<Disk> {
-        vec![]
     }
 }

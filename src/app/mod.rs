@@ -41,8 +41,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 /// Work folders of past bots that are kept for people who look for a cause.
@@ -113,6 +113,7 @@ impl Application {
             clock: Arc::new(SystemClock),
             log: log.clone(),
             stopping: watch::Sender::new(false),
+            emptied: Notify::new(),
         });
         let actors = Arbiter::new();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -153,26 +154,33 @@ impl Application {
         self.address
     }
 
-    /// Serves until a signal says to stop, or something is broken that only a new start can mend.
+    /// Serves until a signal says to stop, or an operator has emptied the server, or something is broken that only a
+    /// new start can mend. A second signal ends the wait for whatever the stop still waits for.
     pub async fn run(mut self) -> Result<(), StartError> {
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        else {
-            return Err(StartError::Signals);
-        };
+        let mut signals = Signals::catch()?;
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return Err(StartError::Signals) };
         let broken = loop {
             tokio::select! {
-                _ = terminate.recv() => break None,
-                _ = interrupt.recv() => break None,
-                why = self.fatal.recv() => break why,
+                () = signals.next() => {
+                    info!(self.log, "stopping; bots go on without the server");
+                    break None;
+                }
+                () = self.state.emptied.notified() => {
+                    info!(self.log, "stopping; the server is empty");
+                    break None;
+                }
+                why = self.fatal.recv() => {
+                    crit!(self.log, "stopping: this server cannot go on"; "reason" => &why);
+                    break why;
+                }
                 _ = hangup.recv() => self.reload().await,
             }
         };
-        match &broken {
-            None => info!(self.log, "stopping; bots go on without the server"),
-            Some(why) => crit!(self.log, "stopping: this server cannot go on"; "reason" => why),
+        let log = self.log.clone();
+        tokio::select! {
+            () = self.stop() => {}
+            () = signals.next() => warn!(log, "told to stop again: nothing is waited for any more"),
         }
-        self.stop().await;
         broken.map_or(Ok(()), |why| Err(StartError::Broken(why)))
     }
 
@@ -193,6 +201,29 @@ impl Application {
         self.actors.stop();
         if let Err(error) = self.database.stop().await {
             warn!(self.log, "the embedded database did not stop"; "error" => %error);
+        }
+    }
+}
+
+/// The signals that mean "stop".
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, StartError> {
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => Ok(Self { terminate, interrupt }),
+            _ => Err(StartError::Signals),
+        }
+    }
+
+    /// Comes back when one arrives.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -218,6 +249,10 @@ fn process_driver(
     address: SocketAddr,
     log: &Logger,
 ) -> Arc<ProcessDriver> {
+    for key in settings::limits_without_effect(settings) {
+        warn!(log, "a limit has no effect: this driver cannot set it"; "key" => key,
+            "driver" => format!("{:?}", settings.driver.kind).to_lowercase());
+    }
     let DriverKind::Process = settings.driver.kind;
     let configured = settings.driver.server_url.trim_end_matches('/');
     let reach = if address.ip().is_unspecified() {

@@ -6,7 +6,6 @@ use crate::config::{LoadError, Loaded, Settings, Source, Values};
 use crate::driver::process::ProcessDriver;
 use meeboter_actors::maintenance::actor as maintenance;
 use meeboter_actors::pool::message as pool;
-use meeboter_actors::reconcile::actor::ListHosts;
 use meeboter_actors::scale::actor as scale;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::tree::Tree;
@@ -86,9 +85,7 @@ impl Reloader {
 }
 
 fn apply(settings: &Settings, tree: &Tree) {
-    let pool = wanted::pool(settings);
-    tell(&tree.reconciler, ListHosts { hosts: pool.hosts.keys().cloned().collect() });
-    tell(&tree.pool, pool::Configure { settings: pool });
+    tell(&tree.pool, pool::Configure { settings: wanted::pool(settings) });
     tell(&tree.scaler, scale::Configure { settings: wanted::scale(settings) });
     tell(&tree.maintainer, maintenance::Configure { settings: wanted::maintenance(settings) });
 }

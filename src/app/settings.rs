@@ -1,11 +1,15 @@
 //! What the actors are told of the configuration.
 
-use crate::config::{DriverKind, Host, Settings};
+use crate::config::{DriverKind, Host, PlatformPool, Settings};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
+use meeboter_actors::backoff::Backoff;
 use meeboter_actors::ids::{HostName, Platform};
+use meeboter_actors::image_pull::machine::PullSettings;
 use meeboter_actors::maintenance::{MaintenanceSettings, Retention};
+use meeboter_actors::pool::breaker::BreakerSettings;
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
+use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
@@ -26,6 +30,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
             enabled: platform.enabled,
             prewarm: if is_joined(settings, key) { settings.pool.prewarm(platform) } else { 0 },
             ephemeral: platform.ephemeral,
+            limits: limits(platform),
         };
         (Platform(key.clone()), settings)
     });
@@ -34,6 +39,30 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
         hosts: hosts(settings),
         max_size: settings.pool.max_size,
         queue_max: settings.queue.max,
+        pulls: PullSettings { waiters_max: settings.pulls.waiters_max, ..PullSettings::default() },
+        breaker: breaker(settings),
+    }
+}
+
+fn limits(platform: &PlatformPool) -> ResourceLimits {
+    let set = |value: u32| Some(value).filter(|value| *value > 0);
+    ResourceLimits {
+        cpu_millis: set(platform.cpu_millis),
+        memory_mib: set(platform.memory_mib),
+        shm_mib: set(platform.shm_mib),
+    }
+}
+
+/// The keys of limits that are set, though the driver cannot honour them.
+pub(super) fn limits_without_effect(settings: &Settings) -> Vec<String> {
+    match settings.driver.kind {
+        DriverKind::Process => {
+            let platforms = settings.served_platforms();
+            let set = platforms.flat_map(|(key, platform)| platform.limits().map(|limit| (key, limit)));
+            set.filter(|(_, (_, value))| *value > 0)
+                .map(|(key, (limit, _))| format!("pool.platforms.{key}.{limit}"))
+                .collect()
+        }
     }
 }
 
@@ -56,6 +85,14 @@ pub(super) fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
     match settings.driver.kind {
         DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
     }
+}
+
+/// When a host whose engine does not answer is left alone.
+fn breaker(settings: &Settings) -> BreakerSettings {
+    let breaker = &settings.breaker;
+    let ms = |value: u32| Duration::from_millis(u64::from(value));
+    let probe = Backoff { first: ms(breaker.probe_first_ms), last: ms(breaker.probe_last_ms) };
+    BreakerSettings { failures: breaker.failures, probe }
 }
 
 /// The Scheduler's settings.
@@ -111,6 +148,7 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
     let ms = Duration::from_millis;
     SlotTiming {
         deploy: ms(bots.deploy_timeout_ms),
+        start_elsewhere: bots.start_elsewhere_max,
         leave_grace: ms(bots.leave_grace_ms),
         segment_grace: ms(bots.segment_grace_ms),
         leave_limit: ms(bots.leave_limit_ms),
@@ -128,6 +166,19 @@ pub(super) fn timing(settings: &Settings) -> SlotTiming {
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn limits_that_the_driver_cannot_honour_are_named() {
+        let loaded = |environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            config::load(None, environment).expect("good").settings
+        };
+        assert_eq!(limits_without_effect(&loaded(&[])), Vec::<String>::new());
+        let settings = loaded(&[("MEEBOTER_POOL__PLATFORMS__ZOOM__MEMORY_MIB", "2048")]);
+        assert_eq!(limits_without_effect(&settings), ["pool.platforms.zoom.memory_mib"]);
+        let limits = pool(&settings).platforms[&Platform("zoom".into())].limits;
+        assert_eq!((limits.memory_mib, limits.cpu_millis), (Some(2048), None));
+    }
 
     #[test]
     fn only_platforms_that_can_be_joined_are_prewarmed() {

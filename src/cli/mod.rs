@@ -9,6 +9,7 @@ use crate::client::{Client, ClientError, Sent};
 use crate::config::default_data_dir;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a tool did not do what it was asked.
@@ -103,7 +104,7 @@ pub enum Tool {
         #[command(subcommand)]
         action: Option<BotsAction>,
     },
-    /// Empty a platform or a host: it gets nothing new, and its slots go when they are free.
+    /// Empty a platform, a host or the server: it gets nothing new, and its slots go when they are free.
     Drain {
         /// Which server, and how the answer is shown.
         #[command(flatten)]
@@ -169,6 +170,10 @@ pub enum SlotsAction {
     Drain {
         /// Its name, such as pool-zoom-001.
         name: String,
+        /// Ask bots that are still there to leave after that long, such as 90s, 30m or 2h. Without it they stay for as
+        /// long as they like.
+        #[arg(long, value_parser = duration)]
+        within: Option<Duration>,
     },
     /// Take bots again.
     Undrain {
@@ -253,16 +258,34 @@ pub enum DrainAction {
     Platform {
         /// Its key, such as zoom.
         name: String,
+        /// Ask bots that are still there to leave after that long, such as 90s, 30m or 2h. Without it they stay for as
+        /// long as they like.
+        #[arg(long, value_parser = duration)]
+        within: Option<Duration>,
         /// End the drain: take bots again.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "within")]
         stop: bool,
     },
     /// A host.
     Host {
         /// Its name, as the configuration has it.
         name: String,
+        /// Ask bots that are still there to leave after that long, such as 90s, 30m or 2h. Without it they stay for as
+        /// long as they like.
+        #[arg(long, value_parser = duration)]
+        within: Option<Duration>,
         /// End the drain: get slots again.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "within")]
+        stop: bool,
+    },
+    /// The whole server: it takes no new bots, and stops when none is left. Those that wait are for the next server.
+    Server {
+        /// Ask bots that are still there to leave after that long, such as 90s, 30m or 2h. Without it they stay for as
+        /// long as they like.
+        #[arg(long, value_parser = duration)]
+        within: Option<Duration>,
+        /// End the drain: serve again.
+        #[arg(long, conflicts_with = "within")]
         stop: bool,
     },
 }
@@ -279,6 +302,19 @@ pub enum PullsAction {
         /// The image's reference.
         image: String,
     },
+}
+
+/// A number of seconds, minutes or hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.len().saturating_sub(1);
+    let seconds = match text.get(unit_at..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        _ => return Err("it takes a whole number with its unit, such as 90s, 30m or 2h".to_owned()),
+    };
+    let number: u32 = text[..unit_at].parse().map_err(|error| format!("{text}: {error}"))?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 impl Tool {

@@ -6,6 +6,7 @@ use super::{
 };
 use awc::http::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 use url::Url;
 
 /// See the module.
@@ -46,7 +47,9 @@ fn slots(action: &SlotsAction) -> Request {
         SlotsAction::List => get(&["slots"], screen::slots),
         SlotsAction::Show { name } => get(&["slots", name], screen::facts),
         SlotsAction::Reset { name } => post(&["slots", name, "reset"], screen::facts),
-        SlotsAction::Drain { name } => post(&["slots", name, "drain"], screen::facts),
+        SlotsAction::Drain { name, within } => {
+            post(&["slots", name, "drain"], screen::facts).with_deadline(*within)
+        }
         SlotsAction::Undrain { name } => post(&["slots", name, "undrain"], screen::facts),
         SlotsAction::Retire { name } => post(&["slots", name, "retire"], screen::facts),
         SlotsAction::Restart { name } => post(&["slots", name, "restart"], screen::facts),
@@ -77,13 +80,14 @@ fn bots(action: &BotsAction) -> Request {
 }
 
 fn drain(action: &DrainAction) -> Request {
-    let (kind, name, stop) = match action {
+    let (segments, within, stop): (&[&str], _, _) = match action {
         DrainAction::List => return get(&["drains"], screen::drains),
-        DrainAction::Platform { name, stop } => ("platforms", name, *stop),
-        DrainAction::Host { name, stop } => ("hosts", name, *stop),
+        DrainAction::Platform { name, within, stop } => (&["drains", "platforms", name], within, *stop),
+        DrainAction::Host { name, within, stop } => (&["drains", "hosts", name], within, *stop),
+        DrainAction::Server { within, stop } => (&["drains", "server"], within, *stop),
     };
     let method = if stop { Method::DELETE } else { Method::POST };
-    Request { method, ..get(&["drains", kind, name], screen::drain) }
+    Request { method, ..get(segments, screen::drain) }.with_deadline(*within)
 }
 
 fn pulls(action: &PullsAction) -> Request {
@@ -104,6 +108,11 @@ fn post(segments: &[&str], screen: Screen) -> Request {
 }
 
 impl Request {
+    fn with_deadline(self, within: Option<Duration>) -> Self {
+        let Some(within) = within else { return self };
+        Self { path: format!("{}?withinMs={}", self.path, within.as_millis()), ..self }
+    }
+
     fn with_page(self, PageOptions { page, page_size }: PageOptions) -> Self {
         Self { path: format!("{}?page={page}&pageSize={page_size}", self.path), ..self }
     }
@@ -144,6 +153,7 @@ mod tests {
             ("slots show pool-zoom-001", "GET slots/pool-zoom-001"),
             ("slots reset a/../b", "POST slots/a%2F..%2Fb/reset"),
             ("slots drain s", "POST slots/s/drain"),
+            ("slots drain s --within 30m", "POST slots/s/drain?withinMs=1800000"),
             ("slots undrain s", "POST slots/s/undrain"),
             ("slots --key k retire s", "POST slots/s/retire"),
             ("slots restart s", "POST slots/s/restart"),
@@ -159,6 +169,9 @@ mod tests {
             ("bots end 7", "POST bots/7/end"),
             ("drain", "GET drains"),
             ("drain platform zoom", "POST drains/platforms/zoom"),
+            ("drain platform zoom --within 90s", "POST drains/platforms/zoom?withinMs=90000"),
+            ("drain server --within 2h", "POST drains/server?withinMs=7200000"),
+            ("drain server --stop", "DELETE drains/server"),
             ("drain host local --stop", "DELETE drains/hosts/local"),
             ("pulls", "GET pulls"),
             ("pulls start local image:1", "POST pulls {\"host\":\"local\",\"image\":\"image:1\"}"),

@@ -54,20 +54,32 @@ pub(super) fn pulls(answer: &Value) -> String {
 
 /// What is being emptied, and the hosts.
 pub(super) fn drains(answer: &Value) -> String {
-    let drains = list(["draining", "name", "slots left"], &answer["drains"], "nothing drains", |drain| {
-        ["kind", "name", "slotsLeft"].map(|field| cell(&drain[field]))
+    let head = ["draining", "name", "slots left", "bots left", "asked to leave"];
+    let drains = list(head, &answer["drains"], "nothing drains", |drain| {
+        let [kind, name, slots, bots] =
+            ["kind", "name", "slotsLeft", "botsLeft"].map(|field| cell(&drain[field]));
+        [kind, name, slots, bots, moment(&drain["deadlineAt"])]
     });
-    let hosts = list(["host", "slots", "capacity", "draining"], &answer["hosts"], "no hosts", |host| {
-        ["name", "slots", "capacity", "draining"].map(|field| cell(&host[field]))
+    let head = ["host", "slots", "capacity", "draining", "engine away since", "asked again"];
+    let hosts = list(head, &answer["hosts"], "no hosts", |host| {
+        let fields = ["name", "slots", "capacity", "draining"];
+        let [name, slots, capacity, draining] = fields.map(|field| cell(&host[field]));
+        let [away, asked] = ["awaySince", "askedAgainAt"].map(|field| moment(&host[field]));
+        [name, slots, capacity, draining, away, asked]
     });
     format!("{drains}\n\n{hosts}")
 }
 
 /// A drain that was begun or ended.
 pub(super) fn drain(answer: &Value) -> String {
-    let [kind, name, left] = ["kind", "name", "slotsLeft"].map(|field| cell(&answer[field]));
+    let fields = ["kind", "name", "slotsLeft", "botsLeft"];
+    let [kind, name, left, bots] = fields.map(|field| cell(&answer[field]));
+    let deadline = match answer["deadlineAt"].is_string() {
+        true => format!("; these are asked to leave at {}", moment(&answer["deadlineAt"])),
+        false => String::new(),
+    };
     if answer["draining"] == true {
-        format!("{kind} {name} drains; slots left: {left}")
+        format!("{kind} {name} drains; slots left: {left}, with a bot: {bots}{deadline}")
     } else {
         format!("{kind} {name} does not drain; slots: {left}")
     }

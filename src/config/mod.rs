@@ -45,6 +45,8 @@ pub struct Settings {
     pub s3: S3,
     pub pool: Pool,
     pub hosts: BTreeMap<String, Host>,
+    pub breaker: Breaker,
+    pub pulls: Pulls,
     pub images: Images,
     pub queue: Queue,
     pub schedule: Schedule,
@@ -122,9 +124,16 @@ sections! {
         platforms: BTreeMap<String, PlatformPool>,
     }
     /// `[pool.platforms.<key>]`
-    PlatformPool { max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool }
+    PlatformPool {
+        max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool, cpu_millis: u32,
+        memory_mib: u32, shm_mib: u32,
+    }
     /// `[hosts.<name>]`
     Host { capacity: u32 }
+    /// `[breaker]`
+    Breaker { failures: u32, probe_first_ms: u32, probe_last_ms: u32 }
+    /// `[pulls]`
+    Pulls { waiters_max: u32 }
     /// `[images]`
     Images { ghcr_org: String, tag: String }
     /// `[queue]`
@@ -145,7 +154,7 @@ sections! {
     Bots {
         heartbeat_interval_ms: u64, heartbeat_suspect_ms: u64, heartbeat_lost_ms: u64, segment_ms: u64,
         leave_grace_ms: u64, segment_grace_ms: u64, leave_limit_ms: u64, stop_grace_ms: u64,
-        deploy_timeout_ms: u64, max_duration_ms: u64, recovery_delay_ms: u64, recovery_interval_ms: u64,
+        deploy_timeout_ms: u64, start_elsewhere_max: u32, max_duration_ms: u64, recovery_delay_ms: u64, recovery_interval_ms: u64,
         waiting_room_timeout_ms: u64, no_one_joined_timeout_ms: u64,
         everyone_left_timeout_ms: u64, inactivity_timeout_ms: u64,
     }
@@ -174,6 +183,13 @@ impl Maintenance {
             return Ok(None);
         }
         Timetable::parse(&self.cron, &self.time_zone).map(Some)
+    }
+}
+
+impl PlatformPool {
+    /// What a container may use, by its key; 0: as much as the engine gives.
+    pub fn limits(&self) -> [(&'static str, u32); 3] {
+        [("cpu_millis", self.cpu_millis), ("memory_mib", self.memory_mib), ("shm_mib", self.shm_mib)]
     }
 }
 
@@ -317,6 +333,11 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     if !(-1..=100_000).contains(&settings.pool.prewarm_count) {
         return Err(layers.error("pool.prewarm_count", "a whole number from -1 to 100000".to_owned()));
     }
+    for (name, platform) in &settings.pool.platforms {
+        for (limit, value) in platform.limits() {
+            number(&format!("pool.platforms.{name}.{limit}"), u64::from(value), 0, 100_000_000)?;
+        }
+    }
     check_scale(&settings.scale, &number)?;
     check_maintenance(&settings.maintenance, layers, &number)?;
     for key in settings.pool.platforms.keys() {
@@ -328,6 +349,12 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     for (name, host) in &settings.hosts {
         number(&format!("hosts.{name}.capacity"), u64::from(host.capacity), 0, 100_000)?;
     }
+    let breaker = &settings.breaker;
+    let (first_ms, last_ms) = (u64::from(breaker.probe_first_ms), u64::from(breaker.probe_last_ms));
+    number("breaker.failures", u64::from(breaker.failures), 1, 1_000)?;
+    number("breaker.probe_first_ms", first_ms, 100, day_ms)?;
+    number("breaker.probe_last_ms", last_ms, first_ms, day_ms)?;
+    number("pulls.waiters_max", u64::from(settings.pulls.waiters_max), 1, 100_000)?;
     number("queue.max", u64::from(settings.queue.max), 0, 1_000_000)?;
     number("queue.default_timeout_ms", u64::from(settings.queue.default_timeout_ms), 0, 600_000)?;
     let schedule = &settings.schedule;
@@ -345,6 +372,7 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     number("bots.leave_limit_ms", bots.leave_limit_ms, bots.leave_grace_ms, day_ms)?;
     number("bots.stop_grace_ms", bots.stop_grace_ms, 100, 600_000)?;
     number("bots.deploy_timeout_ms", bots.deploy_timeout_ms, 1_000, day_ms)?;
+    number("bots.start_elsewhere_max", u64::from(bots.start_elsewhere_max), 0, 100)?;
     number("bots.max_duration_ms", bots.max_duration_ms, 1_000, 7 * day_ms)?;
     number("bots.recovery_delay_ms", bots.recovery_delay_ms, 100, day_ms)?;
     number("bots.recovery_interval_ms", bots.recovery_interval_ms, bots.recovery_delay_ms, day_ms)?;

@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    CallOutcome, Driver, DriverError, ImageDigest, ListedContainer, Measure, Meter, Presence, PullProgress,
-    StartRequest, StopRequest,
+    CallOutcome, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Measure, Meter, Presence,
+    PullProgress, StartRequest, StopRequest,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// See the module.
 pub struct MeteredDriver {
@@ -87,5 +87,10 @@ impl Driver for MeteredDriver {
         before: DateTime<Utc>,
     ) -> Result<u32, DriverError> {
         self.timed("sweep", self.driver.sweep(host, wanted, before)).await
+    }
+
+    /// Lasts as long as the engine has something to say: neither counted nor timed.
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.driver.watch(host, events).await
     }
 }

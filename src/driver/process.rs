@@ -8,6 +8,10 @@
 //! Nothing that matters is kept in memory: the process table, the record of each bot's process, and the fence of
 //! each slot are the state. A crash at any point leaves something the next call understands.
 //!
+//! It sets no limits on what a bot uses: memory and processors of a group of processes are limited by cgroups, which this
+//! server has no right to make, and a limit on one process (`setrlimit`) would hit the browser's address space rather
+//! than its memory. Whoever starts it says so in the log where limits are configured.
+//!
 //! Calls run in tasks of their own, on the runtime the driver was made in: an actor that dies while it waits cuts
 //! nothing off in the middle.
 
@@ -24,8 +28,8 @@ use folders::Folders;
 use kin::bot_of;
 use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, SlotId};
 use meeboter_actors::ports::{
-    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, Spool, StartRequest,
-    StopRequest,
+    Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress, Spool,
+    StartRequest, StopRequest,
 };
 use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR};
 use pidfd::Held;
@@ -42,13 +46,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch};
 use uuid::Uuid;
 
 /// What a bot inherits of the server's environment.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 /// How long a call waits for its turn at a slot; longer than any stop takes.
 const TURN_DEADLINE: Duration = Duration::from_secs(180);
+/// Exits that may wait to be told of; past that a listing says what happened.
+const EXITS_UNTOLD_MAX: usize = 256;
 /// How long after an exit its status may take to be collected.
 const STATUS_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -88,6 +94,8 @@ struct Host {
     turns: Mutex<HashMap<SlotId, Arc<tokio::sync::Mutex<()>>>>,
     /// How the bots that this server started ended; forgotten when they are stopped.
     endings: Mutex<HashMap<ContainerKey, watch::Receiver<Option<ExitStatus>>>>,
+    /// Tells of the exits of bots that this server started.
+    exits: broadcast::Sender<ContainerKey>,
     log: slog::Logger,
 }
 
@@ -100,7 +108,8 @@ impl ProcessDriver {
         let folders = Folders::new(settings.work_root.clone());
         let (turns, endings) = Default::default();
         let bots_max = AtomicUsize::new(settings.bots_max);
-        let host = Host { settings, bots_max, tokens, folders, turns, endings, log };
+        let (exits, _) = broadcast::channel(EXITS_UNTOLD_MAX);
+        let host = Host { settings, bots_max, tokens, folders, turns, endings, exits, log };
         Self { host: Arc::new(host), runtime: Handle::current() }
     }
 
@@ -189,6 +198,22 @@ impl Driver for ProcessDriver {
     ) -> Result<u32, DriverError> {
         let wanted = wanted.clone();
         self.detached(move |host| async move { host.sweep(wanted, before).await }).await
+    }
+
+    /// Tells of the exits of bots that this server started. Those it adopted are found by the waits for their exits and
+    /// by listings: nothing tells of them.
+    async fn watch(&self, _host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        let mut exits = self.host.exits.subscribe();
+        loop {
+            let told = match exits.recv().await {
+                Ok(key) => events.try_send(EngineEvent::Vanished(key)).is_ok(),
+                // Some were missed.
+                Err(_) => false,
+            };
+            if !told {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -287,13 +312,14 @@ impl Host {
     fn collect(&self, key: ContainerKey, mut child: Child) {
         let (sender, receiver) = watch::channel(None);
         lock(&self.endings).insert(key, receiver);
-        let log = self.log.clone();
+        let (log, exits) = (self.log.clone(), self.exits.clone());
         tokio::spawn(async move {
             match child.wait().await {
                 // Nobody may be left who wants to know.
                 Ok(status) => drop(sender.send(Some(status))),
                 Err(error) => warn!(log, "a bot's exit status was lost"; "error" => %error),
             }
+            drop(exits.send(key));
         });
     }
 

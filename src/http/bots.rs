@@ -107,6 +107,9 @@ async fn ask(
             let message = format!("{platform} takes no new bots: it is switched off, or being drained.");
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "platform_disabled", message)
         }
+        CreateError::Closing => {
+            ApiError::unavailable("draining", "This server is being emptied and takes no new bots.", 60)
+        }
         CreateError::PoolFull => ApiError::unavailable(
             "pool_full",
             "All slots are taken, and the request does not wait.",

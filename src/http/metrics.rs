@@ -16,33 +16,24 @@ use std::time::Instant;
 /// What was counted, and the pool and the queue as they are. Needs no key: there is nothing of anybody's in it.
 pub async fn scrape(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let snapshot = match state.tree() {
-        Ok(tree) => {
-            let maintenance = observe(&tree.maintainer, maintenance::actor::Observe).await?;
-            let ended = maintenance.last.and_then(|run| run.ended_at);
-            Snapshot {
-                platforms: platforms(&state, tree).await?,
-                disks: maintenance.disks.into_iter().map(|line| line.disk).collect(),
-                maintained_at: ended.map(|at| at.timestamp()),
-                leads: true,
-            }
-        }
+        Ok(tree) => snapshot(&state, tree).await?,
         Err(_) => Snapshot::default(),
     };
     let page = state.metrics.text(&snapshot).map_err(ApiError::internal)?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE_HEADER, CONTENT_TYPE)).body(page))
 }
 
-async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, ApiError> {
+async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
     let asked = Instant::now();
-    let slots = observe(&tree.pool, pool::message::Observe).await?;
+    let pool = observe(&tree.pool, pool::message::Observe).await?;
     state.metrics.record(Measure::MailboxWaited { actor: "pool", wait: asked.elapsed() });
     let asked = Instant::now();
     let lines = observe(&tree.queue, queue::message::Observe).await?;
     state.metrics.record(Measure::MailboxWaited { actor: "queue", wait: asked.elapsed() });
     let named = |key: &String| PlatformLine { platform: key.clone(), ..PlatformLine::default() };
     let mut platforms: BTreeMap<Platform, PlatformLine> =
-        slots.platforms.keys().map(|platform| (platform.clone(), named(&platform.0))).collect();
-    for ((platform, status), count) in slots.slots {
+        pool.platforms.keys().map(|platform| (platform.clone(), named(&platform.0))).collect();
+    for ((platform, status), count) in pool.slots {
         let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
         line.slots.push((status, count));
     }
@@ -52,5 +43,14 @@ async fn platforms(state: &AppState, tree: &Tree) -> Result<Vec<PlatformLine>, A
         let oldest = snapshot.oldest_queued_at.map(|since| state.clock.now() - since);
         line.longest_wait = oldest.and_then(|wait| wait.to_std().ok()).unwrap_or_default();
     }
-    Ok(platforms.into_values().collect())
+    let breakers = pool.hosts.into_iter().map(|(host, line)| (host.0, !line.answers()));
+    let maintenance = observe(&tree.maintainer, maintenance::actor::Observe).await?;
+    let ended = maintenance.last.and_then(|run| run.ended_at);
+    Ok(Snapshot {
+        platforms: platforms.into_values().collect(),
+        breakers: breakers.collect(),
+        disks: maintenance.disks.into_iter().map(|line| line.disk).collect(),
+        maintained_at: ended.map(|at| at.timestamp()),
+        leads: true,
+    })
 }

@@ -52,6 +52,12 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .service(at("/api/admin/slots/{name}/{action}").post(admin::slots::operate).or_refused())
     .service(at("/api/admin/drains").get(admin::drains::list).or_refused())
     .service(
+        at("/api/admin/drains/server")
+            .post(admin::drains::begin_server)
+            .delete(admin::drains::end_server)
+            .or_refused(),
+    )
+    .service(
         at("/api/admin/drains/{kind}/{name}")
             .post(admin::drains::begin)
             .delete(admin::drains::end)
@@ -63,7 +69,13 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .service(at("/api/admin/bots/{id}").get(admin::bots::read).or_refused())
     .service(at("/api/admin/bots/{id}/end").post(admin::bots::end).or_refused())
     .service(at("/api/admin/pulls").get(admin::engine::pulls).post(admin::engine::pull).or_refused())
-    .service(at("/api/admin/reconcile").post(admin::engine::reconcile).or_refused())
+    .service(
+        at("/api/admin/reconcile")
+            .get(admin::engine::reconciled)
+            .post(admin::engine::reconcile_now)
+            .or_refused(),
+    )
+    .service(at("/api/admin/recordings").get(admin::engine::recordings).or_refused())
     .service(at("/api/admin/recover").post(admin::slots::recover).or_refused())
     .service(
         at("/api/admin/maintenance").get(admin::maintenance::read).post(admin::maintenance::run).or_refused(),

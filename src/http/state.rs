@@ -14,7 +14,7 @@ use meeboter_actors::ports::{Clock, Driver, Lead};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 
 /// See the module.
 pub struct AppState {
@@ -44,6 +44,8 @@ pub struct AppState {
     pub door: Semaphore,
     /// True once the server is shutting down.
     pub stopping: watch::Sender<bool>,
+    /// Told when a server that was to be emptied has no bot left.
+    pub emptied: Notify,
 }
 
 /// What only a leader has.

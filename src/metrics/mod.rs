@@ -36,6 +36,7 @@ pub struct Metrics {
     recoveries: IntCounterVec,
     rebuilds: IntCounter,
     slot_moves: IntCounterVec,
+    breakers_opened: IntCounterVec,
     stale_events: IntCounterVec,
     batch_seconds: prometheus::Histogram,
     batch_decisions: prometheus::Histogram,
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub disks: Vec<Disk>,
     /// When maintenance last ended, in seconds since 1970.
     pub maintained_at: Option<i64>,
+    /// Each host, and whether its breaker is open.
+    pub breakers: Vec<(String, bool)>,
     /// Whether this server leads.
     pub leads: bool,
 }
@@ -116,6 +119,11 @@ impl Metrics {
                 "meeboter_slot_recoveries_total",
                 "Slots in error that were freed again, or given up.",
                 &["platform", "outcome"],
+            )?,
+            breakers_opened: make.counters(
+                "meeboter_host_breaker_opened_total",
+                "How often a host's engine stopped answering, so that the host was left alone.",
+                &["host"],
             )?,
             rebuilds: make
                 .counter("meeboter_slot_rebuilds_total", "Slots' actors that died and were built again.")?,
@@ -182,7 +190,7 @@ impl Metrics {
 }
 
 /// What is read when it is asked for.
-fn families(snapshot: &Snapshot) -> [Family; 7] {
+fn families(snapshot: &Snapshot) -> [Family; 8] {
     // The documented name ends like a counter's; "untyped" claims nothing that is not so.
     let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
     let mut used = Family::new(
@@ -224,7 +232,15 @@ fn families(snapshot: &Snapshot) -> [Family; 7] {
     if let Some(at) = snapshot.maintained_at {
         maintained.add(&[], at as f64);
     }
-    [slots, used, depth, oldest, leads, free, maintained]
+    let mut breakers = Family::new(
+        "meeboter_host_breaker_open",
+        "gauge",
+        "1 where the host's engine does not answer and the host is left alone, else 0.",
+    );
+    for (host, is_open) in &snapshot.breakers {
+        breakers.add(&[("host", host.as_str())], f64::from(u8::from(*is_open)));
+    }
+    [slots, used, depth, oldest, leads, breakers, free, maintained]
 }
 
 /// Counts a websocket as open until it is dropped.
@@ -263,6 +279,10 @@ impl Meter for Metrics {
             Measure::SlotMoved { from, event, to } => {
                 self.slot_moves.with_label_values(&[from, event, to]).inc();
             }
+            Measure::BreakerTurned { host, open: true } => {
+                self.breakers_opened.with_label_values(&[host.0.as_str()]).inc();
+            }
+            Measure::BreakerTurned { open: false, .. } => {}
             Measure::StaleEvent { event } => self.stale_events.with_label_values(&[event]).inc(),
             Measure::BatchCommitted { decisions, took } => {
                 self.batch_seconds.observe(took.as_secs_f64());
@@ -355,6 +375,7 @@ mod tests {
             platforms: vec![line],
             disks: vec![Disk { name: "data".into(), free_bytes: 1, total_bytes: 8 }],
             maintained_at: Some(1_700_000_000),
+            breakers: vec![("one".into(), true), ("two".into(), false)],
             leads: true,
         });
         for wanted in [
@@ -371,6 +392,8 @@ mod tests {
             "meeboter_leads 1\n",
             "meeboter_disk_free_percent{disk=\"data\"} 12.5\n",
             "meeboter_maintenance_end_timestamp_seconds 1700000000\n",
+            "meeboter_host_breaker_open{host=\"one\"} 1\n",
+            "meeboter_host_breaker_open{host=\"two\"} 0\n",
         ] {
             assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
         }

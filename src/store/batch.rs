@@ -6,8 +6,8 @@
 //! should `BEGIN` itself fail, nothing behind it commits by itself.
 
 use super::rows::{
-    Column, bot_columns, bot_life_columns, column, drain_columns, event_columns, idempotency_key_columns,
-    maintenance_columns, names, queue_columns, recording_columns,
+    Column, bot_columns, bot_life_columns, column, drain_columns, event_columns, gone_drain_columns,
+    idempotency_key_columns, maintenance_columns, names, queue_columns, recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns, slot_state_columns};
 use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join_all, maybe_done, try_join_all};
@@ -15,7 +15,7 @@ use meeboter_actors::bot::{Bot, BotEvent, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
 use meeboter_actors::maintenance::MaintenanceRow;
-use meeboter_actors::pool::Drain;
+use meeboter_actors::pool::{Drain, DrainOrder};
 use meeboter_actors::ports::EventId;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::Recording;
@@ -66,6 +66,7 @@ pub(super) struct Statements {
     update_recordings: Statement,
     delete_drains: Statement,
     insert_drains: Statement,
+    update_drains: Statement,
     insert_idempotency_keys: Statement,
     insert_events: Statement,
     update_maintenance: Statement,
@@ -91,8 +92,9 @@ impl Statements {
             replace("bot_pool_queue", &queue_columns(&[])),
             insert("recordings", &recordings),
             update("recordings", &recordings),
-            delete("pool_drains", &drain_columns(&[])),
+            delete("pool_drains", &gone_drain_columns(&[])),
             insert("pool_drains", &drain_columns(&[])),
+            replace("pool_drains", &drain_columns(&[])),
             insert("idempotency_keys", &idempotency_key_columns(&[])),
             insert("events", &event_columns(&[])),
             replace("maintenance", &maintenance_columns(&[])),
@@ -117,6 +119,7 @@ impl Statements {
                 update_recordings,
                 delete_drains,
                 insert_drains,
+                update_drains,
                 insert_idempotency_keys,
                 insert_events,
                 update_maintenance,
@@ -124,7 +127,7 @@ impl Statements {
                 delete_events,
                 delete_bots,
             ],
-        ) = <[Statement; 20]>::try_from(prepared)
+        ) = <[Statement; 21]>::try_from(prepared)
         else {
             unreachable!("as many statements as texts")
         };
@@ -143,6 +146,7 @@ impl Statements {
             update_recordings,
             delete_drains,
             insert_drains,
+            update_drains,
             insert_idempotency_keys,
             insert_events,
             update_maintenance,
@@ -258,7 +262,8 @@ pub(super) struct Batch<'a> {
     new_recordings: Vec<&'a Recording>,
     recordings: Vec<&'a Recording>,
     gone_drains: Vec<&'a Drain>,
-    new_drains: Vec<&'a Drain>,
+    new_drains: Vec<&'a DrainOrder>,
+    drains: Vec<&'a DrainOrder>,
     keys: Vec<&'a IdempotencyKey>,
     events: Vec<&'a BotEvent>,
     maintenance: Vec<&'a MaintenanceRow>,
@@ -301,7 +306,8 @@ impl<'a> Batch<'a> {
                 self.new_recordings.push(recording)
             }
             Change::WriteRecording(recording) => self.recordings.push(recording),
-            Change::InsertDrain(drain) => self.new_drains.push(drain),
+            Change::InsertDrain(order) => self.new_drains.push(order),
+            Change::UpdateDrain(order) => self.drains.push(order),
             Change::DeleteDrain(drain) => self.gone_drains.push(drain),
             Change::InsertIdempotencyKey(key) => self.keys.push(key),
             Change::WriteMaintenance(row) => self.maintenance.push(row),
@@ -326,7 +332,8 @@ impl<'a> Batch<'a> {
         self.new_recordings.sort_by_key(|recording| recording.bot_id);
         self.recordings.sort_by_key(|recording| recording.bot_id);
         self.gone_drains.sort();
-        self.new_drains.sort();
+        self.new_drains.sort_by(|a, b| a.drain.cmp(&b.drain));
+        self.drains.sort_by(|a, b| a.drain.cmp(&b.drain));
         self.gone_recordings.sort();
         self.gone_events.sort();
         self.gone_bots.sort();
@@ -417,8 +424,9 @@ impl<'a> Batch<'a> {
                 recording_columns(&self.new_recordings),
             ),
             (&statements.update_recordings, self.recordings.len(), recording_columns(&self.recordings)),
-            (&statements.delete_drains, self.gone_drains.len(), drain_columns(&self.gone_drains)),
+            (&statements.delete_drains, self.gone_drains.len(), gone_drain_columns(&self.gone_drains)),
             (&statements.insert_drains, self.new_drains.len(), drain_columns(&self.new_drains)),
+            (&statements.update_drains, self.drains.len(), drain_columns(&self.drains)),
             (&statements.insert_idempotency_keys, self.keys.len(), idempotency_key_columns(&self.keys)),
             (&statements.insert_events, self.events.len(), event_columns(&self.events)),
             (&statements.update_maintenance, self.maintenance.len(), maintenance_columns(&self.maintenance)),

@@ -4,11 +4,11 @@
 //! made from them. PostgreSQL keeps microseconds, so a time read back may be earlier by less than one.
 
 use chrono::{DateTime, Utc};
-use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat};
+use meeboter_actors::bot::{Bot, BotEvent, BotSpec, BotState, End, EndReason, Seat, Setback};
 use meeboter_actors::ids::{BotId, Generation, HostName, Platform, SlotName, UserId};
 use meeboter_actors::journal::IdempotencyKey;
 use meeboter_actors::maintenance::{HostImage, MaintenanceRow, Run};
-use meeboter_actors::pool::Drain;
+use meeboter_actors::pool::{Drain, DrainOrder};
 use meeboter_actors::ports::ImageDigest;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
@@ -122,6 +122,11 @@ pub(super) fn bot_columns<'a>(bots: &[&'a Bot]) -> Vec<Column<'a>> {
         column(bots, "nonce", "uuid", |bot| bot.nonce),
         column(bots, "report_seq", "bigint", |bot| bot.report_seq),
         column(bots, "leave_reason", "text", |bot| bot.leave.map(EndReason::as_str)),
+        column(bots, "failed_starts", "bigint", |bot| i64::from(bot.failed_starts())),
+        column(bots, "returned_at", "timestamptz", |bot| bot.setback.as_ref().map(|setback| setback.at)),
+        column(bots, "returned_detail", "text", |bot| {
+            bot.setback.as_ref().map(|setback| storable(&setback.detail))
+        }),
         column(bots, "created_at", "timestamptz", |bot| bot.created_at),
         column(bots, "deployed_at", "timestamptz", |bot| bot.deployed_at),
         column(bots, "joined_at", "timestamptz", |bot| bot.joined_at),
@@ -158,12 +163,20 @@ pub(super) fn bot_from(row: &Row) -> Result<Bot, DecodeError> {
         nonce: get(row, "nonce")?,
         report_seq: get(row, "report_seq")?,
         leave: end_reason(row, &name, "leave_reason")?,
+        setback: setback_from(row, &name)?,
         created_at: get(row, "created_at")?,
         deployed_at: get(row, "deployed_at")?,
         joined_at: get(row, "joined_at")?,
         ended_at: get(row, "ended_at")?,
         version: get(row, "version")?,
     })
+}
+
+fn setback_from(row: &Row, name: &str) -> Result<Option<Setback>, DecodeError> {
+    let at: Option<DateTime<Utc>> = get(row, "returned_at")?;
+    let detail: Option<String> = get(row, "returned_detail")?;
+    let failed_starts = get_count(row, name, "failed_starts")?;
+    Ok(at.zip(detail).map(|(at, detail)| Setback { failed_starts, at, detail }))
 }
 
 fn end_reason(row: &Row, bot: &str, column: &'static str) -> Result<Option<EndReason>, DecodeError> {
@@ -278,18 +291,27 @@ pub(super) fn recording_from(row: &Row) -> Result<Recording, DecodeError> {
 }
 
 /// `pool_drains`, but for the time that the database gives.
-pub(super) fn drain_columns<'a>(drains: &[&'a Drain]) -> Vec<Column<'a>> {
+pub(super) fn drain_columns<'a>(orders: &[&'a DrainOrder]) -> Vec<Column<'a>> {
+    vec![
+        column(orders, "subject", "text", |order| order.drain.to_string()),
+        column(orders, "deadline_at", "timestamptz", |order| order.by),
+    ]
+}
+
+/// What finds the row of a drain.
+pub(super) fn gone_drain_columns<'a>(drains: &[&'a Drain]) -> Vec<Column<'a>> {
     vec![column(drains, "subject", "text", Drain::to_string)]
 }
 
 /// A drain from a row of [`drain_columns`].
-pub(super) fn drain_from(row: &Row) -> Result<Drain, DecodeError> {
+pub(super) fn drain_from(row: &Row) -> Result<(Drain, Option<DateTime<Utc>>), DecodeError> {
     let subject: &str = get(row, "subject")?;
-    match subject.split_once(' ') {
-        Some(("platform", platform)) => Ok(Drain::Platform(Platform(platform.to_owned()))),
-        Some(("host", host)) => Ok(Drain::Host(HostName(host.to_owned()))),
-        _ => Err(unknown("a drain", "subject", subject)),
-    }
+    let drain = match subject.split_once(' ') {
+        Some(("platform", platform)) => Drain::Platform(Platform(platform.to_owned())),
+        Some(("host", host)) => Drain::Host(HostName(host.to_owned())),
+        _ => return Err(unknown("a drain", "subject", subject)),
+    };
+    Ok((drain, get(row, "deadline_at")?))
 }
 
 /// `maintenance`: its one row.

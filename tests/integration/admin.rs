@@ -18,12 +18,17 @@ struct Installation {
 
 impl Installation {
     async fn start(slots: &str) -> Self {
+        Self::start_with(slots, &[]).await
+    }
+
+    async fn start_with(slots: &str, further: &[(&str, &str)]) -> Self {
         let programs = tempfile::tempdir().unwrap();
         let bot = silent_bot(programs.path());
-        let settings = [
+        let mut settings = vec![
             ("MEEBOTER_DRIVER__BOT_PROGRAM", bot.as_str()),
             ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", slots),
         ];
+        settings.extend_from_slice(further);
         Self { server: Server::start(&settings).await, _programs: programs }
     }
 
@@ -181,6 +186,28 @@ async fn a_slot_is_seen_drained_kept_ended_and_retired() {
     assert_eq!(here.operate(SLOT, "reset").await["status"], "idle", "nothing to recover from");
     assert_eq!(here.operate(SLOT, "retire").await["status"], "retired");
     here.wait_slot(SLOT, Value::is_null).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_emptied_asks_its_bots_to_leave_and_stops() {
+    let mut here = Installation::start_with("1", &[("MEEBOTER_BOTS__LEAVE_GRACE_MS", "1000")]).await;
+    let bot = here.started("one").await;
+    let begun = here.ask(Method::POST, "/api/admin/drains/server?withinMs=600000").await;
+    assert_eq!((&begun["botsLeft"], &begun["deadlineAt"].is_string()), (&json!(1), &true), "{begun}");
+    let (status, refused) = here.server.post("/api/bots", &here.server.bot_request("two", "")).await;
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("draining")),
+        "{refused}"
+    );
+    let drains = here.ask(Method::GET, "/api/admin/drains").await;
+    assert_eq!(drains["drains"][0]["kind"], "server", "{drains}");
+    here.ask(Method::DELETE, "/api/admin/drains/server").await;
+    assert_eq!(here.ask(Method::GET, "/api/admin/drains").await["drains"], json!([]));
+
+    here.ask(Method::POST, "/api/admin/drains/server?withinMs=0").await;
+    let status = here.server.ended(Duration::from_secs(120)).await;
+    assert!(status.success(), "{status}, with bot {bot}");
 }
 
 #[tokio::test]

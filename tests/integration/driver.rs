@@ -4,7 +4,7 @@ use meeboter::driver::process::{ProcessDriver, ProcessSettings};
 use meeboter_actors::ids::{
     BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName,
 };
-use meeboter_actors::ports::{Driver, DriverError, Presence, StartRequest, StopRequest};
+use meeboter_actors::ports::{Driver, DriverError, Presence, ResourceLimits, StartRequest, StopRequest};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -76,6 +76,7 @@ impl Bench {
             key: self.key(generation),
             slot_name: SlotName("pool-rehearsal-001".to_owned()),
             image: "none".to_owned(),
+            limits: ResourceLimits::default(),
             operation: Operation(1),
             bot_id: BotId(1),
         }

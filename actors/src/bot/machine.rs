@@ -1,8 +1,9 @@
 //! The bot's life as pure functions: which step follows which, and what rows a step writes.
 //! No I/O, no clock, no randomness. Which container runs a bot is the slot machine's business.
 
-use super::{Bot, BotEvent, BotState, End, EndReason};
+use super::{Bot, BotEvent, BotState, End, EndReason, Setback};
 use crate::journal::{Change, IdempotencyKey};
+use crate::queue::QueueEntry;
 use crate::recording::Recording;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -152,6 +153,36 @@ pub fn moved(
     next.version += 1;
     let changes = vec![Change::WriteBot(Box::new(next.clone()))];
     Ok((next, changes))
+}
+
+/// The bot back in the queue, at the head of its line, after a start that came to nothing; and the rows to write.
+/// `failed`: it counts as a failed start.
+pub fn returned(bot: &Bot, detail: String, failed: bool, now: DateTime<Utc>) -> (Bot, Vec<Change>) {
+    let data = serde_json::json!({ "description": detail });
+    let failed_starts = bot.failed_starts() + u32::from(failed);
+    let next = Bot {
+        state: BotState::Queued,
+        seat: None,
+        nonce: None,
+        deployed_at: None,
+        setback: Some(Setback { failed_starts, at: now, detail }),
+        version: bot.version + 1,
+        ..bot.clone()
+    };
+    let changes = vec![
+        Change::WriteBot(Box::new(next.clone())),
+        Change::InsertQueueEntry(QueueEntry::returned(&next)),
+        Change::InsertEvent(event(&next, next.state.as_str(), now, Some(data))),
+    ];
+    (next, changes)
+}
+
+/// The end of a bot whose time in the queue is up: where a start of it had failed, that is why it has ended.
+pub fn queue_timeout(bot: &Bot) -> End {
+    match bot.setback.as_ref().filter(|setback| setback.failed_starts > 0) {
+        Some(setback) => End { reason: EndReason::DeployFailed, detail: setback.detail.clone() },
+        None => end(EndReason::QueueTimeout),
+    }
 }
 
 /// What a receiver writes for a bot that left the Scheduler: the bot in its new state. No row but the bot's own says

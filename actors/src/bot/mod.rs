@@ -33,6 +33,8 @@ pub struct Bot {
     pub report_seq: i64,
     /// Why it was told to leave, once it was.
     pub leave: Option<EndReason>,
+    /// The start that came to nothing last, after which it was given back to the queue.
+    pub setback: Option<Setback>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When a slot took it.
@@ -45,6 +47,13 @@ pub struct Bot {
     pub version: i64,
 }
 
+impl Bot {
+    /// Slots in which its start has failed.
+    pub fn failed_starts(&self) -> u32 {
+        self.setback.as_ref().map_or(0, |setback| setback.failed_starts)
+    }
+}
+
 /// The slot and generation that a bot runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
@@ -52,6 +61,17 @@ pub struct Seat {
     pub slot: SlotName,
     /// The slot's generation when it took the bot.
     pub generation: Generation,
+}
+
+/// A slot that had a bot gave it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setback {
+    /// Slots in which its start failed so far; one that could not begin does not count.
+    pub failed_starts: u32,
+    /// When the last gave it back.
+    pub at: DateTime<Utc>,
+    /// Why, in the engine's words.
+    pub detail: String,
 }
 
 /// How a bot ended.

@@ -24,6 +24,8 @@ pub struct EnsureImage {
     pub host: HostName,
     /// The image's reference.
     pub image: String,
+    /// A bot waits for it: of these only so many may.
+    pub for_bot: bool,
     /// Where the outcome goes.
     pub reply: PullReply,
 }
@@ -211,7 +213,7 @@ impl Actor for ImagePullActor {
 impl Handler<EnsureImage> for ImagePullActor {
     type Result = ();
 
-    fn handle(&mut self, EnsureImage { host, image, reply }: EnsureImage, ctx: &mut Self::Context) {
+    fn handle(&mut self, EnsureImage { host, image, for_bot, reply }: EnsureImage, ctx: &mut Self::Context) {
         let key = PullKey { host, image };
         self.make_room();
         self.waiters += 1;
@@ -226,7 +228,7 @@ impl Handler<EnsureImage> for ImagePullActor {
             }
             self.take(&key, PullEvent::GivenUp(waiter), ctx);
         }
-        self.take(&key, PullEvent::Wanted(waiter), ctx);
+        self.take(&key, PullEvent::Wanted { id: waiter, for_bot }, ctx);
     }
 }
 
@@ -343,7 +345,10 @@ mod tests {
             for request in 0..500 {
                 let (reply, answer) = oneshot::channel();
                 let host = HostName(format!("host-{}", request % 20));
-                tell(&actor, EnsureImage { host, image: format!("image:{}", request % 3), reply });
+                tell(
+                    &actor,
+                    EnsureImage { host, image: format!("image:{}", request % 3), for_bot: false, reply },
+                );
                 answers.push(answer);
             }
             for answer in answers {

@@ -5,6 +5,7 @@
 //! back-off, so that a registry in trouble sees one probe at a time, however many wait.
 
 use super::PullKey;
+use crate::backoff::{Backoff, spread};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,21 +15,21 @@ use std::time::Duration;
 pub struct PullSettings {
     /// A pull without progress for so long has failed.
     pub silence: Duration,
-    /// Wait before the second try; doubles with each that fails.
-    pub backoff_first: Duration,
-    /// The longest wait between two tries.
-    pub backoff_last: Duration,
+    /// Waits between two tries.
+    pub backoff: Backoff,
     /// Failed tries that one who waits sits through; with the last one it is told.
     pub tries: u32,
+    /// Bots that may wait for one image on one host.
+    pub waiters_max: u32,
 }
 
 impl Default for PullSettings {
     fn default() -> Self {
         Self {
             silence: Duration::from_secs(20 * 60),
-            backoff_first: Duration::from_secs(2),
-            backoff_last: Duration::from_secs(120),
+            backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
             tries: 3,
+            waiters_max: 100,
         }
     }
 }
@@ -53,6 +54,8 @@ pub struct Pull {
 pub struct Waiter {
     /// Who.
     pub id: WaiterId,
+    /// For a bot that waits.
+    pub for_bot: bool,
     /// Failed tries it has sat through.
     pub failures: u32,
 }
@@ -80,7 +83,12 @@ pub enum PullState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullEvent {
     /// Somebody wants the image.
-    Wanted(WaiterId),
+    Wanted {
+        /// Who.
+        id: WaiterId,
+        /// For a bot that waits: of these only so many may.
+        for_bot: bool,
+    },
     /// Somebody wants it no more.
     GivenUp(WaiterId),
     /// The engine got on with it.
@@ -113,12 +121,18 @@ pub enum PullCommand {
 
 /// Why an image could not be made present.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct PullFailure {
-    /// The engine's words.
-    pub reason: String,
-    /// Whether another try may help.
-    pub retryable: bool,
+pub enum PullFailure {
+    /// The engine could not.
+    #[error("{reason}")]
+    Failed {
+        /// The engine's words.
+        reason: String,
+        /// Whether another try may help.
+        retryable: bool,
+    },
+    /// The bound on those who wait is reached.
+    #[error("{0} wait for this image on this host already")]
+    Crowded(u32),
 }
 
 impl Default for Pull {
@@ -137,7 +151,7 @@ impl Pull {
         now: DateTime<Utc>,
     ) -> Vec<PullCommand> {
         match event {
-            PullEvent::Wanted(id) => self.want(id, now),
+            PullEvent::Wanted { id, for_bot } => self.want(id, for_bot, settings, now),
             PullEvent::GivenUp(id) => {
                 // The pull itself goes on: the next bot will want the image.
                 self.line.retain(|waiter| waiter.id != id);
@@ -150,9 +164,7 @@ impl Pull {
                 vec![]
             }
             PullEvent::Succeeded => self.succeed(),
-            PullEvent::Failed { reason, retryable } => {
-                self.fail(key, PullFailure { reason, retryable }, settings, now)
-            }
+            PullEvent::Failed { reason, retryable } => self.fail(key, reason, retryable, settings, now),
             PullEvent::Woke => self.wake(key, settings, now),
             PullEvent::Forgotten => {
                 if self.state == PullState::Present {
@@ -172,11 +184,21 @@ impl Pull {
         }
     }
 
-    fn want(&mut self, id: WaiterId, now: DateTime<Utc>) -> Vec<PullCommand> {
+    fn want(
+        &mut self,
+        id: WaiterId,
+        for_bot: bool,
+        settings: &PullSettings,
+        now: DateTime<Utc>,
+    ) -> Vec<PullCommand> {
         if self.state == PullState::Present {
             return vec![PullCommand::Answer(id, Ok(()))];
         }
-        self.line.push_back(Waiter { id, failures: 0 });
+        let bots = self.line.iter().filter(|waiter| waiter.for_bot).count();
+        if for_bot && bots >= settings.waiters_max as usize {
+            return vec![PullCommand::Answer(id, Err(PullFailure::Crowded(settings.waiters_max)))];
+        }
+        self.line.push_back(Waiter { id, for_bot, failures: 0 });
         match self.state {
             PullState::Unknown => self.start(now),
             PullState::Pulling { .. } | PullState::BackingOff { .. } | PullState::Present => vec![],
@@ -200,7 +222,8 @@ impl Pull {
     fn fail(
         &mut self,
         key: &PullKey,
-        failure: PullFailure,
+        reason: String,
+        retryable: bool,
         settings: &PullSettings,
         now: DateTime<Utc>,
     ) -> Vec<PullCommand> {
@@ -208,8 +231,11 @@ impl Pull {
             return vec![];
         }
         self.failures = self.failures.saturating_add(1);
-        self.state = PullState::BackingOff { until: now + backoff(key, self.failures, settings) };
-        let told = |waiter: &Waiter| !failure.retryable || waiter.failures >= settings.tries;
+        let name = key.host.0.bytes().chain(key.image.bytes());
+        let wait = settings.backoff.wait(self.failures, spread(name, self.failures));
+        self.state = PullState::BackingOff { until: now + wait };
+        let failure = PullFailure::Failed { reason, retryable };
+        let told = |waiter: &Waiter| !retryable || waiter.failures >= settings.tries;
         for waiter in &mut self.line {
             waiter.failures += 1;
         }
@@ -229,7 +255,7 @@ impl Pull {
                 let minutes = settings.silence.as_secs() / 60;
                 let reason = format!("no progress for {minutes} min");
                 let mut commands = vec![PullCommand::Abandon];
-                commands.extend(self.fail(key, PullFailure { reason, retryable: true }, settings, now));
+                commands.extend(self.fail(key, reason, true, settings, now));
                 commands
             }
             PullState::BackingOff { until } if now >= until => {
@@ -245,20 +271,6 @@ impl Pull {
     }
 }
 
-/// Doubles with every failure, up to the last, less up to a quarter that differs from key to key: hosts that failed
-/// together do not come back together.
-fn backoff(key: &PullKey, failures: u32, settings: &PullSettings) -> TimeDelta {
-    let doublings = failures.saturating_sub(1).min(16);
-    let full = settings.backoff_first.saturating_mul(1 << doublings).min(settings.backoff_last);
-    // FNV-1a: small, and the same in every process.
-    let text = key.host.0.bytes().chain(key.image.bytes()).chain(failures.to_le_bytes());
-    let hash = text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let spread = u32::try_from(hash % 250).unwrap_or(0);
-    delta(full - full * spread / 1_000)
-}
-
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
@@ -271,9 +283,9 @@ mod tests {
 
     const SETTINGS: PullSettings = PullSettings {
         silence: Duration::from_secs(1200),
-        backoff_first: Duration::from_secs(2),
-        backoff_last: Duration::from_secs(120),
+        backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
         tries: 3,
+        waiters_max: 3,
     };
 
     struct Bench {
@@ -302,7 +314,7 @@ mod tests {
     }
 
     fn want(id: u64) -> PullEvent {
-        PullEvent::Wanted(WaiterId(id))
+        PullEvent::Wanted { id: WaiterId(id), for_bot: true }
     }
 
     fn ok(id: u64) -> PullCommand {
@@ -377,14 +389,20 @@ mod tests {
     }
 
     #[test]
-    fn back_off_grows_and_differs_between_hosts() {
-        let key = |host: &str| PullKey { host: HostName(host.into()), image: "i".into() };
-        let waits: Vec<_> = (1..=9).map(|failures| backoff(&key("a"), failures, &SETTINGS)).collect();
-        assert!(waits.windows(2).take(5).all(|pair| pair[0] < pair[1]), "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= TimeDelta::seconds(120)), "{waits:?}");
-        let other: std::collections::BTreeSet<_> =
-            (0..20).map(|host| backoff(&key(&host.to_string()), 5, &SETTINGS)).collect();
-        assert!(other.len() > 10, "{other:?}");
+    fn one_more_than_may_wait_is_told_at_once_and_nobody_loses_a_place() {
+        let mut bench = Bench::new();
+        (1..=3).for_each(|id| drop(bench.take(want(id))));
+        let declined = PullCommand::Answer(WaiterId(4), Err(PullFailure::Crowded(3)));
+        assert_eq!(bench.take(want(4)), [declined]);
+        assert_eq!(
+            bench.take(PullEvent::Wanted { id: WaiterId(9), for_bot: false }),
+            [],
+            "no bot waits for it"
+        );
+        bench.take(PullEvent::GivenUp(WaiterId(2)));
+        assert_eq!(bench.take(want(5)), []);
+        assert_eq!(bench.take(PullEvent::Succeeded), [ok(1), ok(3), ok(9), ok(5)]);
+        assert_eq!(bench.take(want(6)), [ok(6)], "it is there: nobody waits");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 /// What a plain observer remembers.
 #[derive(Default)]
 struct Observer {
-    /// Who waits, in line, and how many failed tries each has seen.
-    line: Vec<(u64, u32)>,
+    /// Who waits, in line, for a bot or not, and how many failed tries each has seen.
+    line: Vec<(u64, bool, u32)>,
     /// The engine pulls, and last got on then.
     pulling_since: Option<DateTime<Utc>>,
     /// Failures in a row, and when the last one was.
@@ -19,6 +19,9 @@ struct Observer {
     failed_at: Option<DateTime<Utc>>,
     present: bool,
 }
+
+/// Bots that may wait for an image here.
+const BOTS_MAX: u32 = 4;
 
 /// The longest wait after so many failures in a row, in milliseconds; at least three quarters of it are kept.
 fn backoff_ms(failures: u32) -> i64 {
@@ -31,29 +34,37 @@ impl Observer {
         self.pulling_since = None;
         let Some(retryable) = failure else {
             (self.present, self.failures, self.failed_at) = (true, 0, None);
-            return self.line.drain(..).map(|(id, _)| (id, true)).collect();
+            return self.line.drain(..).map(|(id, ..)| (id, true)).collect();
         };
         (self.failures, self.failed_at) = (self.failures + 1, Some(now));
-        self.line.iter_mut().for_each(|(_, seen)| *seen += 1);
+        self.line.iter_mut().for_each(|(.., seen)| *seen += 1);
         if !self.line.is_empty() {
             let first = self.line.remove(0);
             self.line.push(first);
         }
         let told = |seen: u32| !retryable || seen >= 3;
-        let answers = self.line.iter().filter(|(_, seen)| told(*seen)).map(|(id, _)| (*id, false)).collect();
-        self.line.retain(|(_, seen)| !told(*seen));
+        let answers =
+            self.line.iter().filter(|(.., seen)| told(*seen)).map(|(id, ..)| (*id, false)).collect();
+        self.line.retain(|(.., seen)| !told(*seen));
         answers
+    }
+
+    fn bots(&self) -> usize {
+        self.line.iter().filter(|(_, for_bot, _)| *for_bot).count()
     }
 
     fn takes(&mut self, event: &PullEvent, now: DateTime<Utc>) -> Vec<(u64, bool)> {
         match event {
-            PullEvent::Wanted(id) if self.present => vec![(id.0, true)],
-            PullEvent::Wanted(id) => {
-                self.line.push((id.0, 0));
+            PullEvent::Wanted { id, .. } if self.present => vec![(id.0, true)],
+            PullEvent::Wanted { id, for_bot: true } if self.bots() >= BOTS_MAX as usize => {
+                vec![(id.0, false)]
+            }
+            PullEvent::Wanted { id, for_bot } => {
+                self.line.push((id.0, *for_bot, 0));
                 vec![]
             }
             PullEvent::GivenUp(id) => {
-                self.line.retain(|(waiting, _)| *waiting != id.0);
+                self.line.retain(|(waiting, ..)| *waiting != id.0);
                 vec![]
             }
             PullEvent::Progressed => {
@@ -78,7 +89,8 @@ impl Observer {
 
 fn events() -> impl Strategy<Value = Vec<(PullEvent, u64)>> {
     let event = prop_oneof![
-        4 => (0..8_u64).prop_map(|id| PullEvent::Wanted(WaiterId(id))),
+        4 => prop::bool::weighted(0.8)
+            .prop_map(|for_bot| PullEvent::Wanted { id: WaiterId(0), for_bot }),
         1 => (0..8_u64).prop_map(|id| PullEvent::GivenUp(WaiterId(id))),
         1 => Just(PullEvent::Progressed),
         1 => Just(PullEvent::Succeeded),
@@ -94,13 +106,13 @@ fn events() -> impl Strategy<Value = Vec<(PullEvent, u64)>> {
 proptest! {
     #[test]
     fn one_pulls_and_everybody_is_answered_once(events in events()) {
-        let settings = PullSettings::default();
+        let settings = PullSettings { waiters_max: BOTS_MAX, ..PullSettings::default() };
         let key = PullKey { host: HostName("a".into()), image: "image:1".into() };
         let (mut pull, mut observer, mut now) = (Pull::default(), Observer::default(), sample::now());
         for (number, (event, wait_ms)) in (0_u64..).zip(events) {
             // Whoever comes is somebody new; whoever gives up is one of the last.
             let event = match event {
-                PullEvent::Wanted(_) => PullEvent::Wanted(WaiterId(number)),
+                PullEvent::Wanted { for_bot, .. } => PullEvent::Wanted { id: WaiterId(number), for_bot },
                 PullEvent::GivenUp(back) => PullEvent::GivenUp(WaiterId(number.saturating_sub(back.0))),
                 event => event,
             };
@@ -127,7 +139,7 @@ proptest! {
             answers.sort_unstable();
             expected.sort_unstable();
             prop_assert_eq!(answers, expected);
-            let line: Vec<_> = pull.line.iter().map(|waiter| (waiter.id.0, waiter.failures)).collect();
+            let line: Vec<_> = pull.line.iter().map(|waiter| (waiter.id.0, waiter.for_bot, waiter.failures)).collect();
             prop_assert_eq!(&line, &observer.line);
             prop_assert_eq!(matches!(pull.state, PullState::Pulling { .. }), observer.pulling_since.is_some());
             prop_assert_eq!(pull.state == PullState::Present, observer.present);

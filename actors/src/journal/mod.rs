@@ -7,7 +7,7 @@ pub mod settle;
 use crate::bot::{Bot, BotEvent};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::maintenance::MaintenanceRow;
-use crate::pool::Drain;
+use crate::pool::{Drain, DrainOrder};
 use crate::ports::EventId;
 use crate::queue::QueueEntry;
 use crate::recording::Recording;
@@ -40,7 +40,9 @@ pub enum Change {
     /// `recordings`, versioned.
     WriteRecording(Recording),
     /// `pool_drains`.
-    InsertDrain(Drain),
+    InsertDrain(DrainOrder),
+    /// `pool_drains`: it has another deadline.
+    UpdateDrain(DrainOrder),
     /// `pool_drains`: it is over.
     DeleteDrain(Drain),
     /// `idempotency_keys`.
@@ -105,7 +107,8 @@ impl Change {
             }
             Self::DeleteQueueEntry(bot_id) => Some(RowKey::Queue(*bot_id)),
             Self::WriteRecording(recording) => Some(RowKey::Recording(recording.bot_id)),
-            Self::InsertDrain(drain) | Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
+            Self::InsertDrain(order) | Self::UpdateDrain(order) => Some(RowKey::Drain(order.drain.clone())),
+            Self::DeleteDrain(drain) => Some(RowKey::Drain(drain.clone())),
             Self::InsertIdempotencyKey(key) => Some(RowKey::Idempotency(key.user_id, key.key.clone())),
             Self::WriteMaintenance(_) => Some(RowKey::Maintenance),
             Self::DeleteRecording { bot_id, .. } => Some(RowKey::Recording(*bot_id)),

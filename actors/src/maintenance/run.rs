@@ -201,8 +201,8 @@ impl Work {
         let pulls = &self.links.pulls;
         tell(pulls, ForgetImage { host: host.clone(), image: image.clone() });
         let (reply, pulled) = oneshot::channel();
-        tell(pulls, EnsureImage { host: host.clone(), image: image.clone(), reply });
-        bounded(PULL_DEADLINE, "the pull", pulled).await?.map_err(|failure| failure.reason)
+        tell(pulls, EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply });
+        bounded(PULL_DEADLINE, "the pull", pulled).await?.map_err(|failure| failure.to_string())
     }
 
     async fn tell_slots(&self, names: &[SlotName]) {

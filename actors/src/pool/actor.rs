@@ -2,25 +2,29 @@
 //! the queue on whatever frees room, and rebuilds slots whose actors died. It never waits: it reserves in memory,
 //! passes on, and hears of outcomes as messages.
 
+use super::breaker::Breaker;
+use super::drains::Closing;
 use super::index::{Growth, Placement, SlotIndex};
+use super::load::{PlatformLoad, PoolLoad};
 use super::message::{
-    Connect, CreateBot, HandOver, LeaveBot, Observe, OfferEnded, PoolSnapshot, QueueMoved, SlotDied,
-    SlotPublished,
+    Connect, CreateBot, HandOver, LeaveBot, Observe, ObserveLoad, OfferEnded, PoolSnapshot, QueueMoved,
+    SlotDied, SlotPublished,
 };
 use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
 use super::{Drain, PoolSettings};
-use crate::bot::Bot;
-use crate::ids::{BotId, Platform, SlotName, UserId};
+use crate::bot::{Bot, BotState};
+use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::{Measure, SlotIds};
-use crate::queue::actor::forward;
-use crate::queue::message::{OfferNext, Withdraw, WithdrawError};
+use crate::queue::message::{OfferNext, TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
 use crate::schedule::actor::StartObserved;
-use crate::slot::actor::{Discard, SlotActor, SlotLinks};
+use crate::slot::actor::{Discard, Refused, SlotActor, SlotLinks};
+use crate::slot::event::SlotEvent;
 use crate::slot::handle::SlotHandle;
+use crate::slot::machine::Notice;
 use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
@@ -54,38 +58,43 @@ struct LineState {
 pub struct PoolSupervisor {
     pub(super) settings: PoolSettings,
     slot_ids: Arc<dyn SlotIds>,
-    pub(super) links: Option<SlotLinks>,
-    make_links: Option<Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>>,
+    pub(super) links: SlotLinks,
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
     /// What is being emptied, as committed.
-    pub(super) drains: BTreeSet<Drain>,
+    pub(super) drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
+    /// The drain of the whole server.
+    pub(super) closing: Option<Closing>,
     pub(super) index: SlotIndex,
     pub(super) members: BTreeMap<SlotName, Member>,
     pub(super) owners: Owners,
     lines: BTreeMap<Platform, LineState>,
+    pub(super) breakers: BTreeMap<HostName, Breaker>,
     pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
     pub(super) bot_ids: Range<i64>,
     pub(super) fetching_ids: bool,
     /// Requests that wait for the next block of bot ids.
     pub(super) without_id: VecDeque<CreateBot>,
+    /// Slots that are being made ahead of need.
+    pub(super) prewarming: usize,
     rebuilds: u64,
     _guard: DeathGuard,
 }
 
 impl PoolSupervisor {
-    /// A pool with the stored slots. `make_links` is given the supervisor's own address.
+    /// A pool with the stored slots.
     pub fn new(
         settings: PoolSettings,
         slot_ids: Arc<dyn SlotIds>,
         stored: Vec<Slot>,
-        drains: BTreeSet<Drain>,
+        drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
         waiting: impl IntoIterator<Item = (BotId, Platform)>,
-        make_links: Box<dyn FnOnce(Addr<PoolSupervisor>) -> SlotLinks>,
+        links: SlotLinks,
         guard: DeathGuard,
     ) -> Self {
         let mut index = SlotIndex::new(&settings);
-        for drain in &drains {
+        links.limits.configure(&settings);
+        for drain in drains.keys() {
             if let Drain::Host(host) = drain {
                 index.drain_host(host, true);
             }
@@ -97,19 +106,21 @@ impl PoolSupervisor {
         Self {
             settings,
             slot_ids,
-            links: None,
-            make_links: Some(make_links),
+            links,
             stored,
             partners: None,
             drains,
+            closing: None,
             index,
             members: BTreeMap::new(),
             owners,
             lines: BTreeMap::new(),
+            breakers: BTreeMap::new(),
             keys_in_flight: BTreeSet::new(),
             bot_ids: 0..0,
             fetching_ids: false,
             without_id: VecDeque::new(),
+            prewarming: 0,
             rebuilds: 0,
             _guard: guard,
         }
@@ -119,6 +130,9 @@ impl PoolSupervisor {
 
     /// Reserves a slot for one bot of the platform, growing the pool where that is allowed.
     pub(super) fn reserve(&mut self, platform: &Platform) -> Option<Arc<SlotHandle>> {
+        if self.is_shut(platform) {
+            return None;
+        }
         match self.index.take(platform) {
             Placement::Slot(name) => self.members.get(&name).map(|member| Arc::clone(&member.handle)),
             Placement::Grow(growth) => self.grow(platform, growth),
@@ -134,7 +148,7 @@ impl PoolSupervisor {
     ) -> Option<Arc<SlotHandle>> {
         let settings = self.settings.platforms.get(platform)?;
         // What a platform that is being drained still needs goes with its bot.
-        let ephemeral = settings.ephemeral || self.drains.contains(&Drain::Platform(platform.clone()));
+        let ephemeral = settings.ephemeral || self.drains.contains_key(&Drain::Platform(platform.clone()));
         let (image, id, now) = (settings.image.clone(), self.slot_ids.next(), self.now());
         self.build(Slot::vacant(name.clone(), id, platform.clone(), host, image, ephemeral, now));
         self.index.reserve(&name, true);
@@ -169,15 +183,12 @@ impl PoolSupervisor {
     fn forget(&mut self, name: &SlotName) {
         self.index.remove(name);
         let Some(member) = self.members.remove(name) else { return };
-        if let Some(links) = &self.links {
-            links.directory.remove(member.handle.id());
-        }
+        self.links.directory.remove(member.handle.id());
     }
 
     /// Starts a slot's actor, and keeps what outlives it.
     fn build(&mut self, slot: Slot) {
-        let Some(links) = self.links.clone() else { return };
-        let name = slot.name.clone();
+        let (links, name) = (self.links.clone(), slot.name.clone());
         let known = self.members.remove(&name);
         let handle =
             known.as_ref().map_or_else(|| SlotHandle::new(slot.clone()), |known| Arc::clone(&known.handle));
@@ -194,7 +205,8 @@ impl PoolSupervisor {
         self.members.insert(name, Member { handle, addr, budget, gone: false });
     }
 
-    fn slot_published(&mut self, SlotPublished { slot, ended }: SlotPublished) {
+    fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished) {
+        let was_crowded = self.index.is_crowded(&slot.platform);
         if matches!(slot.state, SlotState::Retired) {
             self.gone(&slot.name);
         } else if self.members.contains_key(&slot.name) {
@@ -208,25 +220,41 @@ impl PoolSupervisor {
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {
             self.owners.insert(bot.id, Owner::Slot(slot.name.clone()));
         }
-        for bot in ended {
-            self.ended(bot);
+        for notice in notices {
+            match notice {
+                Notice::BotEnded(bot) => self.ended(*bot),
+                Notice::BotReturned { bot, crowded } => {
+                    if crowded {
+                        self.index.crowd(&slot.platform, &slot.host);
+                    }
+                    self.returned(*bot);
+                }
+            }
         }
         // A vacant slot is not news of room: it was built for somebody.
         let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
-        if frees || matches!(slot.state, SlotState::Retired) {
+        let got_on = was_crowded && !self.index.is_crowded(&slot.platform);
+        if frees || got_on || matches!(slot.state, SlotState::Retired) {
             self.pump_all();
+        }
+        self.close_when_empty();
+    }
+
+    /// A slot gave a bot back: its commit has put it into the queue.
+    fn returned(&mut self, bot: Bot) {
+        self.owners.insert(bot.id, Owner::Queue(bot.spec.platform.clone()));
+        if let Some(partners) = &self.partners {
+            tell(&partners.queue, TakeBack { bot });
         }
     }
 
     fn ended(&mut self, bot: Bot) {
         // An end that is said again, by a rebuilt slot, is counted once.
         let was_live = self.owners.remove(bot.id);
-        if let Some(links) = &self.links {
-            links.live.bot(&bot);
-            if let Some(end) = bot.end.as_ref().filter(|_| was_live) {
-                let platform = &bot.spec.platform;
-                links.meter.record(Measure::BotEnded { platform, outcome: end.reason.outcome() });
-            }
+        self.links.live.bot(&bot);
+        if let Some(end) = bot.end.as_ref().filter(|_| was_live) {
+            let platform = &bot.spec.platform;
+            self.links.meter.record(Measure::BotEnded { platform, outcome: end.reason.outcome() });
         }
         if let Some(partners) = &self.partners {
             tell(&partners.recordings, BotEnded { bot });
@@ -236,7 +264,8 @@ impl PoolSupervisor {
     /// Rebuilds a slot from its row, behind everything that the dead actor had submitted.
     fn slot_died(&mut self, name: SlotName, ctx: &mut Context<Self>) {
         let now = self.now();
-        let (Some(member), Some(links)) = (self.members.get_mut(&name), &self.links) else { return };
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let links = &self.links;
         self.rebuilds += 1;
         links.meter.record(Measure::SlotRebuilt);
         let wait = member.budget.died(now);
@@ -253,8 +282,11 @@ impl PoolSupervisor {
 
     fn rebuild(&mut self, found: Found) {
         // What the dead actor committed and could not say any more.
-        for bot in found.ended {
-            self.ended(bot);
+        for bot in found.left {
+            match bot.state {
+                BotState::Queued => self.returned(bot),
+                _ => self.ended(bot),
+            }
         }
         match found.slot {
             Some(slot) => self.build(slot),
@@ -298,6 +330,7 @@ impl PoolSupervisor {
         line.nobody_to_offer = !taken && !std::mem::take(&mut line.moved);
         self.unreserve(&slot);
         self.pump_all();
+        self.close_when_empty();
     }
 
     fn queue_moved(&mut self, QueueMoved { platform, left }: QueueMoved) {
@@ -318,24 +351,44 @@ impl PoolSupervisor {
         }
     }
 
-    fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot) {
+    fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot, ctx: &mut Context<Self>) {
         let wish = Withdraw { bot_id, reason, reply };
         match (self.owners.get(bot_id), &self.partners) {
             (Some(Owner::Queue(_)), Some(partners)) => tell(&partners.queue, wish),
-            (Some(Owner::Slot(name)), _) => match self.members.get(name) {
-                Some(member) => forward(&member.handle, wish),
-                None => drop(wish.reply.send(Err(WithdrawError::Unknown))),
-            },
+            (Some(Owner::Slot(name)), _) => self.leave_slot(name.clone(), wish, ctx),
             // The Scheduler knows its own bots; nobody else has to remember so many for so long.
             (None, Some(partners)) => tell(&partners.schedule, wish),
             _ => drop(wish.reply.send(Err(WithdrawError::NotLive))),
         }
     }
 
+    /// Has a slot apply a wish for its bot, and answers with what came of it.
+    fn leave_slot(&self, name: SlotName, wish: Withdraw, ctx: &mut Context<Self>) {
+        let Some(member) = self.members.get(&name) else {
+            return drop(wish.reply.send(Err(WithdrawError::Unknown)));
+        };
+        let event = SlotEvent::LeaveRequested { bot_id: wish.bot_id, reason: wish.reason };
+        let applied = member.handle.send(event);
+        ctx.spawn(applied.into_actor(self).map(move |applied, act, ctx| {
+            let answer = match applied {
+                Ok(Ok(slot)) => slot.bot().cloned().ok_or(WithdrawError::NotLive),
+                // Meanwhile the slot gave it back: the wish follows it.
+                Ok(Err(Refused::Rejected(_)))
+                    if matches!(act.owners.get(wish.bot_id), Some(Owner::Queue(_))) =>
+                {
+                    return act.leave(wish.into(), ctx);
+                }
+                Ok(Err(Refused::Rejected(_))) => Err(WithdrawError::NotLive),
+                Ok(Err(Refused::Busy | Refused::Commit(_))) | Err(_) => Err(WithdrawError::Unknown),
+            };
+            let _ = wish.reply.send(answer);
+        }));
+    }
+
     // --- what there is -----------------------------------------------------------------------------------------
 
     fn snapshot(&self) -> PoolSnapshot {
-        let drains = self.drains.iter().map(|drain| (drain.clone(), self.left_to_drain(drain)));
+        let drains = self.drains.keys().map(|drain| (drain.clone(), self.drain_line(drain)));
         PoolSnapshot {
             slots: self.index.counts(),
             owners: self.owners.all().clone(),
@@ -346,11 +399,12 @@ impl PoolSupervisor {
             max_size: self.settings.max_size,
             waiting: self.owners.waiting_by_platform(),
             drains: drains.collect(),
+            closing: self.closing_line(),
         }
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {
-        self.links.as_ref().map_or(DateTime::UNIX_EPOCH, |links| links.clock.now())
+        self.links.clock.now()
     }
 }
 
@@ -359,8 +413,8 @@ struct Found {
     name: SlotName,
     /// `None`: it was never stored, or is gone.
     slot: Option<Slot>,
-    /// Bots that the supervisor took to be in the slot and that have ended.
-    ended: Vec<Bot>,
+    /// Bots that the supervisor took to be in the slot, and that have ended or were given back.
+    left: Vec<Bot>,
 }
 
 impl Found {
@@ -375,11 +429,12 @@ impl Found {
             tokio::time::sleep(wait).await;
         }
         let slot = journal.read_slot(name.clone()).await?;
-        let mut ended = Vec::new();
+        let mut left = Vec::new();
         for id in held {
-            ended.extend(journal.read_bot(id).await?.filter(|bot| bot.state.is_final()));
+            let has_left = |bot: &Bot| bot.state.is_final() || bot.state == BotState::Queued;
+            left.extend(journal.read_bot(id).await?.filter(has_left));
         }
-        Ok(Self { name, slot, ended })
+        Ok(Self { name, slot, left })
     }
 }
 
@@ -394,9 +449,6 @@ impl Actor for PoolSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(make_links) = self.make_links.take() {
-            self.links = Some(make_links(ctx.address()));
-        }
         for slot in std::mem::take(&mut self.stored) {
             self.build(slot);
         }
@@ -432,8 +484,8 @@ impl Handler<HandOver> for PoolSupervisor {
 impl Handler<LeaveBot> for PoolSupervisor {
     type Result = ();
 
-    fn handle(&mut self, message: LeaveBot, _: &mut Self::Context) {
-        self.leave(message);
+    fn handle(&mut self, message: LeaveBot, ctx: &mut Self::Context) {
+        self.leave(message, ctx);
     }
 }
 
@@ -466,6 +518,21 @@ impl Handler<QueueMoved> for PoolSupervisor {
 
     fn handle(&mut self, message: QueueMoved, _: &mut Self::Context) {
         self.queue_moved(message);
+    }
+}
+
+impl Handler<ObserveLoad> for PoolSupervisor {
+    type Result = MessageResult<ObserveLoad>;
+
+    fn handle(&mut self, message: ObserveLoad, _: &mut Self::Context) -> Self::Result {
+        let line = |(platform, limits)| {
+            let waiting = self.owners.waiting(&platform);
+            (platform, PlatformLoad::new(limits, waiting))
+        };
+        let platforms = self.platform_lines().into_iter().map(line).collect();
+        let (slots, hosts) = (self.index.each(), self.index.hosts());
+        let (max_size, named) = (self.settings.max_size, message.longest_unused);
+        MessageResult(PoolLoad::of(platforms, slots, hosts, max_size, named))
     }
 }
 

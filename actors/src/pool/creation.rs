@@ -3,7 +3,7 @@
 //! before the next one is made.
 
 use super::actor::PoolSupervisor;
-use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver, Receiver};
+use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver};
 use super::owners::Owner;
 use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, UserId};
@@ -34,7 +34,7 @@ struct Given {
 /// Where it comes from, and where the outcome goes.
 enum Origin {
     Request { idempotency: Option<IdempotencyKey>, reply: CreateReply },
-    Schedule { reply: oneshot::Sender<Result<Receiver, CreateError>> },
+    Schedule { reply: oneshot::Sender<Result<(), CreateError>> },
 }
 
 impl From<CommitError> for CreateError {
@@ -78,6 +78,8 @@ impl PoolSupervisor {
         let platform = &message.spec.platform;
         let refused = if !self.settings.platforms.contains_key(platform) {
             Some(CreateError::PlatformNotServed(platform.clone()))
+        } else if self.closing.is_some() {
+            Some(CreateError::Closing)
         } else if self.is_closed(platform) {
             Some(CreateError::PlatformDisabled(platform.clone()))
         } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {
@@ -141,6 +143,7 @@ impl PoolSupervisor {
             nonce: None,
             report_seq: 0,
             leave: None,
+            setback: None,
             created_at: self.now(),
             deployed_at: None,
             joined_at: None,
@@ -165,7 +168,7 @@ impl PoolSupervisor {
         given.offers += 1;
         let source = given.origin.source();
         let answer = handle.send(SlotEvent::Assigned { bot: Box::new(given.bot.clone()), source });
-        let Some(journal) = self.links.as_ref().map(|links| links.journal.clone()) else { return };
+        let journal = self.links.journal.clone();
         let (id, scheduled) = (given.bot.id, given.origin.is_schedule());
         let outcome = async move {
             match answer.await {
@@ -186,7 +189,7 @@ impl PoolSupervisor {
         ctx.spawn(outcome.into_actor(self).map(move |offered, act, ctx| {
             act.unreserve(handle.name());
             match offered {
-                Offered::Taken(bot) => act.taken(given, *bot, handle),
+                Offered::Taken(bot) => act.taken(given, *bot),
                 Offered::Declined => act.give(given, ctx),
                 Offered::Failed(error) => act.refuse(given, error.into()),
             }
@@ -215,16 +218,16 @@ impl PoolSupervisor {
         }));
     }
 
-    fn taken(&mut self, given: Given, bot: Bot, slot: Arc<SlotHandle>) {
+    fn taken(&mut self, given: Given, bot: Bot) {
         match given.origin {
-            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Slot(slot)))),
+            Origin::Schedule { reply } => drop(reply.send(Ok(()))),
             Origin::Request { .. } => self.created(given, bot, None),
         }
     }
 
     fn queued(&mut self, given: Given, place: QueuePlace) {
         match given.origin {
-            Origin::Schedule { reply } => drop(reply.send(Ok(Receiver::Queue))),
+            Origin::Schedule { reply } => drop(reply.send(Ok(()))),
             Origin::Request { .. } => {
                 let bot = Bot { state: BotState::Queued, ..given.bot.clone() };
                 self.created(given, bot, Some(place));
@@ -263,9 +266,10 @@ impl PoolSupervisor {
     }
 
     pub(super) fn fetch_bot_ids(&mut self, ctx: &mut Context<Self>) {
-        let Some(links) = self.links.as_ref().filter(|_| !self.fetching_ids) else { return };
-        self.fetching_ids = true;
-        let block = links.journal.reserve_bot_ids();
+        if std::mem::replace(&mut self.fetching_ids, true) {
+            return;
+        }
+        let block = self.links.journal.reserve_bot_ids();
         ctx.spawn(block.into_actor(self).map(|block, act, ctx| {
             act.fetching_ids = false;
             let waiting = std::mem::take(&mut act.without_id);

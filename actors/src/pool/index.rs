@@ -3,12 +3,14 @@
 //! from every cache. Pure: no actor, no clock.
 //!
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
-//! both caps allow it and a host has room: on the host with the most. Never another platform's.
+//! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
+//! whose engine is away or where too many wait for the image.
 
 use super::PoolSettings;
+use super::breaker::BreakerState;
 use super::numbers::FreeNumbers;
 use crate::ids::{HostName, Platform, SlotName};
-use crate::slot::{Slot, SlotState, SlotStatus};
+use crate::slot::{DeployStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,6 +67,15 @@ pub struct HostLine {
     pub capacity: u32,
     /// It gets no new slots.
     pub draining: bool,
+    /// Whether its engine answers; while it does not, the host gets neither bots nor slots.
+    pub engine: BreakerState,
+}
+
+impl HostLine {
+    /// Whether its engine answers, as far as is known.
+    pub fn answers(&self) -> bool {
+        self.engine == BreakerState::Closed
+    }
 }
 
 /// A slot's place in the book.
@@ -87,6 +98,18 @@ struct Entry {
     line: SlotLine,
     /// The number that its name is made of; 0 where it is made in another way.
     number: u32,
+    /// It waits for its image.
+    pulling: bool,
+}
+
+/// What is known of a platform on one host.
+#[derive(Debug, Clone, Default)]
+struct Rack {
+    idle: BTreeSet<Turn>,
+    /// Slots that wait for their image.
+    pulling: u32,
+    /// So many of them that one more was refused, since when none has got on.
+    crowded: bool,
 }
 
 /// What is known of a platform.
@@ -94,7 +117,8 @@ struct Entry {
 struct Shelf {
     /// `None`: not served any more.
     served: Option<Limits>,
-    idle: BTreeSet<Turn>,
+    /// By host, of which there are few.
+    racks: BTreeMap<HostName, Rack>,
     free_numbers: FreeNumbers,
     slots: u32,
     /// Stored slots by state, in the order of [`STATUSES`].
@@ -143,7 +167,7 @@ impl SlotIndex {
             let limits = settings.platforms.get(platform);
             shelf.served =
                 limits.map(|limits| Limits { max_size: limits.max_size, image: limits.image.clone() });
-            shelf.idle.clear();
+            shelf.racks.values_mut().for_each(|rack| rack.idle.clear());
         }
         for host in settings.hosts.keys() {
             self.hosts.entry(host.clone()).or_default();
@@ -154,8 +178,26 @@ impl SlotIndex {
         for (key, entry) in (0..).zip(&self.book) {
             let Some(entry) = entry.as_ref().filter(|_| !self.reserved.contains(&key)) else { continue };
             if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
-                shelf.idle.extend(shelf.turn(entry, key));
+                let turn = shelf.turn(entry, key);
+                if let Some(rack) = shelf.racks.get_mut(&entry.line.host) {
+                    rack.idle.extend(turn);
+                }
             }
+        }
+    }
+
+    /// How a host's breaker stands.
+    pub fn set_engine(&mut self, host: &HostName, engine: BreakerState) {
+        if let Some(line) = self.hosts.get_mut(host) {
+            line.engine = engine;
+        }
+    }
+
+    /// Too many slots of the platform wait for their image on the host: it gets no more bots before one of them has
+    /// got on. Where none waits any more, that has happened already.
+    pub fn crowd(&mut self, platform: &Platform, host: &HostName) {
+        if let Some(rack) = self.shelves.get_mut(platform).and_then(|shelf| shelf.racks.get_mut(host)) {
+            rack.crowded = rack.pulling > 0;
         }
     }
 
@@ -169,12 +211,13 @@ impl SlotIndex {
     /// Takes in a slot, or what changed about it. It stays reserved if it was.
     pub fn put(&mut self, slot: &Slot) {
         if let Some(key) = self.keys.get(&slot.name).copied() {
-            return self.change(key, |line| {
+            return self.change(key, |Entry { line, pulling, .. }| {
                 line.image.clone_from(&slot.image);
                 line.status = slot.status();
                 line.last_used_at = last_used(slot).or(line.last_used_at);
                 line.draining = slot.draining;
                 line.stored = slot.version > 0;
+                *pulling = waits_for_image(slot);
             });
         }
         let line = SlotLine {
@@ -190,13 +233,14 @@ impl SlotIndex {
         };
         let shelf = self.shelves.entry(line.platform.clone()).or_default();
         shelf.slots += 1;
+        shelf.racks.entry(line.host.clone()).or_default();
         shelf.free_numbers.take(slot.name.number());
         self.hosts.entry(line.host.clone()).or_default().slots += 1;
         let key = self.unused_keys.pop().unwrap_or(u32::try_from(self.book.len()).unwrap_or(Key::MAX));
         self.keys.insert(line.name.clone(), key);
         let number = line.name.number();
         let usual = SlotName::new(&line.platform, number) == line.name;
-        let entry = Entry { line, number: if usual { number } else { 0 } };
+        let entry = Entry { line, number: if usual { number } else { 0 }, pulling: waits_for_image(slot) };
         shelf.file(&entry, key, false);
         match self.book.get_mut(key as usize) {
             Some(place) => *place = Some(entry),
@@ -212,6 +256,7 @@ impl SlotIndex {
         let reserved = self.reserved.remove(&key);
         if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
             shelf.unfile(&entry, key, reserved);
+            shelf.got_on(&entry, entry.pulling);
             shelf.slots -= 1;
             shelf.free_numbers.give(name.number());
         }
@@ -222,12 +267,14 @@ impl SlotIndex {
 
     /// A slot's actor died: nothing is given to it until it is [`put`](Self::put) again.
     pub fn rebuilding(&mut self, name: &SlotName) {
-        self.change_named(name, |line| line.status = None);
+        self.change_named(name, |entry| entry.line.status = None);
     }
 
     /// A slot is no more, but somebody still holds its reservation: until that is over it keeps its number and its room.
     pub fn gone(&mut self, name: &SlotName) {
-        self.change_named(name, |line| (line.status, line.stored) = (None, false));
+        self.change_named(name, |Entry { line, pulling, .. }| {
+            (line.status, line.stored, *pulling) = (None, false, false);
+        });
     }
 
     /// Keeps a slot from being given away, or no longer.
@@ -243,8 +290,13 @@ impl SlotIndex {
 
     /// Decides where the next bot of a platform goes; an idle slot is reserved by that.
     pub fn take(&mut self, platform: &Platform) -> Placement {
-        let first = self.shelves.get_mut(platform).filter(|shelf| shelf.served.is_some());
-        let Some(turn) = first.and_then(|shelf| shelf.idle.pop_first()) else {
+        let shelf = self.shelves.get_mut(platform).filter(|shelf| shelf.served.is_some());
+        let racks = shelf.into_iter().flat_map(|shelf| &mut shelf.racks);
+        let open = racks.filter(|(host, rack)| {
+            !rack.idle.is_empty() && !rack.crowded && self.hosts.get(*host).is_none_or(HostLine::answers)
+        });
+        let first = open.min_by_key(|(_, rack)| rack.idle.first().copied());
+        let Some(turn) = first.and_then(|(_, rack)| rack.idle.pop_first()) else {
             return self.growth(platform).map_or(Placement::Full, Placement::Grow);
         };
         self.reserved.insert(turn.key);
@@ -261,7 +313,10 @@ impl SlotIndex {
         if shelf.slots >= shelf.served.as_ref()?.max_size || self.keys.len() >= self.max_size as usize {
             return None;
         }
-        let room = self.hosts.iter().filter(|(_, host)| !host.draining && host.slots < host.capacity);
+        let crowded = |host| shelf.racks.get(host).is_some_and(|rack| rack.crowded);
+        let room = self.hosts.iter().filter(|(name, host)| {
+            !host.draining && host.answers() && host.slots < host.capacity && !crowded(*name)
+        });
         let (host, _) = room.min_by_key(|(_, host)| Reverse(host.capacity - host.slots))?;
         let name = SlotName::new(platform, shelf.free_numbers.first());
         Some(Growth { name, host: host.clone() })
@@ -279,9 +334,15 @@ impl SlotIndex {
 
     /// The slots that could be given away now, but have another image than the wanted one.
     pub fn outdated(&self, platform: &Platform) -> impl Iterator<Item = SlotLine> {
-        let shelf = self.shelves.get(platform);
-        let turns = shelf.into_iter().flat_map(|shelf| shelf.idle.iter().rev());
-        turns.take_while(|turn| turn.unwanted_image).filter_map(|turn| self.line(turn.key))
+        let racks = self.shelves.get(platform).into_iter().flat_map(|shelf| shelf.racks.values());
+        let turns = racks.flat_map(|rack| rack.idle.iter().rev().take_while(|turn| turn.unwanted_image));
+        turns.filter_map(|turn| self.line(turn.key))
+    }
+
+    /// All slots in no order, each with whether somebody has a hold of it; nothing is copied.
+    pub fn each(&self) -> impl Iterator<Item = (&SlotLine, bool)> {
+        let entries = (0..).zip(&self.book);
+        entries.filter_map(|(key, entry)| Some((&entry.as_ref()?.line, self.reserved.contains(&key))))
     }
 
     /// All slots, by name.
@@ -307,30 +368,42 @@ impl SlotIndex {
         self.shelves.get(platform).map_or(0, |shelf| shelf.slots)
     }
 
+    /// How many slots somebody has a hold of.
+    pub fn reserved(&self) -> usize {
+        self.reserved.len()
+    }
+
     /// The hosts.
     pub fn hosts(&self) -> &BTreeMap<HostName, HostLine> {
         &self.hosts
     }
 
-    fn change_named(&mut self, name: &SlotName, change: impl FnOnce(&mut SlotLine)) {
+    /// Whether some host gets no bots of a platform because too many wait for the image there.
+    pub fn is_crowded(&self, platform: &Platform) -> bool {
+        self.shelves.get(platform).is_some_and(|shelf| shelf.racks.values().any(|rack| rack.crowded))
+    }
+
+    fn change_named(&mut self, name: &SlotName, change: impl FnOnce(&mut Entry)) {
         if let Some(key) = self.keys.get(name).copied() {
             self.change(key, change);
         }
     }
 
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut SlotLine)) {
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
         let reserved = self.reserved.contains(&key);
         let Some(entry) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Some(shelf) = self.shelves.get_mut(&entry.line.platform) else { return };
+        let waited = entry.pulling;
         shelf.unfile(entry, key, reserved);
-        change(&mut entry.line);
+        change(entry);
         shelf.file(entry, key, reserved);
+        shelf.got_on(entry, waited && !entry.pulling);
     }
 }
 
 impl Shelf {
     /// Where a slot that is not reserved stands among the idle ones, if it may be given away.
-    fn turn(&self, Entry { line, number }: &Entry, key: Key) -> Option<Turn> {
+    fn turn(&self, Entry { line, number, .. }: &Entry, key: Key) -> Option<Turn> {
         let free = line.status == Some(SlotStatus::Idle) && !line.draining;
         free.then(|| Turn {
             unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
@@ -341,8 +414,10 @@ impl Shelf {
     }
 
     fn file(&mut self, entry: &Entry, key: Key, reserved: bool) {
-        if !reserved {
-            self.idle.extend(self.turn(entry, key));
+        let turn = self.turn(entry, key).filter(|_| !reserved);
+        if let Some(rack) = self.racks.get_mut(&entry.line.host) {
+            rack.idle.extend(turn);
+            rack.pulling += u32::from(entry.pulling);
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count += 1;
@@ -350,11 +425,20 @@ impl Shelf {
     }
 
     fn unfile(&mut self, entry: &Entry, key: Key, reserved: bool) {
-        if let Some(turn) = self.turn(entry, key).filter(|_| !reserved) {
-            self.idle.remove(&turn);
+        let turn = self.turn(entry, key).filter(|_| !reserved);
+        if let Some(rack) = self.racks.get_mut(&entry.line.host) {
+            turn.map(|turn| rack.idle.remove(&turn));
+            rack.pulling -= u32::from(entry.pulling);
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count -= 1;
+        }
+    }
+
+    /// A slot that waited for its image waits no more: there is room for another to wait.
+    fn got_on(&mut self, entry: &Entry, got_on: bool) {
+        if let Some(rack) = self.racks.get_mut(&entry.line.host).filter(|_| got_on) {
+            rack.crowded = false;
         }
     }
 
@@ -363,6 +447,10 @@ impl Shelf {
         let at = STATUSES.iter().position(|known| *known == status).filter(|_| line.stored)?;
         self.stored.get_mut(at)
     }
+}
+
+fn waits_for_image(slot: &Slot) -> bool {
+    matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling, .. })
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {

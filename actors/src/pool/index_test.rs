@@ -8,19 +8,33 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+/// What keeps bots and slots from hosts.
+#[derive(Debug, Clone, Default)]
+struct Closed {
+    drained: BTreeSet<HostName>,
+    away: BTreeSet<HostName>,
+    crowded: BTreeSet<(Platform, HostName)>,
+}
+
+impl Closed {
+    fn takes_bots(&self, platform: &Platform, host: &HostName) -> bool {
+        !self.away.contains(host) && !self.crowded.contains(&(platform.clone(), host.clone()))
+    }
+
+    fn takes_slots(&self, platform: &Platform, host: &HostName) -> bool {
+        self.takes_bots(platform, host) && !self.drained.contains(host)
+    }
+}
+
 /// Where a bot goes, told the slow way.
-fn place(
-    platform: &Platform,
-    settings: &PoolSettings,
-    drained: &[HostName],
-    slots: &[SlotLine],
-) -> Placement {
+fn place(platform: &Platform, settings: &PoolSettings, closed: &Closed, slots: &[SlotLine]) -> Placement {
     let Some(wanted) = settings.platforms.get(platform) else { return Placement::Full };
     let free = |slot: &&SlotLine| {
         slot.platform == *platform
             && slot.status == Some(SlotStatus::Idle)
             && !slot.reserved
             && !slot.draining
+            && closed.takes_bots(platform, &slot.host)
     };
     let idle = slots.iter().filter(free);
     if let Some(slot) =
@@ -32,12 +46,13 @@ fn place(
     if own >= wanted.max_size as usize || slots.len() >= settings.max_size as usize {
         return Placement::Full;
     }
-    let room =
-        settings.hosts.iter().filter(|(host, _)| !drained.contains(host)).filter_map(|(host, limits)| {
+    let room = settings.hosts.iter().filter(|(host, _)| closed.takes_slots(platform, host)).filter_map(
+        |(host, limits)| {
             let used = slots.iter().filter(|slot| slot.host == *host).count();
             let free = (limits.capacity as usize).checked_sub(used).filter(|free| *free > 0)?;
             Some((Reverse(free), host))
-        });
+        },
+    );
     let mut names = (1..).map(|number| SlotName::new(platform, number));
     let name = names.find(|name| slots.iter().all(|slot| slot.name != *name));
     match (name, room.min()) {
@@ -61,6 +76,7 @@ fn settings(max_size: u32, zoom: u32, capacity: u32, image: u8) -> PoolSettings 
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        limits: Default::default(),
     };
     let [meet, zoom_key, _] = platforms();
     PoolSettings {
@@ -94,6 +110,10 @@ enum Step {
         image: u8,
     },
     DrainHost(usize, bool),
+    /// The host's engine is away, or back.
+    Engine(usize, bool),
+    /// One more than may waits for the platform's image on the host.
+    Crowd(usize, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -111,6 +131,8 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Configure { max_size, zoom, capacity, image }
         }),
         1 => (0_usize..2, any::<bool>()).prop_map(|(host, draining)| Step::DrainHost(host, draining)),
+        2 => (0_usize..2, any::<bool>()).prop_map(|(host, away)| Step::Engine(host, away)),
+        2 => (0_usize..3, 0_usize..2).prop_map(|(platform, host)| Step::Crowd(platform, host)),
     ]
 }
 
@@ -150,21 +172,29 @@ fn slot_of(line: &SlotLine, status: SlotStatus) -> Slot {
 struct Both {
     index: SlotIndex,
     settings: PoolSettings,
-    drained: Vec<HostName>,
+    closed: Closed,
+    /// Slots that wait for their image: here all that deploy do.
+    pulling: BTreeSet<SlotName>,
     slots: Vec<SlotLine>,
 }
 
 impl Both {
     fn new() -> Self {
         let settings = settings(5, 3, 3, 1);
-        Self { index: SlotIndex::new(&settings), settings, drained: vec![], slots: vec![] }
+        Self {
+            index: SlotIndex::new(&settings),
+            settings,
+            closed: Closed::default(),
+            pulling: BTreeSet::new(),
+            slots: vec![],
+        }
     }
 
     fn apply(&mut self, step: Step) {
         match step {
             Step::Take(platform, status) => {
                 let platform = &platforms()[platform];
-                let expected = place(platform, &self.settings, &self.drained, &self.slots);
+                let expected = place(platform, &self.settings, &self.closed, &self.slots);
                 assert_eq!(self.index.take(platform), expected);
                 match expected {
                     Placement::Slot(name) => self
@@ -186,7 +216,9 @@ impl Both {
                 line.image = format!("image:{image}");
                 line.draining = draining;
                 line.stored = true;
-                self.index.put(&slot_of(line, status));
+                let line = line.clone();
+                self.index.put(&slot_of(&line, status));
+                self.waits(&line, status == SlotStatus::Deploying);
             }
             Step::Reserve(at, reserved) => {
                 let Some(line) = self.slots.get_mut(at) else { return };
@@ -201,11 +233,14 @@ impl Both {
             Step::Goes(at) => {
                 let Some(line) = self.slots.get_mut(at) else { return };
                 (line.status, line.stored) = (None, false);
+                let line = line.clone();
                 self.index.gone(&line.name);
+                self.waits(&line, false);
             }
             Step::Remove(at) if at < self.slots.len() => {
                 let line = self.slots.remove(at);
                 self.index.remove(&line.name);
+                self.waits(&line, false);
             }
             Step::Remove(_) => {}
             Step::Configure { max_size, zoom, capacity, image } => {
@@ -214,9 +249,32 @@ impl Both {
             }
             Step::DrainHost(host, draining) => {
                 let host = &hosts()[host];
-                self.drained.retain(|drained| drained != host);
-                self.drained.extend(draining.then(|| host.clone()));
+                let drained = &mut self.closed.drained;
+                if draining {
+                    drained.insert(host.clone())
+                } else {
+                    drained.remove(host)
+                };
                 self.index.drain_host(host, draining);
+            }
+            Step::Engine(host, is_away) => {
+                let host = &hosts()[host];
+                let away = &mut self.closed.away;
+                if is_away {
+                    away.insert(host.clone())
+                } else {
+                    away.remove(host)
+                };
+                let state = BreakerState::HalfOpen { since: sample::now(), asked_at: sample::now() };
+                self.index.set_engine(host, if is_away { state } else { BreakerState::Closed });
+            }
+            Step::Crowd(platform, host) => {
+                let (platform, host) = (&platforms()[platform], &hosts()[host]);
+                let there = |slot: &&SlotLine| slot.platform == *platform && slot.host == *host;
+                if self.slots.iter().filter(there).any(|slot| self.pulling.contains(&slot.name)) {
+                    self.closed.crowded.insert((platform.clone(), host.clone()));
+                }
+                self.index.crowd(platform, host);
             }
         }
     }
@@ -234,12 +292,22 @@ impl Both {
             stored: status > 0,
         };
         self.index.put(&slot_of(&line, STATUSES[status]));
+        self.waits(&line, STATUSES[status] == SlotStatus::Deploying);
         self.slots.push(line);
+    }
+
+    /// Where one waits no more, another may.
+    fn waits(&mut self, line: &SlotLine, pulling: bool) {
+        if pulling {
+            self.pulling.insert(line.name.clone());
+        } else if self.pulling.remove(&line.name) {
+            self.closed.crowded.remove(&(line.platform.clone(), line.host.clone()));
+        }
     }
 
     fn agree(&self) {
         for platform in &platforms() {
-            let expected = place(platform, &self.settings, &self.drained, &self.slots);
+            let expected = place(platform, &self.settings, &self.closed, &self.slots);
             assert_eq!(self.index.clone().take(platform), expected);
             let outdated: BTreeSet<_> = self.index.outdated(platform).map(|line| line.name.clone()).collect();
             let wanted = self.settings.platforms.get(platform).map(|limits| &limits.image);

@@ -1,16 +1,19 @@
 //! What the PoolSupervisor is told and asked, and what it answers. Plain data.
 
+use super::breaker::BreakerEvent;
 use super::index::{HostLine, SlotLine};
+use super::load::PoolLoad;
 use super::owners::Owner;
-use super::{Drain, PoolSettings};
+use super::{Drain, DrainLine, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::queue::actor::QueueActor;
-use crate::queue::message::{QueuePlace, WithdrawError};
+use crate::queue::message::{QueuePlace, Withdraw, WithdrawError};
+use crate::reconcile::actor::Reconciler;
 use crate::recording::actor::RecordingActor;
 use crate::schedule::actor::Scheduler;
 use crate::slot::actor::Refused;
-use crate::slot::handle::SlotHandle;
+use crate::slot::machine::Notice;
 use crate::slot::{Slot, SlotStatus};
 use actix::prelude::*;
 use chrono::TimeDelta;
@@ -53,6 +56,9 @@ pub enum CreateError {
     /// The platform takes no new bots: it is switched off, or being drained.
     #[error("platform {0} takes no new bots")]
     PlatformDisabled(Platform),
+    /// The whole server is being emptied.
+    #[error("this server is being emptied")]
+    Closing,
     /// No slot is free and the request does not want to wait.
     #[error("no slot is free")]
     PoolFull,
@@ -81,15 +87,7 @@ pub struct HandOver {
     /// The bot, SCHEDULED.
     pub bot: Box<Bot>,
     /// Where the outcome goes; an error means that the bot is SCHEDULED as before.
-    pub reply: oneshot::Sender<Result<Receiver, CreateError>>,
-}
-
-/// Who took a scheduled bot.
-pub enum Receiver {
-    /// A slot.
-    Slot(Arc<SlotHandle>),
-    /// The queue.
-    Queue,
+    pub reply: oneshot::Sender<Result<(), CreateError>>,
 }
 
 /// Asks a bot to leave, or takes it out of the queue or the schedule.
@@ -104,14 +102,31 @@ pub struct LeaveBot {
     pub reply: oneshot::Sender<Result<Bot, WithdrawError>>,
 }
 
+impl From<Withdraw> for LeaveBot {
+    /// Whoever had the bot has it no more: the pool knows who has.
+    fn from(Withdraw { bot_id, reason, reply }: Withdraw) -> Self {
+        Self { bot_id, reason, reply }
+    }
+}
+
 /// A slot was built, or committed a change.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct SlotPublished {
     /// As committed.
     pub slot: Slot,
-    /// Bots that ended with this change.
-    pub ended: Vec<Bot>,
+    /// What else that means: bots that ended, or go back to the queue.
+    pub notices: Vec<Notice>,
+}
+
+/// Something was heard of a host's engine, or not.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EngineHeard {
+    /// Which host.
+    pub host: HostName,
+    /// What.
+    pub heard: BreakerEvent,
 }
 
 /// A slot's actor died.
@@ -154,6 +169,8 @@ pub struct Connect {
     pub recordings: Addr<RecordingActor>,
     /// Bots whose start is ahead.
     pub schedule: Addr<Scheduler>,
+    /// Who lists hosts.
+    pub reconciler: Addr<Reconciler>,
     /// How far ahead a start must be to wait there.
     pub schedule_lead: TimeDelta,
 }
@@ -177,8 +194,10 @@ pub struct PoolSnapshot {
     pub max_size: u32,
     /// How many bots wait, by platform.
     pub waiting: BTreeMap<Platform, usize>,
-    /// What is being emptied, and how many slots are left in it.
-    pub drains: BTreeMap<Drain, usize>,
+    /// What is being emptied, and how far that is.
+    pub drains: BTreeMap<Drain, DrainLine>,
+    /// How far the drain of the whole server is, where one is under way.
+    pub closing: Option<DrainLine>,
 }
 
 /// What a platform may hold, as the settings are now.
@@ -196,6 +215,14 @@ pub struct PlatformLine {
 #[derive(Message)]
 #[rtype(result = "PoolSnapshot")]
 pub struct Observe;
+
+/// Asks for a [`PoolLoad`], which is small whatever the size of the pool.
+#[derive(Message)]
+#[rtype(result = "PoolLoad")]
+pub struct ObserveLoad {
+    /// How many of each platform's free slots are named, the longest unused first.
+    pub longest_unused: usize,
+}
 
 /// Replaces the settings while everything runs: raised caps serve those who wait, a new image is adopted by idle slots
 /// at once and by busy ones when they are free, a platform switched off serves those it has. Lowered caps take nothing
@@ -252,7 +279,10 @@ pub enum SlotAction {
     /// Recover from an error now. Nothing that runs is touched: a slot with a bot refuses.
     Reset,
     /// Take no new bot, and be deleted when there is none: at once, if it is idle.
-    Drain,
+    Drain {
+        /// After that a bot that is still there is asked to leave; `None`: it stays for as long as it likes.
+        within: Option<TimeDelta>,
+    },
     /// Take bots again.
     Undrain,
     /// Be deleted now; only an idle slot can.
@@ -286,7 +316,10 @@ pub struct DrainPlatform {
     pub platform: Platform,
     /// `false`: take bots again; slots that were to go stay.
     pub draining: bool,
-    /// Where the number of slots that are left goes, once the wish is durable.
+    /// After that bots that are still there are asked to leave, and those that wait are not served any more; `None`:
+    /// they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Where it is said how far that is, once the wish is durable.
     pub reply: DrainReply,
 }
 
@@ -298,12 +331,33 @@ pub struct DrainHost {
     pub host: HostName,
     /// `false`: get slots again; those that were to go stay.
     pub draining: bool,
-    /// Where the number of slots that are left goes, once the wish is durable.
+    /// After that bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Where it is said how far that is, once the wish is durable.
     pub reply: DrainReply,
 }
 
-/// Where the number of slots that are left in a drain goes.
-pub type DrainReply = oneshot::Sender<Result<usize, OperateError>>;
+/// Where it goes how far a drain is.
+pub type DrainReply = oneshot::Sender<Result<DrainLine, OperateError>>;
+
+/// Empties the whole server, or ends that: new bots are refused, those that wait are left to the server after this one,
+/// and none is given a slot. Not stored: a server that starts serves.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DrainServer {
+    /// `None`: serve again.
+    pub order: Option<ServerDrain>,
+    /// Where it goes how far that is.
+    pub reply: oneshot::Sender<DrainLine>,
+}
+
+/// How the whole server is to be emptied.
+pub struct ServerDrain {
+    /// After that bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub within: Option<TimeDelta>,
+    /// Told when no bot is left; dropped where the drain is ended or replaced.
+    pub emptied: oneshot::Sender<()>,
+}
 
 /// Recovers all slots in error now.
 #[derive(Message)]

@@ -1,15 +1,25 @@
 //! The pool: which slots there are, and which of them gets a bot. The choice is in [`index`].
 
 pub mod actor;
+pub mod breaker;
 mod creation;
+mod drains;
+pub mod hosts;
 pub mod index;
+pub mod limits;
+pub mod load;
 pub mod message;
 pub mod numbers;
 mod operations;
 pub mod owners;
 pub mod restart;
+pub mod witness;
 
 use crate::ids::{HostName, Platform};
+use crate::image_pull::machine::PullSettings;
+use crate::ports::ResourceLimits;
+use breaker::BreakerSettings;
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -21,6 +31,26 @@ pub enum Drain {
     Platform(Platform),
     /// All slots on a host.
     Host(HostName),
+}
+
+/// A drain with its deadline, as the row in `pool_drains` holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// What is being emptied.
+    pub drain: Drain,
+    /// When bots that are still there are asked to leave; `None`: they stay for as long as they like.
+    pub by: Option<DateTime<Utc>>,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainLine {
+    /// Slots that are left.
+    pub slots_left: usize,
+    /// Those of them that have a bot.
+    pub bots_left: usize,
+    /// When these are asked to leave.
+    pub by: Option<DateTime<Utc>>,
 }
 
 impl Drain {
@@ -53,12 +83,17 @@ pub struct PoolSettings {
     pub max_size: u32,
     /// Waiting bots over all platforms.
     pub queue_max: u32,
+    /// What image pulls go by; read at start.
+    pub pulls: PullSettings,
+    /// When a host whose engine does not answer is left alone.
+    pub breaker: BreakerSettings,
 }
 
 impl Default for PoolSettings {
     /// No platform, no host.
     fn default() -> Self {
-        Self { platforms: BTreeMap::new(), hosts: BTreeMap::new(), max_size: 100, queue_max: 1000 }
+        let (platforms, hosts, breaker, pulls) = Default::default();
+        Self { platforms, hosts, max_size: 100, queue_max: 1000, pulls, breaker }
     }
 }
 
@@ -75,6 +110,8 @@ pub struct PlatformSettings {
     pub prewarm: u32,
     /// Whether a slot is deleted with its bot.
     pub ephemeral: bool,
+    /// What a container of it may use; counts for those that are started from then on.
+    pub limits: ResourceLimits,
 }
 
 /// What a host may hold.

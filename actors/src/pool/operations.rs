@@ -1,22 +1,21 @@
 //! What the pool does beyond giving bots to slots: settings that change while it runs, slots made ahead of need, what
-//! operators wish of slots, drains.
+//! operators wish of slots.
 
 use super::actor::PoolSupervisor;
-use super::index::SlotLine;
 use super::message::{
-    Configure, DrainHost, DrainPlatform, DrainReply, GrowError, Operate, OperateError, PlatformLine, Prewarm,
-    Recover, SlotAction,
+    Configure, GrowError, Operate, OperateError, PlatformLine, Prewarm, Recover, SlotAction,
 };
 use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
-use crate::journal::Change;
+use crate::reconcile::actor::HostsChanged;
 use crate::slot::actor::Refused;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
 use crate::slot::{Slot, SlotState, SlotStatus};
 use crate::supervision::tell;
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -25,7 +24,7 @@ impl PoolSupervisor {
     /// Whether the platform takes no new bots, though those it has are served to their end.
     pub(super) fn is_closed(&self, platform: &Platform) -> bool {
         let enabled = self.settings.platforms.get(platform).is_some_and(|settings| settings.enabled);
-        !enabled || self.drains.contains(&Drain::Platform(platform.clone()))
+        !enabled || self.closing.is_some() || self.drains.contains_key(&Drain::Platform(platform.clone()))
     }
 
     /// What each platform that is served may hold.
@@ -44,9 +43,8 @@ impl PoolSupervisor {
         if slot.version == 0 {
             return;
         }
-        let goes = slot.draining || (slot.ephemeral && slot.bot().is_some());
-        if !goes && self.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
-            return self.command(&slot.name, SlotCommand::Drain);
+        if let Some(command) = self.drain_command(slot) {
+            return self.command(&slot.name, command);
         }
         let wanted = self.settings.platforms.get(&slot.platform).map(|settings| &settings.image);
         if let Some(image) = wanted.filter(|image| **image != slot.image)
@@ -57,7 +55,7 @@ impl PoolSupervisor {
     }
 
     /// Tells a slot; what comes of it is published.
-    fn command(&self, name: &SlotName, command: SlotCommand) {
+    pub(super) fn command(&self, name: &SlotName, command: SlotCommand) {
         if let Some(member) = self.members.get(name) {
             drop(member.handle.send(SlotEvent::Commanded(command)));
         }
@@ -68,6 +66,10 @@ impl PoolSupervisor {
     fn configure(&mut self, settings: PoolSettings) {
         let old = std::mem::replace(&mut self.settings, settings);
         self.index.configure(&self.settings);
+        self.links.limits.configure(&self.settings);
+        if let Some(partners) = &self.partners {
+            tell(&partners.reconciler, HostsChanged { hosts: self.settings.hosts.keys().cloned().collect() });
+        }
         for (platform, settings) in &self.settings.platforms {
             if old.platforms.get(platform).is_some_and(|old| old.image != settings.image) {
                 self.refresh(platform, &settings.image);
@@ -82,14 +84,12 @@ impl PoolSupervisor {
         let lines = self.index.lines();
         let hosts: BTreeSet<HostName> =
             lines.into_iter().filter(|line| line.platform == *platform).map(|line| line.host).collect();
-        if let Some(links) = &self.links {
-            slog::info!(links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
-                "hosts" => hosts.len(), "idle_slots" => idle.len());
-            for host in hosts {
-                // Nobody waits for it; a slot that needs it waits for the same pull.
-                let (reply, _) = oneshot::channel();
-                tell(&links.pulls, EnsureImage { host, image: image.to_owned(), reply });
-            }
+        slog::info!(self.links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
+            "hosts" => hosts.len(), "idle_slots" => idle.len());
+        for host in hosts {
+            // Nobody waits for it; a slot that needs it waits for the same pull.
+            let (reply, _) = oneshot::channel();
+            tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), for_bot: false, reply });
         }
         for name in idle {
             self.command(&name, SlotCommand::ChangeImage { image: image.to_owned() });
@@ -105,19 +105,20 @@ impl PoolSupervisor {
             let growth = self.index.growth(&platform).ok_or(GrowError::Full);
             growth.and_then(|growth| self.grow(&platform, growth).ok_or(GrowError::Unavailable))
         };
-        let (handle, links) = match (grown, self.links.clone()) {
-            (Ok(handle), Some(links)) => (handle, links),
-            (Err(error), _) => return drop(reply.send(Err(error))),
-            (Ok(_), None) => return drop(reply.send(Err(GrowError::Unavailable))),
+        let handle = match grown {
+            Ok(handle) => handle,
+            Err(error) => return drop(reply.send(Err(error))),
         };
         let slot = handle.snapshot();
         let (pull, pulled) = oneshot::channel();
-        tell(&links.pulls, EnsureImage { host: slot.host.clone(), image: slot.image.clone(), reply: pull });
-        let vacant = Arc::clone(&handle);
+        let (host, image) = (slot.host.clone(), slot.image.clone());
+        let wanted = EnsureImage { host, image, for_bot: false, reply: pull };
+        tell(&self.links.pulls, wanted);
+        let (vacant, patience) = (Arc::clone(&handle), self.links.timing.pull);
         let made = async move {
-            match tokio::time::timeout(links.timing.pull, pulled).await {
+            match tokio::time::timeout(patience, pulled).await {
                 Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.reason)),
+                Ok(Ok(Err(failure))) => return Err(GrowError::Pull(failure.to_string())),
                 Ok(Err(_)) => return Err(GrowError::Pull("the pull was given up".to_owned())),
                 Err(_) => return Err(GrowError::Pull("the pull takes too long".to_owned())),
             }
@@ -126,7 +127,9 @@ impl PoolSupervisor {
                 Ok(Err(_)) | Err(_) => Err(GrowError::Unavailable),
             }
         };
+        self.prewarming += 1;
         ctx.spawn(made.into_actor(self).map(move |made, act, _| {
+            act.prewarming -= 1;
             act.unreserve(handle.name());
             act.pump_all();
             let _ = reply.send(made);
@@ -139,7 +142,7 @@ impl PoolSupervisor {
         let Some(member) = self.members.get(&slot) else {
             return drop(reply.send(Err(OperateError::Unknown(format!("slot {slot}")))));
         };
-        let answer = member.handle.send(SlotEvent::Commanded(command_for(action)));
+        let answer = member.handle.send(SlotEvent::Commanded(command_for(action, self.now())));
         actix::spawn(async move {
             let outcome = match answer.await {
                 Ok(Ok(slot)) => Ok(slot),
@@ -155,71 +158,12 @@ impl PoolSupervisor {
         let broken = lines.iter().filter(|line| line.status == Some(SlotStatus::Error));
         broken.map(|line| self.command(&line.name, SlotCommand::Reset)).count()
     }
-
-    // --- drains ------------------------------------------------------------------------------------------------
-
-    /// Begins a drain or ends it, once that is stored.
-    fn drain(&mut self, drain: Drain, draining: bool, reply: DrainReply, ctx: &mut Context<Self>) {
-        let known = match &drain {
-            Drain::Platform(platform) => self.settings.platforms.contains_key(platform),
-            Drain::Host(host) => self.index.hosts().contains_key(host),
-        };
-        let Some(links) = self.links.as_ref().filter(|_| known) else {
-            return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
-        };
-        if self.drains.contains(&drain) == draining {
-            return drop(reply.send(Ok(self.left_to_drain(&drain))));
-        }
-        let change =
-            if draining { Change::InsertDrain(drain.clone()) } else { Change::DeleteDrain(drain.clone()) };
-        let commit = links.journal.submit(vec![change]);
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
-            let outcome = match outcome {
-                Ok(()) => {
-                    act.drained(&drain, draining);
-                    Ok(act.left_to_drain(&drain))
-                }
-                // Two wishes for the same at a time: the first stands.
-                Err(_) => Err(OperateError::OutcomeUnknown),
-            };
-            let _ = reply.send(outcome);
-        }));
-    }
-
-    fn drained(&mut self, drain: &Drain, draining: bool) {
-        if draining {
-            self.drains.insert(drain.clone());
-        } else {
-            self.drains.remove(drain);
-        }
-        if let Drain::Host(host) = drain {
-            self.index.drain_host(host, draining);
-        }
-        for line in self.drained_slots(drain) {
-            self.command(&line.name, if draining { SlotCommand::Drain } else { SlotCommand::Undrain });
-        }
-        self.pump_all();
-    }
-
-    /// How many slots are left in a drain.
-    pub(super) fn left_to_drain(&self, drain: &Drain) -> usize {
-        match drain {
-            Drain::Platform(platform) => self.index.size(platform) as usize,
-            Drain::Host(host) => self.index.hosts().get(host).map_or(0, |line| line.slots as usize),
-        }
-    }
-
-    fn drained_slots(&self, drain: &Drain) -> Vec<SlotLine> {
-        let mut lines = self.index.lines();
-        lines.retain(|line| line.stored && drain.holds(&line.platform, &line.host));
-        lines
-    }
 }
 
-fn command_for(action: SlotAction) -> SlotCommand {
+fn command_for(action: SlotAction, now: DateTime<Utc>) -> SlotCommand {
     match action {
         SlotAction::Reset => SlotCommand::Reset,
-        SlotAction::Drain => SlotCommand::Drain,
+        SlotAction::Drain { within } => SlotCommand::Drain { by: within.map(|within| now + within) },
         SlotAction::Undrain => SlotCommand::Undrain,
         SlotAction::Retire => SlotCommand::Retire,
         SlotAction::Restart => SlotCommand::Restart,
@@ -259,21 +203,5 @@ impl Handler<Recover> for PoolSupervisor {
     fn handle(&mut self, message: Recover, _: &mut Self::Context) {
         // Whoever asked may have given up.
         let _ = message.reply.send(self.recover_all());
-    }
-}
-
-impl Handler<DrainPlatform> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DrainPlatform, ctx: &mut Self::Context) {
-        self.drain(Drain::Platform(message.platform), message.draining, message.reply, ctx);
-    }
-}
-
-impl Handler<DrainHost> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DrainHost, ctx: &mut Self::Context) {
-        self.drain(Drain::Host(message.host), message.draining, message.reply, ctx);
     }
 }

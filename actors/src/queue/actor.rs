@@ -5,21 +5,20 @@ use super::QueueEntry;
 use super::estimate::Pace;
 use super::message::{
     Enqueue, EnqueueError, FindPlace, LineSnapshot, Newcomer, Observe, OfferNext, QueuePlace, QueueSnapshot,
-    Reprioritise, ReprioritiseError, Withdraw, WithdrawError,
+    Reprioritise, ReprioritiseError, TakeBack, Withdraw, WithdrawError,
 };
 use super::order::Lines;
 use crate::bot::machine as life;
-use crate::bot::{Bot, BotState, EndReason};
+use crate::bot::{Bot, BotState, End, EndReason};
 use crate::ids::{BotId, Platform, SlotName};
 use crate::journal::actor::Journal;
 use crate::journal::{Change, CommitError};
 use crate::live::{Front, Live};
 use crate::pool::actor::PoolSupervisor;
-use crate::pool::message::{OfferEnded, QueueMoved};
+use crate::pool::message::{LeaveBot, OfferEnded, QueueMoved};
 use crate::ports::{Clock, Measure, Meter};
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
-use crate::slot::handle::SlotHandle;
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -49,6 +48,14 @@ struct Waiting {
     bot: Bot,
     phase: Phase,
     wishes: VecDeque<Wish>,
+    /// The slot that it is offered to took it and gave it back; word of that came before the slot's answer.
+    returned: Option<Bot>,
+}
+
+impl Waiting {
+    fn new(bot: Bot, phase: Phase) -> Self {
+        Self { bot, phase, wishes: VecDeque::new(), returned: None }
+    }
 }
 
 /// What was asked of a bot; applied while it waits.
@@ -92,10 +99,7 @@ impl QueueActor {
         let mut lines = Lines::default();
         lines.restore(stored.iter().map(|(entry, _)| entry.clone()));
         let deadlines = stored.iter().map(|(entry, _)| (entry.deadline_at, entry.bot_id)).collect();
-        let bots = stored
-            .into_iter()
-            .map(|(_, bot)| (bot.id, Waiting { bot, phase: Phase::Waiting, wishes: VecDeque::new() }))
-            .collect();
+        let bots = stored.into_iter().map(|(_, bot)| (bot.id, Waiting::new(bot, Phase::Waiting))).collect();
         Self {
             lines,
             paces: BTreeMap::new(),
@@ -128,7 +132,7 @@ impl QueueActor {
         let platform = entry.platform.clone();
         self.lines.insert(entry);
         self.line_changed(&platform, ctx);
-        self.bots.insert(bot_id, Waiting { bot: *bot, phase: Phase::Arriving, wishes: VecDeque::new() });
+        self.bots.insert(bot_id, Waiting::new(*bot, Phase::Arriving));
         let commit = self.links.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
@@ -143,6 +147,23 @@ impl QueueActor {
                 let _ = reply.send(Err(error.into()));
             }
         }));
+    }
+
+    /// Takes in a bot that a slot gave back. The slot's commit has put it into the queue already, so the bound does not
+    /// count: there are never more of them than slots.
+    fn take_back(&mut self, bot: Bot, ctx: &mut Context<Self>) {
+        if let Some(waiting) = self.bots.get_mut(&bot.id) {
+            if waiting.phase == Phase::Offered && bot.version > waiting.bot.version {
+                waiting.returned = Some(bot);
+            }
+            return;
+        }
+        let (bot_id, entry) = (bot.id, QueueEntry::returned(&bot));
+        let platform = entry.platform.clone();
+        self.lines.insert(entry);
+        self.line_changed(&platform, ctx);
+        self.bots.insert(bot_id, Waiting::new(bot, Phase::Arriving));
+        self.settle(bot_id, ctx);
     }
 
     fn entry_for(&mut self, bot: &Bot, queued_at: DateTime<Utc>) -> QueueEntry {
@@ -206,7 +227,7 @@ impl QueueActor {
             return self.offer_ended(platform, slot.name().clone(), false);
         };
         let Some(waiting) = self.hold(bot_id, Phase::Offered) else { return };
-        let bot = Box::new(waiting.bot.clone());
+        let (bot, version) = (Box::new(waiting.bot.clone()), waiting.bot.version);
         let accepted = slot.send(SlotEvent::Assigned { bot, source: BotSource::Queue });
         let journal = self.links.journal.clone();
         let outcome = async move {
@@ -215,7 +236,8 @@ impl QueueActor {
                 Ok(Err(Refused::Rejected(_) | Refused::Busy)) => false,
                 // Conflict, or the slot's actor died over it: the row says what became of the offer.
                 Ok(Err(Refused::Commit(_))) | Err(_) => match journal.read_bot(bot_id).await {
-                    Ok(row) => row.is_none_or(|bot| bot.state != BotState::Queued),
+                    // One that is queued again was taken, and given back since.
+                    Ok(row) => row.is_none_or(|bot| bot.state != BotState::Queued || bot.version != version),
                     // No longer leading: nothing may be offered any more.
                     Err(_) => std::future::pending().await,
                 },
@@ -223,7 +245,7 @@ impl QueueActor {
         };
         ctx.spawn(outcome.into_actor(self).map(move |taken, act, ctx| {
             if taken {
-                act.handed_over(bot_id, &platform, &slot, ctx);
+                act.handed_over(bot_id, &platform, ctx);
             } else {
                 act.settle(bot_id, ctx);
                 act.expire(ctx);
@@ -237,13 +259,7 @@ impl QueueActor {
     }
 
     /// The slot has the bot now; wishes that waited are the slot's to apply.
-    fn handed_over(
-        &mut self,
-        bot_id: BotId,
-        platform: &Platform,
-        slot: &Arc<SlotHandle>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn handed_over(&mut self, bot_id: BotId, platform: &Platform, ctx: &mut Context<Self>) {
         self.paces.entry(platform.clone()).or_default().move_on(self.links.clock.now());
         let served = self.lines.serve(bot_id);
         self.line_changed(platform, ctx);
@@ -255,11 +271,14 @@ impl QueueActor {
         tell(&self.links.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
         for wish in waiting.wishes {
             match wish {
-                Wish::Withdraw(wish) => forward(slot, wish),
+                Wish::Withdraw(wish) => tell(&self.links.pool, LeaveBot::from(wish)),
                 Wish::Reprioritise(wish) => {
                     let _ = wish.reply.send(Err(ReprioritiseError::NotWaiting));
                 }
             }
+        }
+        if let Some(bot) = waiting.returned {
+            self.take_back(bot, ctx);
         }
     }
 
@@ -281,7 +300,7 @@ impl QueueActor {
                     // Answered when the bot is gone, with all who wish the same.
                     waiting.wishes.push_front(Wish::Withdraw(wish));
                 }
-                self.end(bot_id, EndReason::Cancelled, ctx);
+                self.end(bot_id, |_| life::end(EndReason::Cancelled), ctx);
             }
             Wish::Reprioritise(wish) => self.reprioritise(wish, ctx),
         }
@@ -321,10 +340,10 @@ impl QueueActor {
     // --- ending ------------------------------------------------------------------------------------------------
 
     /// Ends a waiting bot. On a conflict the row is read again, and says whether it still waits.
-    fn end(&mut self, bot_id: BotId, reason: EndReason, ctx: &mut Context<Self>) {
+    fn end(&mut self, bot_id: BotId, why: impl FnOnce(&Bot) -> End, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
         let Some(waiting) = self.hold(bot_id, Phase::Ending) else { return };
-        let (ended, mut decision) = life::ended(&waiting.bot, life::end(reason), now);
+        let (ended, mut decision) = life::ended(&waiting.bot, why(&waiting.bot), now);
         decision.push(Change::DeleteQueueEntry(bot_id));
         let commit = self.links.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
@@ -372,7 +391,7 @@ impl QueueActor {
         let now = self.links.clock.now();
         while let Some((at, bot_id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, bot_id));
-            self.end(bot_id, EndReason::QueueTimeout, ctx);
+            self.end(bot_id, life::queue_timeout, ctx);
         }
         self.arm(ctx);
     }
@@ -449,19 +468,6 @@ impl Wish {
     }
 }
 
-/// Has a slot apply a wish for a bot that was handed to it, and answers with what came of it.
-pub(crate) fn forward(slot: &SlotHandle, wish: Withdraw) {
-    let applied = slot.send(SlotEvent::LeaveRequested { bot_id: wish.bot_id, reason: wish.reason });
-    actix::spawn(async move {
-        let answer = match applied.await {
-            Ok(Ok(slot)) => slot.bot().cloned().ok_or(WithdrawError::NotLive),
-            Ok(Err(Refused::Rejected(_))) => Err(WithdrawError::NotLive),
-            Ok(Err(Refused::Busy | Refused::Commit(_))) | Err(_) => Err(WithdrawError::Unknown),
-        };
-        let _ = wish.reply.send(answer);
-    });
-}
-
 impl Actor for QueueActor {
     type Context = Context<Self>;
 
@@ -482,6 +488,14 @@ impl Handler<Enqueue> for QueueActor {
 
     fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) {
         self.enqueue(message, ctx);
+    }
+}
+
+impl Handler<TakeBack> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, message: TakeBack, ctx: &mut Self::Context) {
+        self.take_back(message.bot, ctx);
     }
 }
 

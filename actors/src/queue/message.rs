@@ -52,6 +52,14 @@ pub enum EnqueueError {
     Commit(#[from] CommitError),
 }
 
+/// Takes in a bot that a slot gave back; the slot's commit has put it into the queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeBack {
+    /// As it is stored.
+    pub bot: Bot,
+}
+
 /// Offers the first bot in a platform's line to a slot that the supervisor has reserved.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -9,8 +9,9 @@ mod order_tests;
 mod ranks;
 mod rotation;
 
+use crate::bot::Bot;
 use crate::ids::{BotId, Platform, UserId};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// What a user's contract says of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -75,4 +76,35 @@ pub struct QueueEntry {
     pub queued_at: DateTime<Utc>,
     /// When it gives up.
     pub deadline_at: DateTime<Utc>,
+}
+
+/// The turn of bots that a slot gave back: before every turn of those that never had one.
+const RETURNED: i64 = -1;
+/// How long a bot that a slot gave back waits for another at least, also one that did not mean to queue.
+const RETURNED_PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+impl QueueEntry {
+    /// The place of a bot that a slot gave back: it had its turn, so it is the next of its priority, and of several
+    /// the oldest. It goes on waiting for as long as it wanted to in all. Follows from the bot's row alone.
+    pub fn returned(bot: &Bot) -> Self {
+        let queued_at = bot.setback.as_ref().map_or(bot.created_at, |setback| setback.at);
+        let asked_for = bot.spec.start_at.map_or(bot.created_at, |start_at| start_at.max(bot.created_at));
+        let timeout = TimeDelta::milliseconds(i64::from(bot.spec.queue_timeout_ms));
+        Self {
+            bot_id: bot.id,
+            platform: bot.spec.platform.clone(),
+            user_id: bot.user_id,
+            priority: bot.spec.priority,
+            turn: RETURNED,
+            // Before every counted one, also where it is moved to another priority.
+            arrival: bot.id.0 - i64::MAX,
+            queued_at,
+            deadline_at: (asked_for + timeout).max(queued_at + RETURNED_PATIENCE),
+        }
+    }
+
+    /// Whether a slot gave the bot back.
+    pub fn is_returned(&self) -> bool {
+        self.turn == RETURNED
+    }
 }

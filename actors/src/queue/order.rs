@@ -61,9 +61,12 @@ impl Lines {
     pub fn restore(&mut self, entries: impl IntoIterator<Item = QueueEntry>) {
         let mut entries: Vec<QueueEntry> = entries.into_iter().collect();
         entries.sort_unstable_by_key(QueueEntry::place);
-        for entry in entries {
+        // Those that were given back are out of turn: they say nothing of the turn being served.
+        for entry in entries.iter().filter(|entry| !entry.is_returned()) {
             let line = self.lines.entry(entry.platform.clone()).or_default();
             line.rotations.entry(entry.priority).or_insert_with(|| Rotation::at(entry.turn));
+        }
+        for entry in entries {
             let bot = entry.bot_id;
             self.insert(entry);
             self.free(bot);

@@ -2,6 +2,7 @@
 
 use super::QueueEntry;
 use super::order::{Lines, Place};
+use crate::bot::{Bot, BotSpec};
 use crate::ids::{BotId, Platform, UserId};
 use crate::testing::sample;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -21,6 +22,11 @@ enum Op {
         user: i64,
         priority: i16,
     },
+    /// A slot gives a bot back.
+    Return {
+        user: i64,
+        priority: i16,
+    },
     Free(usize),
     Hold(usize),
     /// A slot takes the first that is free.
@@ -36,6 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
     let priority = || prop::sample::select(PRIORITIES.as_slice());
     prop_oneof![
         6 => (1i64..=4, priority()).prop_map(|(user, priority)| Op::Join { user, priority }),
+        1 => (1i64..=4, priority()).prop_map(|(user, priority)| Op::Return { user, priority }),
         6 => any::<usize>().prop_map(Op::Free),
         1 => any::<usize>().prop_map(Op::Hold),
         4 => Just(Op::Serve),
@@ -81,6 +88,15 @@ impl Model {
         entry
     }
 
+    fn take_back(&mut self, user: UserId, priority: i16) -> QueueEntry {
+        self.bots += 1;
+        let spec = BotSpec { priority, ..sample::spec() }.into();
+        let bot = Bot { id: BotId(self.bots), user_id: user, spec, ..sample::bot(0) };
+        let entry = QueueEntry::returned(&bot);
+        self.put(entry.clone());
+        entry
+    }
+
     fn leave(&mut self, bot: BotId) -> QueueEntry {
         let index = self.entries.iter().position(|entry| entry.bot_id == bot).expect("waits");
         self.free.remove(&bot);
@@ -118,10 +134,13 @@ impl Model {
 
     fn restart(&mut self) {
         self.served.clear();
-        self.arrivals = self.entries.iter().map(|entry| entry.arrival).max().unwrap_or(0);
-        for entry in &self.entries {
+        self.arrivals = self.entries.iter().map(|entry| entry.arrival).max().unwrap_or(0).max(0);
+        for entry in self.entries.iter().filter(|entry| !entry.is_returned()) {
             let served = self.served.entry(entry.priority).or_insert((entry.turn, BTreeSet::new()));
             served.0 = served.0.min(entry.turn);
+        }
+        for entry in &self.entries {
+            self.served.entry(entry.priority).or_default();
             self.free.insert(entry.bot_id);
         }
     }
@@ -163,6 +182,7 @@ fn step(lines: &mut Lines, model: &mut Model, op: &Op) -> Result<(), TestCaseErr
             let entry = model.join(UserId(user), priority);
             prop_assert_eq!(join(lines, &entry), entry.place());
         }
+        Op::Return { user, priority } => lines.insert(model.take_back(UserId(user), priority)),
         Op::Free(number) => {
             if let Some(bot) = model.pick(number) {
                 lines.free(bot);

@@ -39,6 +39,22 @@ pub struct LateSegment {
     pub bot: Bot,
 }
 
+/// The recordings as they are worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecordingSnapshot {
+    /// Recordings of ended bots that may still change.
+    pub tracked: usize,
+    /// Those that are looked at or joined now.
+    pub joining: usize,
+    /// Those that wait for that.
+    pub waiting: usize,
+}
+
+/// Asks for a [`RecordingSnapshot`].
+#[derive(Message)]
+#[rtype(result = "RecordingSnapshot")]
+pub struct Observe;
+
 struct Tracked {
     /// `None`: to be read.
     recording: Option<Recording>,
@@ -248,6 +264,15 @@ impl Handler<BotEnded> for RecordingActor {
     fn handle(&mut self, BotEnded { bot }: BotEnded, ctx: &mut Self::Context) {
         // Said again by a rebuilt slot or a restarted server: the row says how far it is.
         self.track(None, &bot, ctx);
+    }
+}
+
+impl Handler<Observe> for RecordingActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let (tracked, waiting) = (self.tracked.len(), self.line.len());
+        MessageResult(RecordingSnapshot { tracked, joining: self.joining, waiting })
     }
 }
 

@@ -6,7 +6,8 @@ use super::history::Utilisation;
 use super::plan::{Action, Scaled, Scaling};
 use crate::ids::{Platform, SlotName};
 use crate::pool::actor::PoolSupervisor;
-use crate::pool::message::{self as pool, Operate, PoolSnapshot, Prewarm, SlotAction};
+use crate::pool::load::PoolLoad;
+use crate::pool::message::{self as pool, Operate, Prewarm, SlotAction};
 use crate::ports::Clock;
 use crate::schedule::actor::{self as schedule, ScheduleSnapshot, Scheduler};
 use crate::supervision::{DeathGuard, tell};
@@ -106,7 +107,7 @@ impl Scaler {
         if std::mem::replace(&mut self.looking, true) {
             return;
         }
-        let pool = self.pool.send(pool::Observe);
+        let pool = self.pool.send(pool::ObserveLoad { longest_unused: self.settings.down_by as usize });
         let coming = self.schedule.send(schedule::Observe { within: self.settings.look_ahead });
         let looked = timeout(LOOK_DEADLINE, async move { (pool.await, coming.await) });
         ctx.spawn(looked.into_actor(self).map(|looked, act, ctx| {
@@ -120,7 +121,7 @@ impl Scaler {
         }));
     }
 
-    fn round(&mut self, pool: &PoolSnapshot, schedule: &ScheduleSnapshot, ctx: &mut Context<Self>) {
+    fn round(&mut self, pool: &PoolLoad, schedule: &ScheduleSnapshot, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         for action in self.scaling.round(now, pool, &schedule.coming, self.growing.is_some()) {
             if self.recent.len() == RECENT_MAX {

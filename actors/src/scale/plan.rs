@@ -9,11 +9,8 @@
 use super::ScaleSettings;
 use super::history::{History, Utilisation};
 use crate::ids::{Platform, SlotName};
-use crate::pool::index::SlotLine;
-use crate::pool::message::{PlatformLine, PoolSnapshot};
-use crate::slot::SlotStatus;
+use crate::pool::load::{PlatformLoad, PoolLoad};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// How long a platform whose slot could not be made lets the others go first.
@@ -51,22 +48,9 @@ struct Track {
     retry_at: Option<DateTime<Utc>>,
 }
 
-/// What there is of a platform.
+/// What there is of a platform, and what comes.
 struct Standing<'a> {
-    limits: &'a PlatformLine,
-    /// Slots, also those that are being made.
-    slots: u32,
-    /// Slots that are not draining.
-    staying: u32,
-    stored: u32,
-    /// Slots with a bot.
-    in_use: u32,
-    /// Slots that are being made.
-    coming_up: u32,
-    /// Idle slots that nobody has a hold of, the longest unused first.
-    free: Vec<&'a SlotLine>,
-    /// Bots that wait.
-    waiting: usize,
+    load: &'a PlatformLoad,
     /// Bots that start soon.
     coming: u32,
 }
@@ -89,28 +73,30 @@ impl Scaling {
     pub fn round(
         &mut self,
         now: DateTime<Utc>,
-        pool: &PoolSnapshot,
+        pool: &PoolLoad,
         coming: &BTreeMap<Platform, usize>,
         growing: bool,
     ) -> Vec<Action> {
         self.tracks.retain(|platform, _| pool.platforms.contains_key(platform));
-        let (settings, room) = (self.settings, room(pool));
+        let settings = self.settings;
         let mut actions = Vec::new();
         let mut next: Option<(u32, &Platform)> = None;
-        for (platform, standing) in standings(pool, coming) {
+        for (platform, load) in &pool.platforms {
+            let coming = count(coming.get(platform).copied().unwrap_or(0));
+            let standing = Standing { load, coming };
             let track = self.tracks.entry(platform.clone()).or_default();
-            let utilisation = Utilisation::of(standing.in_use, standing.stored);
+            let utilisation = Utilisation::of(load.in_use, load.stored);
             track.history.observe(now, utilisation, settings.window);
             // A platform without a prewarm count grows with its bots and is left as it is.
-            if standing.limits.prewarm == 0 {
+            if load.limits.prewarm == 0 {
                 continue;
             }
-            let room = room.min(standing.limits.max_size.saturating_sub(standing.slots));
+            let room = pool.room.min(load.limits.max_size.saturating_sub(load.slots));
             actions.extend(track.scale(&settings, now, &standing, room));
             let may_grow = !growing
                 && room > 0
-                && standing.limits.open
-                && standing.waiting == 0
+                && load.limits.open
+                && load.waiting == 0
                 && track.retry_at.is_none_or(|at| now >= at);
             let lack = standing.lack(&settings, track.up_to(&settings, now));
             if may_grow && lack > next.map_or(0, |(most, _)| most) {
@@ -154,15 +140,15 @@ impl Track {
         let Some(mean) = self.history.mean(now, settings.window) else { return vec![] };
         if mean >= Utilisation::percent(settings.up_at_percent) {
             let by = settings.up_by.min(room);
-            if by > 0 && standing.limits.open {
-                self.scaled = Some(Scaled { at: now, up_to: Some(standing.staying + by) });
+            if by > 0 && standing.load.limits.open {
+                self.scaled = Some(Scaled { at: now, up_to: Some(standing.load.staying + by) });
             }
-        } else if mean <= Utilisation::percent(settings.down_at_percent) && standing.waiting == 0 {
+        } else if mean <= Utilisation::percent(settings.down_at_percent) && standing.load.waiting == 0 {
             let leaving = standing.leaving(settings);
             if !leaving.is_empty() {
                 self.scaled = Some(Scaled { at: now, up_to: None });
             }
-            return leaving.iter().map(|line| Action::Retire { slot: line.name.clone() }).collect();
+            return leaving.iter().map(|slot| Action::Retire { slot: slot.clone() }).collect();
         }
         vec![]
     }
@@ -184,81 +170,28 @@ impl Standing<'_> {
         if settings.enabled { settings.min_idle.saturating_add(self.coming) } else { 0 }
     }
 
-    fn free(&self) -> u32 {
-        count(self.free.len())
-    }
-
     /// How many slots there should be more.
     fn lack(&self, settings: &ScaleSettings, up_to: u32) -> u32 {
-        if self.slots == 0 && self.coming == 0 && !settings.prewarm_on_startup {
+        if self.load.slots == 0 && self.coming == 0 && !settings.prewarm_on_startup {
             return 0;
         }
-        let idle = self.spare(settings).saturating_sub(self.free() + self.coming_up);
-        self.limits.prewarm.max(up_to).saturating_sub(self.staying).max(idle)
+        let idle = self.spare(settings).saturating_sub(self.load.free + self.load.coming_up);
+        self.load.limits.prewarm.max(up_to).saturating_sub(self.load.staying).max(idle)
     }
 
     /// The slots that go, if a step may be taken.
-    fn leaving(&self, settings: &ScaleSettings) -> &[&SlotLine] {
-        if self.free() <= self.spare(settings).saturating_add(settings.down_by) {
+    fn leaving(&self, settings: &ScaleSettings) -> &[SlotName] {
+        if self.load.free <= self.spare(settings).saturating_add(settings.down_by) {
             return &[];
         }
-        let by = settings.down_by.min(self.staying.saturating_sub(self.limits.prewarm));
+        let by = settings.down_by.min(self.load.staying.saturating_sub(self.load.limits.prewarm));
         // What is left must not be so much in use that it is scaled up again.
-        let left = Utilisation::of(self.in_use, self.stored.saturating_sub(by));
+        let left = Utilisation::of(self.load.in_use, self.load.stored.saturating_sub(by));
         if left >= Utilisation::percent(settings.up_at_percent) {
             return &[];
         }
-        self.free.get(..by as usize).unwrap_or_default()
+        self.load.longest_unused.get(..by as usize).unwrap_or_default()
     }
-}
-
-/// What there is of each platform that is served.
-fn standings<'a>(
-    pool: &'a PoolSnapshot,
-    coming: &BTreeMap<Platform, usize>,
-) -> BTreeMap<&'a Platform, Standing<'a>> {
-    let mut standings: BTreeMap<&Platform, Standing<'_>> = pool
-        .platforms
-        .iter()
-        .map(|(platform, limits)| {
-            let standing = Standing {
-                limits,
-                slots: 0,
-                staying: 0,
-                stored: 0,
-                in_use: 0,
-                coming_up: 0,
-                free: vec![],
-                waiting: pool.waiting.get(platform).copied().unwrap_or(0),
-                coming: count(coming.get(platform).copied().unwrap_or(0)),
-            };
-            (platform, standing)
-        })
-        .collect();
-    for line in &pool.lines {
-        let Some(standing) = standings.get_mut(&line.platform) else { continue };
-        let is_idle = line.status == Some(SlotStatus::Idle);
-        standing.slots += 1;
-        standing.staying += u32::from(!line.draining);
-        standing.stored += u32::from(line.stored);
-        standing.in_use +=
-            u32::from(matches!(line.status, Some(SlotStatus::Busy | SlotStatus::Deploying)) && line.stored);
-        standing.coming_up += u32::from(is_idle && !line.stored);
-        if is_idle && line.stored && !line.reserved && !line.draining {
-            standing.free.push(line);
-        }
-    }
-    for standing in standings.values_mut() {
-        standing.free.sort_by_key(|line| (line.last_used_at, Reverse(line.name.number())));
-    }
-    standings
-}
-
-/// How many slots may be added over all platforms.
-fn room(pool: &PoolSnapshot) -> u32 {
-    let hosts = pool.hosts.values().filter(|host| !host.draining);
-    let on_hosts: u32 = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum();
-    pool.max_size.saturating_sub(count(pool.lines.len())).min(on_hosts)
 }
 
 fn count(number: usize) -> u32 {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::ids::HostName;
-use crate::pool::index::HostLine;
+use crate::pool::index::{HostLine, SlotLine};
+use crate::pool::message::{PlatformLine, PoolSnapshot};
+use crate::slot::SlotStatus;
 use crate::testing::sample;
 use SlotStatus::{Busy, Deploying, Error, Idle};
 use proptest::prelude::*;
@@ -12,7 +14,7 @@ struct Toy(PoolSnapshot);
 impl Toy {
     /// Room for everybody; no platform.
     fn new() -> Self {
-        let host = HostLine { slots: 0, capacity: 1_000, draining: false };
+        let host = HostLine { capacity: 1_000, ..HostLine::default() };
         let hosts = [(HostName::local(), host)].into();
         Self(PoolSnapshot { hosts, max_size: 100, ..PoolSnapshot::default() })
     }
@@ -61,6 +63,16 @@ impl Toy {
         }
     }
 
+    /// What the pool would tell of it.
+    fn load(&self) -> PoolLoad {
+        let waiting = |platform: &Platform| self.0.waiting.get(platform).copied().unwrap_or(0);
+        let platforms = self.0.platforms.iter();
+        let platforms =
+            platforms.map(|(key, limits)| (key.clone(), PlatformLoad::new(*limits, waiting(key))));
+        let slots = self.0.lines.iter().map(|line| (line, line.reserved));
+        PoolLoad::of(platforms.collect(), slots, &self.0.hosts, self.0.max_size, 50)
+    }
+
     fn of(&self, platform: &Platform) -> Vec<&SlotLine> {
         self.0.lines.iter().filter(|line| line.platform == *platform).collect()
     }
@@ -84,14 +96,14 @@ fn grow(platform: &str) -> Vec<Action> {
 
 /// The first round's wishes: nothing is known of the load yet.
 fn first(settings: ScaleSettings, toy: &Toy, coming: usize) -> Vec<Action> {
-    Scaling::new(settings).round(at(0), &toy.0, &[(zoom(), coming)].into(), false)
+    Scaling::new(settings).round(at(0), &toy.load(), &[(zoom(), coming)].into(), false)
 }
 
 /// Rounds of ten seconds from one time to another on a pool that does as it is wished; says what was wished when.
 fn rounds(scaling: &mut Scaling, toy: &mut Toy, from: i64, to: i64) -> Vec<(i64, Action)> {
     let mut wished = Vec::new();
     for second in (from..to).step_by(10) {
-        for action in scaling.round(at(second), &toy.0, &BTreeMap::new(), false) {
+        for action in scaling.round(at(second), &toy.load(), &BTreeMap::new(), false) {
             toy.apply(&action);
             wished.push((second, action));
         }
@@ -134,10 +146,10 @@ fn slots_are_made_one_at_a_time_where_most_are_lacking() {
     assert_eq!(first(prewarm_only(), &toy, 0), grow("zoom"));
     let none = BTreeMap::new();
     let mut scaling = Scaling::new(prewarm_only());
-    assert_eq!(scaling.round(at(0), &toy.0, &none, true), vec![], "another is being made");
+    assert_eq!(scaling.round(at(0), &toy.load(), &none, true), vec![], "another is being made");
     scaling.failed(&zoom(), at(0));
-    assert_eq!(scaling.round(at(10), &toy.0, &none, false), grow("google-meet"), "zoom failed just now");
-    assert_eq!(scaling.round(at(60), &toy.0, &none, false), grow("zoom"));
+    assert_eq!(scaling.round(at(10), &toy.load(), &none, false), grow("google-meet"), "zoom failed just now");
+    assert_eq!(scaling.round(at(60), &toy.load(), &none, false), grow("zoom"));
 }
 
 #[test]
@@ -353,7 +365,7 @@ proptest! {
                 happen(&mut toy, &mut coming, event);
             }
             let now = at(10 * i64::try_from(round).expect("few"));
-            let actions = scaling.round(now, &toy.0, &coming, false);
+            let actions = scaling.round(now, &toy.load(), &coming, false);
             let grown = actions.iter().filter(|action| matches!(action, Action::Grow { .. })).count();
             prop_assert!(grown <= 1);
             prop_assert!(actions.len() - grown <= settings.down_by as usize);

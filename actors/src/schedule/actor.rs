@@ -11,9 +11,8 @@ use crate::journal::actor::Journal;
 use crate::journal::{CommitError, Decision, IdempotencyKey};
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
-use crate::pool::message::{CreateError, HandOver, Receiver};
+use crate::pool::message::{CreateError, HandOver, LeaveBot};
 use crate::ports::{Clock, Measure, Meter};
-use crate::queue::actor::{QueueActor, forward};
 use crate::queue::message::{Withdraw, WithdrawError};
 use crate::recording::actor::{BotEnded, RecordingActor};
 use crate::supervision::{DeathGuard, tell};
@@ -161,8 +160,6 @@ pub struct ScheduleLinks {
     pub journal: Journal,
     /// Finds a slot, or the queue.
     pub pool: Addr<PoolSupervisor>,
-    /// Takes wishes for bots that were handed to it.
-    pub queue: Addr<QueueActor>,
     /// Hears of ended bots.
     pub recordings: Addr<RecordingActor>,
     /// The board.
@@ -278,7 +275,7 @@ impl Scheduler {
         tell(&self.links.pool, HandOver { bot: Box::new(scheduled.bot.clone()), reply });
         ctx.spawn(answer.into_actor(self).map(move |outcome, act, ctx| {
             match outcome {
-                Ok(Ok(receiver)) => act.handed_over(id, &receiver),
+                Ok(Ok(())) => act.handed_over(id),
                 // The row is not what was offered: it says what is.
                 Ok(Err(CreateError::Conflict(_))) => return act.reread(id, ctx),
                 Ok(Err(why)) => act.declined(id, why, ctx),
@@ -296,13 +293,12 @@ impl Scheduler {
     }
 
     /// The receiver has the bot now; wishes that waited are its to apply.
-    fn handed_over(&mut self, id: BotId, receiver: &Receiver) {
+    fn handed_over(&mut self, id: BotId) {
         let Some(scheduled) = self.bots.remove(&id) else { return };
         for wish in scheduled.wishes {
-            match (wish, receiver) {
-                (Wish::Withdraw(wish), Receiver::Slot(slot)) => forward(slot, wish),
-                (Wish::Withdraw(wish), Receiver::Queue) => tell(&self.links.queue, wish),
-                (wish @ Wish::Move(_), _) => wish.answer_gone(None),
+            match wish {
+                Wish::Withdraw(wish) => tell(&self.links.pool, LeaveBot::from(wish)),
+                wish @ Wish::Move(_) => wish.answer_gone(None),
             }
         }
     }

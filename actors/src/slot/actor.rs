@@ -8,10 +8,13 @@ use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
+use crate::image_pull::machine::PullFailure;
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
+use crate::pool::hosts::AwayHosts;
+use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
 use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, Presence, StartRequest, StopRequest};
 use crate::supervision::{DeathGuard, tell};
@@ -30,8 +33,6 @@ const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Time between two tries to watch a container where the engine could not.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
-/// What an engine may take beyond the grace before its silence counts as a failure.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Something happened to the slot.
 #[derive(Message)]
@@ -75,6 +76,10 @@ pub struct SlotLinks {
     pub live: Live,
     /// The index by bot.
     pub directory: Arc<Directory>,
+    /// The hosts whose engines are away.
+    pub away: Arc<AwayHosts>,
+    /// What containers may use.
+    pub limits: Arc<PlatformLimits>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The lead.
@@ -96,6 +101,8 @@ pub struct SlotActor {
     committing: bool,
     held: VecDeque<Happened>,
     watch: Option<(Generation, SpawnHandle)>,
+    /// The wait for an image, which ends with the need for it.
+    pull: Option<(Operation, SpawnHandle)>,
     wake: Option<SpawnHandle>,
     /// Silence counts from here at the earliest: a restarted or sleeping server gives everyone a full grace.
     grace_from: DateTime<Utc>,
@@ -115,6 +122,7 @@ impl SlotActor {
             committing: false,
             held: VecDeque::new(),
             watch: None,
+            pull: None,
             wake: None,
             grace_from: now,
             last_look: now,
@@ -239,11 +247,10 @@ impl SlotActor {
         if let Some(bot) = self.slot.bot() {
             self.links.live.bot(bot);
         }
-        let ended = notices.into_iter().map(|Notice::BotEnded(bot)| *bot).collect::<Vec<_>>();
-        for bot in &ended {
+        for Notice::BotEnded(bot) | Notice::BotReturned { bot, .. } in &notices {
             self.links.live.bot(bot);
         }
-        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), ended });
+        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), notices });
     }
 
     /// Issues what the present state needs and the one before did not.
@@ -254,6 +261,13 @@ impl SlotActor {
         }) {
             slog::trace!(self.links.log, "watch ends"; "slot" => %self.slot.name, "generation" => generation.0);
             ctx.cancel_future(watch);
+        }
+        let pulls = |operation| {
+            let needed = |effect: &Effect| matches!(effect, Effect::PullImage { operation: of, .. } if *of == operation);
+            now_needed.iter().any(needed)
+        };
+        if let Some((_, pull)) = self.pull.take_if(|(operation, _)| !pulls(*operation)) {
+            ctx.cancel_future(pull);
         }
         if let Some(wake) = self.wake.take() {
             ctx.cancel_future(wake);
@@ -281,6 +295,11 @@ impl SlotActor {
             if act.links.clock.now() < at {
                 return act.wake_at(at, ctx);
             }
+            // Recovery pauses while the engine is away. The pool says when it is back; should the clock have been set
+            // back meanwhile, that comes too early, and this one does not.
+            if matches!(act.slot.state, SlotState::Error { .. }) && act.links.away.contains(&act.slot.host) {
+                return act.wake_at(act.links.clock.now() + SLEEP_MAX, ctx);
+            }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
             let leaving = matches!(act.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
@@ -292,16 +311,18 @@ impl SlotActor {
         }));
     }
 
-    fn pull_image(&self, image: String, operation: Operation, ctx: &mut Context<Self>) {
+    fn pull_image(&mut self, image: String, operation: Operation, ctx: &mut Context<Self>) {
         let (reply, pulled) = oneshot::channel();
-        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, reply });
-        self.effect(ctx, async move {
+        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, for_bot: true, reply });
+        let pull = self.effect(ctx, async move {
             match pulled.await {
                 Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
-                Ok(Err(failure)) => SlotEvent::PullFailed { operation, reason: failure.reason },
+                Ok(Err(PullFailure::Failed { reason, .. })) => SlotEvent::PullFailed { operation, reason },
+                Ok(Err(crowded)) => SlotEvent::PullDeclined { operation, reason: crowded.to_string() },
                 Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
             }
         });
+        self.pull = Some((operation, pull));
     }
 
     fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {
@@ -311,14 +332,15 @@ impl SlotActor {
             key,
             slot_name: self.slot.name.clone(),
             image: self.slot.image.clone(),
+            limits: self.links.limits.of(&self.slot.platform),
             operation,
             bot_id,
         };
-        let (driver, limit) = (Arc::clone(&self.links.driver), self.links.timing.deploy);
+        let driver = Arc::clone(&self.links.driver);
         let pulls = self.links.pulls.clone();
         let forget = ForgetImage { host: request.host.clone(), image: request.image.clone() };
         self.effect(ctx, async move {
-            match within(limit, "start", driver.start(request)).await {
+            match driver.start(request).await {
                 Ok(container) => SlotEvent::Started { generation: key.generation, operation, container },
                 Err(DriverError { message, retryable, .. }) => {
                     // The image may have been removed behind our back.
@@ -340,7 +362,7 @@ impl SlotActor {
         let driver = Arc::clone(&self.links.driver);
         let request = StopRequest { host: self.slot.host.clone(), key, container, operation, grace };
         self.effect(ctx, async move {
-            match within(grace + STOP_DEADLINE, "stop", driver.stop(request)).await {
+            match driver.stop(request).await {
                 Ok(()) => SlotEvent::Stopped { generation: key.generation, operation },
                 Err(DriverError { message, answered, .. }) => {
                     SlotEvent::StopFailed { generation: key.generation, operation, reason: message, answered }
@@ -433,7 +455,7 @@ impl SlotActor {
             self.inspecting = true;
             let (host, key) = (self.slot.host.clone(), self.slot.container_key());
             let driver = Arc::clone(&self.links.driver);
-            let inspect = async move { within(STOP_DEADLINE, "inspect", driver.inspect(&host, key)).await };
+            let inspect = async move { driver.inspect(&host, key).await };
             ctx.spawn(inspect.into_actor(self).map(move |seen, act, ctx| {
                 act.inspecting = false;
                 if let Ok(presence) = seen {
@@ -456,21 +478,6 @@ fn answer(reply: Option<Reply>, outcome: Result<Arc<Slot>, Refused>) {
     }
 }
 
-/// A driver call with a last deadline, for engines that forget their own.
-async fn within<T>(
-    limit: Duration,
-    call: &str,
-    outcome: impl Future<Output = Result<T, DriverError>>,
-) -> Result<T, DriverError> {
-    tokio::time::timeout(limit, outcome).await.unwrap_or_else(|_| {
-        Err(DriverError {
-            message: format!("{call}: no answer within {} s", limit.as_secs()),
-            answered: false,
-            retryable: true,
-        })
-    })
-}
-
 impl Actor for SlotActor {
     type Context = Context<Self>;
 
@@ -488,6 +495,37 @@ impl Handler<Happened> for SlotActor {
 
     fn handle(&mut self, happened: Happened, ctx: &mut Self::Context) {
         self.take(happened, ctx);
+    }
+}
+
+/// A slot's shell as it is: what its row does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShellSnapshot {
+    /// A commit or a reload is under way.
+    pub committing: bool,
+    /// Events that wait for that.
+    pub held: usize,
+    /// Its container's end is being waited for.
+    pub watching: bool,
+    /// When its bot was last heard of.
+    pub heard_at: Option<DateTime<Utc>>,
+}
+
+/// Asks for a [`ShellSnapshot`].
+#[derive(Message)]
+#[rtype(result = "ShellSnapshot")]
+pub struct Observe;
+
+impl Handler<Observe> for SlotActor {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(ShellSnapshot {
+            committing: self.committing,
+            held: self.held.len(),
+            watching: self.watch.is_some(),
+            heard_at: self.handle.heard_at(),
+        })
     }
 }
 

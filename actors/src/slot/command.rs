@@ -5,6 +5,7 @@ use super::machine::{Decided, Step, Transition};
 use super::{BusyStep, RecoveryStep, Slot, SlotState};
 use crate::bot::{End, EndReason};
 use crate::journal::Change;
+use chrono::{DateTime, Utc};
 
 /// What the pool and operators may command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,10 @@ pub enum SlotCommand {
     /// Its image was made present anew: whoever counts how long it is idle begins again.
     Refresh,
     /// Take no new bot, and be deleted when there is none.
-    Drain,
+    Drain {
+        /// When a bot that is still there is asked to leave; `None`: it stays for as long as it likes.
+        by: Option<DateTime<Utc>>,
+    },
     /// Take bots again.
     Undrain,
     /// Recover from an error now.
@@ -28,6 +32,8 @@ pub enum SlotCommand {
     Retire,
     /// Stop the container and start another for the same bot; only while the bot is not in its meeting.
     Restart,
+    /// Ask a bot that runs to leave, and give one that has not started back to the queue.
+    ClearOut,
     /// End the bot, whatever it does.
     End {
         /// The sentence for people.
@@ -42,11 +48,12 @@ impl SlotCommand {
             Self::Store => "Store",
             Self::ChangeImage { .. } => "ChangeImage",
             Self::Refresh => "Refresh",
-            Self::Drain => "Drain",
+            Self::Drain { .. } => "Drain",
             Self::Undrain => "Undrain",
             Self::Reset => "Reset",
             Self::Retire => "Retire",
             Self::Restart => "Restart",
+            Self::ClearOut => "ClearOut",
             Self::End { .. } => "End",
         }
     }
@@ -67,14 +74,19 @@ impl Step<'_> {
             }
             (SlotCommand::Refresh, SlotState::Idle { .. }) => self.rewritten(self.slot.clone()),
             (SlotCommand::ChangeImage { .. } | SlotCommand::Refresh, _) => self.illegal(),
-            (SlotCommand::Drain | SlotCommand::Retire, SlotState::Idle { .. }) => self.retire(),
-            (SlotCommand::Drain, _) => self.drain(true),
-            (SlotCommand::Undrain, _) => self.drain(false),
+            (SlotCommand::Drain { .. } | SlotCommand::Retire, SlotState::Idle { .. }) => self.retire(),
+            (SlotCommand::Drain { by }, _) => self.drain(true, by),
+            (SlotCommand::Undrain, _) => self.drain(false, None),
             (SlotCommand::Reset, SlotState::Error { step: RecoveryStep::Waiting { .. }, .. }) => {
                 self.recover()
             }
             (SlotCommand::Reset, SlotState::Error { .. } | SlotState::Idle { .. }) => self.unchanged(),
             (SlotCommand::Restart, _) => self.restart(),
+            (SlotCommand::ClearOut, SlotState::Deploying { bot, step, .. }) => self.clear_out(bot, *step),
+            (SlotCommand::ClearOut, SlotState::Busy { bot, container, step: BusyStep::Running { .. } }) => {
+                self.leave(bot, container, EndReason::LeftByRequest)
+            }
+            (SlotCommand::ClearOut, _) => self.unchanged(),
             (SlotCommand::End { detail }, SlotState::Deploying { bot, .. }) => {
                 self.stop(bot, None, Some(by_operator(detail)))
             }
@@ -86,11 +98,11 @@ impl Step<'_> {
         }
     }
 
-    fn drain(&self, draining: bool) -> Decided {
-        if self.slot.draining == draining {
+    fn drain(&self, draining: bool, drain_by: Option<DateTime<Utc>>) -> Decided {
+        if (self.slot.draining, self.slot.drain_by) == (draining, drain_by) {
             return self.unchanged();
         }
-        self.rewritten(Slot { draining, ..self.slot.clone() })
+        self.rewritten(Slot { draining, drain_by, ..self.slot.clone() })
     }
 
     /// The slot is gone from the pool, and its number is free again.
@@ -115,11 +127,12 @@ mod tests {
     use super::*;
     use crate::bot::{Bot, BotState};
     use crate::ids::Operation;
+    use crate::slot::effects::{Effect, effects_of};
     use crate::slot::event::SlotEvent;
-    use crate::slot::machine::{Rejection, transition};
+    use crate::slot::machine::{Notice, Rejection, transition};
     use crate::slot::{SlotStatus, SlotTiming};
     use crate::testing::sample;
-    use chrono::{DateTime, TimeDelta, Utc};
+    use chrono::TimeDelta;
     use proptest::prelude::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -133,6 +146,10 @@ mod tests {
     fn refused(slot: &Slot, command: SlotCommand) -> bool {
         let decided = transition(slot, SlotEvent::Commanded(command), &SlotTiming::default(), at(1));
         matches!(decided, Err(Rejection::Illegal { .. }))
+    }
+
+    fn drain(by_s: Option<i64>) -> SlotEvent {
+        SlotEvent::Commanded(SlotCommand::Drain { by: by_s.map(at) })
     }
 
     fn stopped(slot: &Slot, seconds: i64) -> Slot {
@@ -166,19 +183,59 @@ mod tests {
 
     #[test]
     fn slots_that_go_go_when_their_container_is_gone() {
-        let drained = next(&sample::busy_slot(1), SlotEvent::Commanded(SlotCommand::Drain), 0);
+        let drained = next(&sample::busy_slot(1), drain(None), 0);
         assert_eq!(drained.status(), Some(SlotStatus::Busy));
         let ephemeral = Slot { ephemeral: true, ..sample::busy_slot(1) };
         for slot in [drained, ephemeral] {
             let ended = next(&slot, SlotEvent::Exited { generation: slot.generation, note: "e".into() }, 1);
             assert_eq!(stopped(&ended, 2).state, SlotState::Retired);
         }
-        let kept = next(
-            &next(&sample::busy_slot(1), SlotEvent::Commanded(SlotCommand::Drain), 0),
-            SlotEvent::Commanded(SlotCommand::Undrain),
-            0,
-        );
+        let kept =
+            next(&next(&sample::busy_slot(1), drain(None), 0), SlotEvent::Commanded(SlotCommand::Undrain), 0);
         assert!(!kept.draining);
+    }
+
+    #[test]
+    fn at_the_deadline_of_a_drain_the_bot_is_asked_to_leave_and_has_its_grace() {
+        let slot = next(&sample::busy_slot(1), drain(Some(60)), 0);
+        assert!(effects_of(&slot).contains(&Effect::WakeAt(at(60))));
+        assert_eq!(next(&slot, SlotEvent::Woke, 59), slot);
+        let leaving = next(&slot, SlotEvent::Woke, 60);
+        let bot = leaving.bot().expect("still there");
+        assert_eq!((bot.leave, bot.state.is_final()), (Some(EndReason::LeftByRequest), false));
+        assert_eq!(next(&leaving, SlotEvent::Woke, 179), leaving, "two minutes for the upload");
+        let ended = next(&leaving, SlotEvent::Woke, 180);
+        assert_eq!(stopped(&ended, 181).state, SlotState::Retired);
+    }
+
+    #[test]
+    fn a_drain_that_ends_or_gets_another_deadline_asks_nobody_to_leave_before() {
+        let slot = next(&sample::busy_slot(1), drain(Some(60)), 0);
+        for (event, after_s) in
+            [(SlotEvent::Commanded(SlotCommand::Undrain), 60), (drain(Some(90)), 89), (drain(None), 600)]
+        {
+            let slot = next(&slot, event, 1);
+            assert_eq!(next(&slot, SlotEvent::Woke, after_s), slot);
+        }
+    }
+
+    #[test]
+    fn a_bot_that_deploys_at_the_deadline_goes_elsewhere() {
+        let assigned = SlotEvent::Assigned {
+            bot: Box::new(sample::bot(1)),
+            source: crate::slot::event::BotSource::Queue,
+        };
+        let pulling = next(&next(&sample::idle_slot(1), assigned, 0), drain(Some(60)), 0);
+        let started = SlotEvent::PullSucceeded { operation: pulling.operation };
+        let starting = next(&pulling, started, 1);
+        for (slot, state) in [(pulling, None), (starting, Some(SlotStatus::Error))] {
+            let woken = transition(&slot, SlotEvent::Woke, &SlotTiming::default(), at(60)).expect("legal");
+            assert_eq!(woken.next.status(), state);
+            let [Notice::BotReturned { bot, crowded: false }] = &woken.notices[..] else {
+                panic!("{:?}", woken.notices)
+            };
+            assert_eq!((bot.state, bot.failed_starts()), (BotState::Queued, 0));
+        }
     }
 
     #[test]

@@ -55,17 +55,20 @@ pub fn effects_of(slot: &Slot) -> Vec<Effect> {
         SlotState::Idle { .. } | SlotState::Retired => vec![],
         SlotState::Deploying { bot, step, deadline, .. } => match step {
             DeployStep::Pulling => {
-                vec![Effect::PullImage { image: slot.image.clone(), operation }, Effect::WakeAt(*deadline)]
+                vec![
+                    Effect::PullImage { image: slot.image.clone(), operation },
+                    Effect::WakeAt(slot.or_drain_by(*deadline)),
+                ]
             }
             DeployStep::Starting => vec![
                 Effect::StartContainer { generation, operation, bot_id: bot.id },
-                Effect::WakeAt(*deadline),
+                Effect::WakeAt(slot.or_drain_by(*deadline)),
             ],
-            DeployStep::Retrying { at } => vec![Effect::WakeAt(*at)],
-            DeployStep::Restarting => vec![stop(&None), Effect::WakeAt(*deadline)],
+            DeployStep::Retrying { at } => vec![Effect::WakeAt(slot.or_drain_by(*at))],
+            DeployStep::Restarting => vec![stop(&None), Effect::WakeAt(slot.or_drain_by(*deadline))],
         },
         SlotState::Busy { container, step, .. } => match step {
-            BusyStep::Running { leave_at } => vec![watch, Effect::WakeAt(*leave_at)],
+            BusyStep::Running { leave_at } => vec![watch, Effect::WakeAt(slot.or_drain_by(*leave_at))],
             BusyStep::Leaving { until, .. } => vec![watch, Effect::WakeAt(*until)],
             BusyStep::Stopping => vec![stop(container)],
         },

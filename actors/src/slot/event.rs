@@ -33,6 +33,13 @@ pub enum SlotEvent {
         /// The engine's words.
         reason: String,
     },
+    /// Too many wait for the image on the host already.
+    PullDeclined {
+        /// Which pull.
+        operation: Operation,
+        /// How many that are.
+        reason: String,
+    },
     /// The engine says that the container runs.
     Started {
         /// Whose.
@@ -149,6 +156,7 @@ impl SlotEvent {
             Self::Assigned { .. } => "Assigned",
             Self::PullSucceeded { .. } => "PullSucceeded",
             Self::PullFailed { .. } => "PullFailed",
+            Self::PullDeclined { .. } => "PullDeclined",
             Self::Started { .. } => "Started",
             Self::StartFailed { .. } => "StartFailed",
             Self::Claimed { .. } => "Claimed",
@@ -181,6 +189,7 @@ impl SlotEvent {
             Self::Assigned { .. }
             | Self::PullSucceeded { .. }
             | Self::PullFailed { .. }
+            | Self::PullDeclined { .. }
             | Self::LeaveRequested { .. }
             | Self::Commanded(_)
             | Self::Woke => None,
@@ -192,6 +201,7 @@ impl SlotEvent {
         match self {
             Self::PullSucceeded { operation }
             | Self::PullFailed { operation, .. }
+            | Self::PullDeclined { operation, .. }
             | Self::StartFailed { operation, .. }
             | Self::Stopped { operation, .. }
             | Self::StopFailed { operation, .. } => Some(*operation),

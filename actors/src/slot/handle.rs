@@ -96,6 +96,11 @@ impl SlotHandle {
         answer
     }
 
+    /// The slot's present actor; one that died is replaced soon.
+    pub fn actor(&self) -> Option<Addr<SlotActor>> {
+        self.addr.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Makes the slot's actor panic, as a bug would.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn panic(&self) {

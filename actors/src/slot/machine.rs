@@ -31,6 +31,13 @@ pub struct Transition {
 pub enum Notice {
     /// A bot ended.
     BotEnded(Box<Bot>),
+    /// A bot was given back: the commit has put it into the queue.
+    BotReturned {
+        /// As it is stored.
+        bot: Box<Bot>,
+        /// Too many wait for the image on the slot's host already.
+        crowded: bool,
+    },
 }
 
 /// Why an event changes nothing.
@@ -112,7 +119,8 @@ impl Step<'_> {
             }
             SlotEvent::SegmentArrived { .. } => self.stale(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::Started { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::StartFailed { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
         }
     }
@@ -131,6 +139,7 @@ impl Step<'_> {
                 self.start(bot, attempts, self.after(self.timing.deploy))
             }
             SlotEvent::PullFailed { reason, .. } if pulling => self.fail_deploy(bot, reason),
+            SlotEvent::PullDeclined { reason, .. } if pulling => self.decline(bot, reason, true),
             SlotEvent::Started { container, .. } => self.run(bot, Some(container), None),
             SlotEvent::Claimed { nonce, .. } => self.run(bot, None, Some(nonce)),
             SlotEvent::Observed { presence: Presence::Running, .. } if !pulling => self.run(bot, None, None),
@@ -147,6 +156,7 @@ impl Step<'_> {
                 self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
             }
             SlotEvent::Woke if self.now >= deadline => self.fail_deploy(bot, self.overdue(at)),
+            SlotEvent::Woke if self.drain_is_due() => self.clear_out(bot, at),
             SlotEvent::Woke => match at {
                 DeployStep::Retrying { at } if self.now >= at => self.start(bot, attempts, deadline),
                 _ => self.unchanged(),
@@ -155,7 +165,8 @@ impl Step<'_> {
             // "Not there yet" is what a container in the making looks like.
             SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::LeaveRequested { .. } | SlotEvent::StartFailed { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
+            SlotEvent::PullSucceeded { .. } => self.stale(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.stale(),
             SlotEvent::Assigned { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
                 self.illegal()
             }
@@ -178,6 +189,7 @@ impl Step<'_> {
                 self.leave(bot, container, reason)
             }
             SlotEvent::Woke if self.now >= leave_at => self.leave(bot, container, self.time_limit(bot)),
+            SlotEvent::Woke if self.drain_is_due() => self.leave(bot, container, EndReason::LeftByRequest),
             SlotEvent::Woke => self.unchanged(),
             SlotEvent::Exited { note, .. } => self.stop(bot, container.clone(), Some(crash(bot, note))),
             SlotEvent::Observed { presence: Presence::Gone, began_at, .. }
@@ -189,7 +201,8 @@ impl Step<'_> {
             SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Observed { .. } | SlotEvent::SegmentArrived { .. } => self.unchanged(),
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -227,7 +240,8 @@ impl Step<'_> {
                 self.unchanged()
             }
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -250,7 +264,8 @@ impl Step<'_> {
             SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::LeaveRequested { .. } => {
                 self.stale()
             }
-            SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.illegal(),
+            SlotEvent::PullSucceeded { .. } => self.illegal(),
+            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::StartFailed { .. } => self.illegal(),
         }
     }
@@ -356,7 +371,7 @@ impl Step<'_> {
         }
     }
 
-    fn leave(&self, bot: &Bot, container: &Option<ContainerId>, reason: EndReason) -> Decided {
+    pub(super) fn leave(&self, bot: &Bot, container: &Option<ContainerId>, reason: EndReason) -> Decided {
         let mut bot = bot.clone();
         bot.leave.get_or_insert(reason);
         bot.version += 1;
@@ -395,17 +410,9 @@ impl Step<'_> {
         self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
     }
 
-    pub(super) fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
-        let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
-        let (_, changes, notices) = self.ended(bot, Some(end));
-        let mut transition = self.fail(None, reason, 0, changes)?;
-        transition.notices = notices;
-        Ok(transition)
-    }
-
     // --- parts of edges ----------------------------------------------------------------------------------------
 
-    fn ended(&self, bot: &Bot, end: Option<End>) -> (Bot, Vec<Change>, Vec<Notice>) {
+    pub(super) fn ended(&self, bot: &Bot, end: Option<End>) -> (Bot, Vec<Change>, Vec<Notice>) {
         let Some(end) = end.filter(|_| !bot.state.is_final()) else { return (bot.clone(), vec![], vec![]) };
         let (bot, changes) = life::ended(bot, end, self.now);
         let notice = Notice::BotEnded(Box::new(bot.clone()));
@@ -441,6 +448,10 @@ impl Step<'_> {
             *container = named;
         }
         self.write(next, changes, vec![])
+    }
+
+    pub(super) fn drain_is_due(&self) -> bool {
+        self.slot.draining && self.slot.drain_by.is_some_and(|by| self.now >= by)
     }
 
     fn is_running(&self) -> bool {

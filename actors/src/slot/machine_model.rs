@@ -1,7 +1,6 @@
 //! A plain reference of the slot machine: a table of words, one for each step and event, and what each word means.
 
-use super::effects::{Effect, effects_of};
-use super::{BusyStep, Slot, SlotState};
+use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use crate::bot::{Bot, BotState, EndReason};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -27,6 +26,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("assigned", "", "assign - - - - - - - - - -"),
     ("pull succeeded", "o", "- start ~ ~ ~ - - - ~ ~ -"),
     ("pull failed", "o", "- failed ~ ~ ~ - - - ~ ~ -"),
+    ("pull declined", "o", "- decline ~ ~ ~ - - - ~ ~ -"),
     ("started", "g", "~ run run run ~ learn learn ~ ~ ~ -"),
     ("start failed", "go", "- ~ retry ~ ~ ~ ~ - ~ ~ -"),
     ("start failed for good", "go", "- ~ failed ~ ~ ~ ~ - ~ ~ -"),
@@ -50,6 +50,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("undrain", "c", "undrain undrain undrain undrain undrain undrain undrain undrain undrain undrain -"),
     ("reset", "c", ". - - - - - - - recover . -"),
     ("retire", "c", "retire - - - - - - - - - -"),
+    ("clear out", "c", ". clear clear clear clear leave . . . . -"),
     ("end", "c", "- end end end end end end . - - -"),
 ];
 
@@ -61,6 +62,8 @@ pub(super) struct Model {
     pub(super) operation: i64,
     pub(super) stored: bool,
     pub(super) draining: bool,
+    /// When a bot that is still there while it drains is asked to leave.
+    pub(super) drain_by: Option<DateTime<Utc>>,
     pub(super) ephemeral: bool,
     pub(super) image: String,
     pub(super) bot: Option<ModelBot>,
@@ -69,12 +72,23 @@ pub(super) struct Model {
     pub(super) attempts: u32,
     /// Deadline of a start.
     pub(super) deadline: Option<DateTime<Utc>>,
-    /// When the step looks again.
+    /// When the step looks again, drained or not.
     pub(super) wake_at: Option<DateTime<Utc>>,
     /// When patience with a leaving bot ends whatever arrives.
     pub(super) latest: Option<DateTime<Utc>>,
     /// Since when the slot is in error.
     pub(super) since: Option<DateTime<Utc>>,
+    /// The bot that this step gave back to the queue.
+    pub(super) back: Option<Back>,
+}
+
+/// A bot that is in the queue again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Back {
+    pub(super) id: i64,
+    pub(super) failed_starts: u32,
+    /// Because too many wait for the image.
+    pub(super) crowded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +100,7 @@ pub(super) struct ModelBot {
     pub(super) nonce: Option<Uuid>,
     pub(super) seq: i64,
     pub(super) leave: Option<EndReason>,
+    pub(super) failed_starts: u32,
 }
 
 /// What of an event matters.
@@ -175,6 +190,8 @@ impl Model {
             }
             "claim" => self.claims(given),
             "report" | "repeat" => self.reports(word, given, now),
+            "decline" => self.declines(true),
+            "clear" => self.clears_out(now),
             "cancel" => self.stops(Some(EndReason::Cancelled)),
             "end" => self.stops(Some(EndReason::Internal)),
             "leave" => self.leaves(EndReason::LeftByRequest, now),
@@ -232,9 +249,14 @@ impl Model {
                 self.image = image(given);
                 self.goes(step)
             }
-            "drain" | "undrain" if self.draining == (word == "drain") => Said::Unchanged,
-            "drain" | "undrain" => {
-                self.draining = word == "drain";
+            "drain" if (self.draining, self.drain_by) == (true, drain_by(given)) => Said::Unchanged,
+            "drain" => {
+                (self.draining, self.drain_by) = (true, drain_by(given));
+                self.goes(step)
+            }
+            "undrain" if !self.draining => Said::Unchanged,
+            "undrain" => {
+                (self.draining, self.drain_by) = (false, None);
                 self.goes(step)
             }
             "retire" => self.goes("retired"),
@@ -280,7 +302,34 @@ impl Model {
         self.goes(step)
     }
 
+    fn gives_back(&mut self, failed: bool, crowded: bool) {
+        let bot = self.bot();
+        let failed_starts = bot.failed_starts + u32::from(failed);
+        self.back = Some(Back { id: bot.id, failed_starts, crowded });
+    }
+
+    fn declines(mut self, crowded: bool) -> Said {
+        self.gives_back(false, crowded);
+        self.frees()
+    }
+
+    fn clears_out(mut self, now: DateTime<Utc>) -> Said {
+        if self.step == "pulling" {
+            return self.declines(false);
+        }
+        self.gives_back(false, false);
+        self.breaks(now)
+    }
+
+    /// The first slot gives the bot back; in the second it ends.
     fn fails_to_deploy(mut self, now: DateTime<Utc>) -> Said {
+        if self.bot().failed_starts == 0 {
+            self.gives_back(true, false);
+        }
+        self.breaks(now)
+    }
+
+    fn breaks(mut self, now: DateTime<Utc>) -> Said {
         (self.bot, self.attempts, self.deadline) = (None, 0, None);
         (self.since, self.wake_at) = (Some(now), Some(now + seconds(10)));
         self.goes("error")
@@ -354,11 +403,20 @@ impl Model {
         self.waits(now)
     }
 
+    /// When a shell is to look again.
+    pub(super) fn looks_at(&self) -> Option<DateTime<Utc>> {
+        let is_cut_short = self.draining
+            && ["pulling", "starting", "retrying", "restarting", "running"].contains(&self.step);
+        self.wake_at.map(|at| self.drain_by.filter(|_| is_cut_short).map_or(at, |by| by.min(at)))
+    }
+
     fn wakes(mut self, now: DateTime<Utc>) -> Said {
+        let is_drained = self.draining && self.drain_by.is_some_and(|by| now >= by);
         let is_over = self.deadline.is_some_and(|at| now >= at);
         let is_awake = self.wake_at.is_some_and(|at| now >= at);
         match self.step {
             "pulling" | "starting" | "retrying" | "restarting" if is_over => self.fails_to_deploy(now),
+            "pulling" | "starting" | "retrying" | "restarting" if is_drained => self.clears_out(now),
             "retrying" if is_awake => {
                 self.wake_at = self.deadline;
                 self.operates("starting")
@@ -367,6 +425,7 @@ impl Model {
                 let is_end = self.bot().ends_at.is_some_and(|at| now >= at);
                 self.leaves(if is_end { EndReason::EndTime } else { EndReason::MaxDuration }, now)
             }
+            "running" if is_drained => self.leaves(EndReason::LeftByRequest, now),
             "leaving" if is_awake => {
                 let reason = self.bot().leave.unwrap_or(EndReason::LeftByRequest);
                 self.stops(Some(reason))
@@ -389,7 +448,14 @@ pub(super) fn new_bot(given: &Given, now: DateTime<Utc>) -> ModelBot {
         nonce: None,
         seq: 0,
         leave: None,
+        failed_starts: u32::from(given.choice % 4 == 3),
     }
+}
+
+/// Noon is the sample's: every drain that has a deadline has one of four.
+pub(super) fn drain_by(given: &Given) -> Option<DateTime<Utc>> {
+    let after_s = i64::from(given.choice) * 1_800;
+    (!given.choice.is_multiple_of(3)).then(|| crate::testing::sample::now() + seconds(after_s))
 }
 
 pub(super) fn nonce(given: &Given) -> Uuid {
@@ -402,40 +468,46 @@ pub(super) fn image(given: &Given) -> String {
 
 /// The slot as the reference has it.
 pub(super) fn seen(slot: &Slot) -> Model {
-    let effects = effects_of(slot);
-    let wake_at = effects.iter().find_map(|effect| match effect {
-        Effect::WakeAt(at) => Some(*at),
-        _ => None,
-    });
     let mut model = Model {
         step: slot.step(),
         generation: slot.generation.0,
         operation: slot.operation.0,
         stored: slot.version > 0,
         draining: slot.draining,
+        drain_by: slot.drain_by,
         ephemeral: slot.ephemeral,
         image: slot.image.clone(),
         bot: slot.bot().map(seen_bot),
         container: None,
         attempts: 0,
         deadline: None,
-        wake_at,
+        wake_at: None,
         latest: None,
         since: None,
+        back: None,
     };
     match &slot.state {
-        SlotState::Deploying { attempts, deadline, .. } => {
+        SlotState::Deploying { attempts, deadline, step, .. } => {
             (model.attempts, model.deadline) = (*attempts, Some(*deadline));
+            model.wake_at = model.deadline;
+            if let DeployStep::Retrying { at } = step {
+                model.wake_at = Some(*at);
+            }
         }
         SlotState::Busy { container, step, .. } => {
             model.container = container.clone().map(|container| container.0);
-            if let BusyStep::Leaving { latest, .. } = step {
-                model.latest = Some(*latest);
-            }
+            (model.wake_at, model.latest) = match step {
+                BusyStep::Running { leave_at } => (Some(*leave_at), None),
+                BusyStep::Leaving { until, latest } => (Some(*until), Some(*latest)),
+                BusyStep::Stopping => (None, None),
+            };
         }
-        SlotState::Error { attempts, since, container, .. } => {
+        SlotState::Error { attempts, since, container, step, .. } => {
             model.container = container.clone().map(|container| container.0);
             (model.attempts, model.since) = (*attempts, Some(*since));
+            if let RecoveryStep::Waiting { until } = step {
+                model.wake_at = Some(*until);
+            }
         }
         SlotState::Idle { .. } | SlotState::Retired => {}
     }
@@ -451,5 +523,6 @@ fn seen_bot(bot: &Bot) -> ModelBot {
         nonce: bot.nonce,
         seq: bot.report_seq,
         leave: bot.leave,
+        failed_starts: bot.failed_starts(),
     }
 }

@@ -13,6 +13,7 @@ mod machine_model;
 mod machine_test;
 mod recovery;
 mod restart;
+mod setback;
 #[cfg(test)]
 mod table;
 
@@ -38,6 +39,8 @@ pub struct Slot {
     pub image: String,
     /// It takes no new bot, and is deleted when it has none.
     pub draining: bool,
+    /// While it drains: when a bot that is still in it is asked to leave; `None`: never.
+    pub drain_by: Option<DateTime<Utc>>,
     /// It is deleted with its bot rather than used again.
     pub ephemeral: bool,
     /// Counts assignments.
@@ -188,6 +191,7 @@ impl Slot {
             host,
             image,
             draining: false,
+            drain_by: None,
             ephemeral,
             generation: Generation(0),
             operation: Operation(0),
@@ -238,6 +242,11 @@ impl Slot {
         !matches!(self.state, SlotState::Idle { .. } | SlotState::Retired)
     }
 
+    /// The first of a time that its state waits for and the deadline of its drain.
+    pub(super) fn or_drain_by(&self, at: DateTime<Utc>) -> DateTime<Utc> {
+        self.drain_by.filter(|_| self.draining).map_or(at, |by| by.min(at))
+    }
+
     /// The container of the present generation.
     pub fn container_key(&self) -> ContainerKey {
         ContainerKey { slot: self.id, generation: self.generation }
@@ -258,8 +267,10 @@ pub struct SlotTiming {
     pub pull: Duration,
     /// Wait before another start after one that failed.
     pub start_retry: Duration,
-    /// Starts before a bot ends as `deploy_failed`.
+    /// Starts before the slot gives the bot back.
     pub start_attempts: u32,
+    /// Slots that may give a bot back after a failed start; the next one in which it fails ends it as `deploy_failed`.
+    pub start_elsewhere: u32,
     /// From the wish to leave to the stop, for the end of the recording and its upload.
     pub leave_grace: Duration,
     /// While a bot leaves: how long after a segment the next one is waited for, beyond the grace.
@@ -289,6 +300,7 @@ impl Default for SlotTiming {
             pull: Duration::from_secs(2 * 3600),
             start_retry: Duration::from_secs(2),
             start_attempts: 3,
+            start_elsewhere: 1,
             leave_grace: Duration::from_secs(120),
             segment_grace: Duration::from_secs(30),
             leave_limit: Duration::from_secs(900),

@@ -22,6 +22,7 @@ impl Step<'_> {
             (SlotEvent::Claimed { .. } | SlotEvent::Reported { .. }, _) => self.stale(),
             (SlotEvent::LeaveRequested { .. } | SlotEvent::HeartbeatLost { .. }, _) => self.stale(),
             (SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. }, _) => self.stale(),
+            (SlotEvent::PullDeclined { .. }, _) => self.stale(),
             (SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. }, RecoveryStep::Waiting { .. }) => {
                 self.stale()
             }

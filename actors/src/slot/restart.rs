@@ -3,7 +3,7 @@
 //! generation. What the old program still says is of the past.
 //!
 //! It is safe only while the bot is not in its meeting: what it recorded belongs to its generation, and a life does not
-//! go back.
+//! go back. Where the restart comes to nothing the bot goes elsewhere, as after any start: see [`super::setback`].
 
 use super::event::SlotEvent;
 use super::machine::{Decided, Step};
@@ -38,6 +38,7 @@ impl Step<'_> {
             SlotEvent::Woke if self.now >= deadline => {
                 self.fail_deploy(bot, self.overdue(DeployStep::Restarting))
             }
+            SlotEvent::Woke if self.drain_is_due() => self.clear_out(bot, DeployStep::Restarting),
             SlotEvent::Commanded(command) => self.commanded(command),
             SlotEvent::Woke | SlotEvent::Exited { .. } | SlotEvent::Observed { .. } => self.unchanged(),
             SlotEvent::SegmentArrived { .. } => self.unchanged(),
@@ -46,7 +47,7 @@ impl Step<'_> {
                 self.stale()
             }
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
-            SlotEvent::LeaveRequested { .. } => self.stale(),
+            SlotEvent::PullDeclined { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
             SlotEvent::Assigned { .. } => self.illegal(),
         }
     }
@@ -88,7 +89,7 @@ mod tests {
     use crate::ids::{ContainerId, Generation};
     use crate::slot::command::SlotCommand;
     use crate::slot::effects::{Effect, effects_of};
-    use crate::slot::machine::{Rejection, transition};
+    use crate::slot::machine::{Notice, Rejection, transition};
     use crate::slot::{SlotStatus, SlotTiming};
     use crate::testing::sample;
     use uuid::Uuid;
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_does_not_stop_ends_the_bot_and_a_wish_to_leave_is_granted() {
+    fn a_container_that_does_not_stop_sends_the_bot_elsewhere_and_a_wish_to_leave_is_granted() {
         let stopping = restart(&in_state(BotState::JoiningCall)).expect("legal").next;
         let failed = SlotEvent::StopFailed {
             generation: stopping.generation,
@@ -186,7 +187,11 @@ mod tests {
             answered: false,
         };
         let failed = decided(&stopping, failed).expect("legal");
-        assert_eq!((failed.next.status(), failed.notices.len()), (Some(SlotStatus::Error), 1));
+        assert_eq!(failed.next.status(), Some(SlotStatus::Error));
+        let [Notice::BotReturned { bot, crowded: false }] = &failed.notices[..] else {
+            panic!("{:?}", failed.notices)
+        };
+        assert_eq!((bot.state, bot.nonce, bot.failed_starts()), (BotState::Queued, None, 1));
         let wish =
             SlotEvent::LeaveRequested { bot_id: crate::ids::BotId(1), reason: EndReason::LeftByRequest };
         let left = decided(&stopping, wish).expect("legal");

@@ -186,7 +186,8 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
                 | CreateError::QueueFull(_)
                 | CreateError::ScheduleFull(_)
                 | CreateError::PlatformNotServed(_)
-                | CreateError::PlatformDisabled(_),
+                | CreateError::PlatformDisabled(_)
+                | CreateError::Closing,
             ) => {
                 world.count("refused at the door");
                 world.clients[number].answer = Answer::Refused;

@@ -3,6 +3,7 @@
 
 use super::edges::{Edge, edges};
 use super::world::Shared;
+use crate::ids::HostName;
 use crate::ports::{Measure, Meter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -57,6 +58,9 @@ pub const REACHED: &[&str] = &[
     "container lost with its host",
     "start lost with its host",
     "call to a host that is away",
+    "breaker opens",
+    "engine tells",
+    "engine's word interrupted",
     // Recordings.
     "segments not listed",
     "join fails",
@@ -83,6 +87,7 @@ pub const REACHED: &[&str] = &[
     "recover all",
     "drain begun",
     "drain ended",
+    "asked to leave at a drain's deadline",
     "Reset taken",
     "Reset refused",
     "Drain taken",
@@ -101,6 +106,8 @@ pub const REACHED: &[&str] = &[
     "scaler retires",
     // What becomes of slots and bots.
     "served from the queue",
+    "start goes elsewhere",
+    "start declined",
     "queue timeout",
     "handed over",
     "grace extended",
@@ -136,8 +143,15 @@ pub const EXEMPT: &[(Edge, &str)] = &[
     (Edge { from: "starting", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Started", to: "running" }, "a start has one outcome, and it failed"),
+    (Edge { from: "pulling", event: "ClearOut", to: "idle" }, SERVER_STAYS),
+    (Edge { from: "starting", event: "ClearOut", to: "error" }, SERVER_STAYS),
+    (Edge { from: "retrying", event: "ClearOut", to: "error" }, SERVER_STAYS),
+    (Edge { from: "restarting", event: "ClearOut", to: "error" }, SERVER_STAYS),
+    (Edge { from: "running", event: "ClearOut", to: "leaving" }, SERVER_STAYS),
 ];
 const NOT_STARTED: &str = "nothing of a generation runs before its start";
+const SERVER_STAYS: &str =
+    "only who empties the whole server asks for it, and nobody does here: see `tests/drains.rs`";
 const NOT_WATCHED: &str = "a container is watched from its first sign on";
 
 /// Counts what the actors say of themselves.
@@ -150,8 +164,28 @@ impl Meter for EdgeMeter {
                 *self.0.lock().edges.entry(Edge { from, event, to }).or_default() += 1;
             }
             Measure::SlotRebuilt => self.0.lock().count("slot rebuilt"),
+            Measure::BreakerTurned { host, open } => self.0.breaker_turned(host, open),
             Measure::StaleEvent { .. } => self.0.lock().count("stale event"),
             _ => {}
+        }
+    }
+}
+
+impl Shared {
+    /// Notes what no row says. What one that led before makes of the engines is of no matter.
+    fn breaker_turned(&self, host: &HostName, open: bool) {
+        let mut world = self.lock();
+        if !world.leads(self.process) {
+            return;
+        }
+        let now = world.now;
+        if open {
+            world.count("breaker opens");
+            world.breakers_open.insert(host.clone(), now);
+        } else {
+            world.breakers_open.remove(host);
+            // What paused meanwhile goes on from here.
+            world.trouble(now);
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum Disaster {
     Confirms(u32),
 }
 
-/// The longest that a clock is set ahead or back at a time.
+/// The longest that a clock is set ahead or back at a time; it is never further off than twice that.
 const CLOCK_SET_MS_MAX: u64 = 1_800_000;
 /// How long a host is away.
 const HOST_AWAY_MS: (u64, u64) = (5_000, 900_000);
@@ -82,6 +82,7 @@ impl World {
         self.count(if dies { "host died" } else { "host cut off" });
         self.note(format!("host {host} {}", if dies { "dies" } else { "is cut off" }));
         self.hosts_away.insert(host.clone(), dies);
+        self.listeners.retain(|(of, _)| *of != host);
         self.containers.changed.notify_waiters();
         if dies {
             let lost: Vec<ContainerKey> = self.containers.on(&host);
@@ -96,7 +97,12 @@ impl World {
 
     fn misset_clock(&mut self) {
         let by = self.between(500, CLOCK_SET_MS_MAX);
-        let ahead = self.rng.bool();
+        let drawn = self.rng.bool();
+        // What is due at a time of the clock must still come before the end.
+        let ahead = match (self.utc() - self.now).num_milliseconds() {
+            off if off.unsigned_abs() < CLOCK_SET_MS_MAX => drawn,
+            off => off < 0,
+        };
         self.count(if ahead { "clock set ahead" } else { "clock set back" });
         self.note(format!(
             "the clock is set {} {} s",

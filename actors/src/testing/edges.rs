@@ -3,7 +3,7 @@
 
 use super::sample;
 use crate::bot::machine::{Report, ReportBody, end};
-use crate::bot::{BotState, EndReason};
+use crate::bot::{BotState, EndReason, Setback};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::ports::Presence;
 use crate::slot::command::SlotCommand;
@@ -57,13 +57,18 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         (fresh.state, fresh.nonce, fresh.report_seq) = (BotState::Deploying, None, 0);
         fresh
     };
+    let past = sample::now() - TimeDelta::seconds(1);
+    let again = {
+        let mut again = fresh.clone();
+        again.setback = Some(Setback { failed_starts: 1, at: past, detail: "e".into() });
+        again
+    };
     let done = {
         let mut done = bot.clone();
         (done.state, done.end) = (BotState::Done, Some(end(EndReason::MeetingEnded)));
         done
     };
     let gone = done.clone();
-    let past = sample::now() - TimeDelta::seconds(1);
     let with = |state| Slot { state, ..busy.clone() };
     let deploying = |step| SlotState::Deploying { bot: fresh.clone(), step, attempts: 0, deadline };
     let container = Some(ContainerId("c".into()));
@@ -82,6 +87,10 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         ("deploying, starting", with(deploying(DeployStep::Starting))),
         ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
         ("deploying, restarting", with(deploying(DeployStep::Restarting))),
+        (
+            "deploying, pulling; the second slot",
+            with(SlotState::Deploying { bot: again, step: DeployStep::Pulling, attempts: 0, deadline }),
+        ),
         ("busy, unclaimed", with(running(fresh.clone(), None, BusyStep::Running { leave_at: past }))),
         (
             "busy, running",
@@ -120,6 +129,7 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Assigned", SlotEvent::Assigned { bot: Box::new(sample::bot(9)), source: BotSource::Queue }),
         ("PullSucceeded", SlotEvent::PullSucceeded { operation }),
         ("PullFailed", SlotEvent::PullFailed { operation, reason: "e".into() }),
+        ("PullDeclined", SlotEvent::PullDeclined { operation, reason: "e".into() }),
         ("Started", SlotEvent::Started { generation, operation, container: ContainerId("c".into()) }),
         ("StartFailed, try again", start_failed(true)),
         ("StartFailed, for good", start_failed(false)),
@@ -144,11 +154,12 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Store", SlotEvent::Commanded(SlotCommand::Store)),
         ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
         ("Refresh", SlotEvent::Commanded(SlotCommand::Refresh)),
-        ("Drain", SlotEvent::Commanded(SlotCommand::Drain)),
+        ("Drain", SlotEvent::Commanded(SlotCommand::Drain { by: None })),
         ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
         ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
         ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
         ("Restart", SlotEvent::Commanded(SlotCommand::Restart)),
+        ("ClearOut", SlotEvent::Commanded(SlotCommand::ClearOut)),
         ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
         (
             "of an older generation",

@@ -7,15 +7,15 @@ use super::program::Program;
 use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress,
-    StartRequest, StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence,
+    PullProgress, StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// What runs, and what never will again.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ impl World {
                 }
                 self.note(format!("engine: {} g{} runs", name(key), key.generation));
                 self.containers.running.insert(key, ContainerId(format!("c-{}", key.generation)));
+                self.tell(EngineEvent::Appeared(key), key);
                 let program = Program::new(self, key, bot_id);
                 self.programs.insert(key, program);
                 let after = self.between(100, 5_000);
@@ -78,6 +79,26 @@ impl World {
         }
     }
 
+    /// The engine tells whoever listens to the container's host.
+    fn tell(&mut self, event: EngineEvent, key: ContainerKey) {
+        self.listeners.retain(|(_, events)| !events.is_closed());
+        let host = self.containers.hosts.get(&key);
+        let (before, mut told) = (self.listeners.len(), 0);
+        // Where an event is dropped the word has come to an end.
+        self.listeners.retain(|(of, events)| {
+            let is_theirs = Some(of) == host;
+            let is_told = is_theirs && events.try_send(event).is_ok();
+            told += usize::from(is_told);
+            is_told || !is_theirs
+        });
+        if told > 0 {
+            self.count("engine tells");
+        }
+        if self.listeners.len() < before {
+            self.containers.changed.notify_waiters();
+        }
+    }
+
     /// A container is gone.
     pub fn exit(&mut self, key: ContainerKey, note: &str) {
         if self.containers.running.remove(&key).is_some() {
@@ -85,6 +106,7 @@ impl World {
             self.containers.exit_notes.insert(key, note.to_owned());
             self.containers.changed.notify_waiters();
             self.programs.remove(&key);
+            self.tell(EngineEvent::Vanished(key), key);
         }
     }
 }
@@ -252,7 +274,13 @@ impl Driver for FakeEngine {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        self.0.lock().containers.hosts.insert(request.key, request.host.clone());
+        {
+            let mut world = self.0.lock();
+            world.containers.hosts.insert(request.key, request.host.clone());
+            if request.limits != super::scenario::limits(&request.image) {
+                world.violated(format!("{} was to start with {:?}", request.slot_name, request.limits));
+            }
+        }
         self.call("start", &request.host, Deed::Start(request.key, request.bot_id)).await?;
         let world = self.0.lock();
         match world.containers.running.get(&request.key) {
@@ -337,6 +365,35 @@ impl Driver for FakeEngine {
         let Containers { running, exit_notes, .. } = &mut world.containers;
         exit_notes.retain(|key, _| running.contains_key(key) || wanted.contains(key));
         Ok(u32::try_from(before - exit_notes.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
+        self.reach(host).await?;
+        let (changes, cut_after) = {
+            let mut world = self.0.lock();
+            world.listeners.push((host.clone(), events.clone()));
+            let is_cut = world.faults.blind > 0 && !world.calm;
+            let cut_after = is_cut.then(|| world.between(10_000, 900_000));
+            (Arc::clone(&world.containers.changed), cut_after)
+        };
+        let is_told = |(_, listener): &(HostName, mpsc::Sender<EngineEvent>)| listener.same_channel(&events);
+        let lost = async {
+            loop {
+                let changed = changes.notified();
+                if !self.0.lock().listeners.iter().any(is_told) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        match cut_after {
+            Some(after) => drop(tokio::time::timeout(after.to_std().unwrap_or_default(), lost).await),
+            None => lost.await,
+        }
+        let mut world = self.0.lock();
+        world.count("engine's word interrupted");
+        world.listeners.retain(|listener| !is_told(listener));
+        Err(unanswered("the connection was cut".to_owned()))
     }
 }
 

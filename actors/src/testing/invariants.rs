@@ -6,6 +6,7 @@ use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
+use crate::pool::load::PoolLoad;
 use crate::pool::message::PoolSnapshot;
 use crate::queue::message::QueueSnapshot;
 use crate::scale::actor::ScaleSnapshot;
@@ -57,6 +58,10 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
                 if let Some(reason) = reason {
                     world.count(&format!("end {reason}"));
                 }
+                if bot.state == BotState::Queued && bot.setback.is_some() {
+                    let failed = bot.failed_starts() > 0;
+                    world.count(if failed { "start goes elsewhere" } else { "start declined" });
+                }
                 world.note(format!("bot {} {} {}", bot.id, bot.state.as_str(), reason.unwrap_or_default()));
             }
             Change::InsertQueueEntry(entry) => {
@@ -76,6 +81,7 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
             | Change::DeleteQueueEntry(_)
             | Change::WriteRecording(_)
             | Change::InsertDrain(_)
+            | Change::UpdateDrain(_)
             | Change::DeleteDrain(_)
             | Change::InsertIdempotencyKey(_) => {}
         }
@@ -133,6 +139,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         if assigned && known.is_some_and(|known| known.draining) {
             world.violated(format!("{} drains and was given a bot", slot.name));
         }
+        let is_away = |since: &DateTime<Utc>| (*since).max(world.troubled_until) + OFFER_MAX[1] < world.now;
+        if assigned && world.breakers_open.get(&slot.host).is_some_and(is_away) {
+            world.violated(format!("{} was given a bot while its engine is away", slot.name));
+        }
         if slot.ephemeral && slot.generation.0 > 0 && matches!(slot.state, SlotState::Idle { .. }) {
             world.violated(format!("{} is ephemeral and idle after a bot", slot.name));
         }
@@ -150,6 +160,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         }
         if slot.draining && !known.draining {
             world.count("slot drains");
+        }
+        let is_due = known.draining && known.drain_by.is_some_and(|by| by <= world.utc());
+        if is_due && matches!(slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. }) {
+            world.count("asked to leave at a drain's deadline");
         }
         if let (
             SlotState::Busy { step: BusyStep::Leaving { until: was, .. }, .. },
@@ -396,8 +410,22 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
         if wanted != Some(&slot.image) {
             world.violated(format!("{} still has image {}", slot.name, slot.image));
         }
-        if world.tables.drains.iter().any(|drain| drain.holds(&slot.platform, &slot.host)) {
+        if world.tables.drains.keys().any(|drain| drain.holds(&slot.platform, &slot.host)) {
             world.violated(format!("{} is left in a drain", slot.name));
+        }
+    }
+}
+
+/// Checked at the end: the short account of the pool is that of the long one.
+pub fn load_is_that_of_the_slots(world: &mut World, pool: &PoolSnapshot, load: &PoolLoad) {
+    for (platform, of) in &load.platforms {
+        let slots: Vec<_> = pool.lines.iter().filter(|line| line.platform == *platform).collect();
+        let free = slots.iter().filter(|line| line.status == Some(SlotStatus::Idle) && !line.draining);
+        let names: Vec<_> = free.map(|line| &line.name).collect();
+        let named = of.longest_unused.iter().all(|name| names.contains(&name));
+        let counts = (of.slots as usize, of.free as usize, of.longest_unused.len());
+        if counts != (slots.len(), names.len(), names.len().min(3)) || !named {
+            world.violated(format!("the load of {platform} is {of:?}, its slots are {slots:?}"));
         }
     }
 }

@@ -70,12 +70,17 @@ fn is_well(world: &World, bot: &Bot) -> bool {
 /// How late a slot may look at its deadline, where its server does nothing else wrong.
 const WAKE_SLACK: TimeDelta = TimeDelta::minutes(3);
 
-/// A slot whose time is up does something about it.
+/// A slot whose time is up does something about it, unless it is to recover and its engine is away.
 fn slots_wake_in_time(world: &mut World) {
     if world.now - world.troubled_until < WAKE_SLACK || !world.clock_steady_for(WAKE_SLACK) {
         return;
     }
     let overdue = |slot: &&Slot| {
+        let is_paused =
+            matches!(slot.state, SlotState::Error { .. }) && world.breakers_open.contains_key(&slot.host);
+        if is_paused {
+            return false;
+        }
         effects_of(slot).into_iter().any(|effect| match effect {
             Effect::WakeAt(at) => at.max(slot.changed_at) + WAKE_SLACK < world.utc(),
             _ => false,

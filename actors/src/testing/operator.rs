@@ -9,6 +9,7 @@ use crate::pool::message::{
 use crate::pool::{Drain, PoolSettings};
 use crate::supervision::tell;
 use crate::tree::Tree;
+use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
 /// Does what comes to the operator's mind.
@@ -16,7 +17,7 @@ pub fn step(shared: &Shared, tree: &Tree) {
     let mut world = shared.lock();
     if world.rng.bool() && tidies_up(&mut world) {
         let settings = world.settings.clone();
-        let drain = world.tables.drains.first().cloned();
+        let drain = world.tables.drains.keys().next().cloned();
         drop(world);
         tell(&tree.pool, Configure { settings });
         if let Some(drain) = drain {
@@ -80,15 +81,22 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
         return None;
     }
     let name = names[world.rng.usize(0..names.len())].clone();
+    let within = draw_deadline(world);
     let actions = [
         SlotAction::Reset,
-        SlotAction::Drain,
+        SlotAction::Drain { within },
         SlotAction::Undrain,
         SlotAction::Retire,
         SlotAction::Restart,
         SlotAction::End,
     ];
     Some((name, actions[world.rng.usize(0..actions.len())]))
+}
+
+/// A deadline for some drains.
+fn draw_deadline(world: &mut World) -> Option<TimeDelta> {
+    let within = world.between(0, 1_200_000);
+    world.rng.bool().then_some(within)
 }
 
 fn draw_drain(world: &mut World) -> Drain {
@@ -124,20 +132,36 @@ fn operate(shared: Shared, slot: SlotName, action: SlotAction, tree: &Tree) {
         }
         world.note(format!("operator: {action:?} {slot}: {}", if outcome.is_ok() { "taken" } else { "not" }));
         match outcome {
-            Ok(_) => world.count(&format!("{action:?} taken")),
-            Err(OperateError::Refused(_)) => world.count(&format!("{action:?} refused")),
+            Ok(_) => world.count(&format!("{} taken", name_of(action))),
+            Err(OperateError::Refused(_)) => world.count(&format!("{} refused", name_of(action))),
             Err(OperateError::Unknown(_) | OperateError::OutcomeUnknown) => {}
         }
     });
 }
 
+fn name_of(action: SlotAction) -> &'static str {
+    match action {
+        SlotAction::Reset => "Reset",
+        SlotAction::Drain { .. } => "Drain",
+        SlotAction::Undrain => "Undrain",
+        SlotAction::Retire => "Retire",
+        SlotAction::Restart => "Restart",
+        SlotAction::End => "End",
+    }
+}
+
 /// Begins a drain, or ends it where it is under way.
 fn turn(shared: Shared, drain: Drain, tree: &Tree) {
-    let draining = !shared.lock().tables.drains.contains(&drain);
+    let (draining, within) = {
+        let mut world = shared.lock();
+        let is_draining = world.tables.drains.contains_key(&drain);
+        // Now and then one that is under way gets another deadline.
+        (!is_draining || world.rng.u8(0..4) == 0, draw_deadline(&mut world))
+    };
     let (reply, answer) = oneshot::channel();
     match drain.clone() {
-        Drain::Platform(platform) => tell(&tree.pool, DrainPlatform { platform, draining, reply }),
-        Drain::Host(host) => tell(&tree.pool, DrainHost { host, draining, reply }),
+        Drain::Platform(platform) => tell(&tree.pool, DrainPlatform { platform, draining, within, reply }),
+        Drain::Host(host) => tell(&tree.pool, DrainHost { host, draining, within, reply }),
     }
     actix::spawn(async move {
         let Ok(Ok(_)) = answer.await else { return };

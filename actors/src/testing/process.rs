@@ -35,6 +35,7 @@ impl World {
         let process =
             Process { epoch: self.tables.epoch, cut_off_at: None, frozen: false, proven_from: self.now };
         self.processes.insert(number, process);
+        self.breakers_open.clear();
         self.trouble(self.now);
     }
 

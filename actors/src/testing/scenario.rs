@@ -3,7 +3,9 @@
 use super::program;
 use super::world::Faults;
 use crate::ids::{HostName, Platform};
+use crate::image_pull::machine::PullSettings;
 use crate::pool::{HostSettings, PlatformSettings, PoolSettings};
+use crate::ports::ResourceLimits;
 use chrono::TimeDelta;
 use std::collections::BTreeMap;
 
@@ -140,6 +142,12 @@ impl Scenario {
     }
 }
 
+/// What containers of an image may use, here: it follows from the image, so that the engine can tell.
+pub fn limits(image: &str) -> ResourceLimits {
+    let memory_mib = image.len().try_into().ok();
+    ResourceLimits { memory_mib, ..ResourceLimits::default() }
+}
+
 /// Two hosts, of which neither has room for everybody.
 pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) -> PoolSettings {
     let all: u32 = platforms.values().sum();
@@ -153,6 +161,7 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
                 enabled: true,
                 prewarm: 0,
                 ephemeral: second_is_ephemeral && number == 1,
+                limits: limits(&format!("{key}:1")),
             };
             (key.clone(), settings)
         })
@@ -160,5 +169,6 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
     let hosts =
         [(HostName::local(), (all * 4).div_ceil(5)), (HostName("other".to_owned()), (all * 3).div_ceil(5))];
     let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
-    PoolSettings { platforms, hosts, queue_max: 20, ..PoolSettings::default() }
+    let pulls = PullSettings { waiters_max: 1, ..PullSettings::default() };
+    PoolSettings { platforms, hosts, queue_max: 20, pulls, ..PoolSettings::default() }
 }

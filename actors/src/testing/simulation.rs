@@ -47,6 +47,7 @@ pub fn run(scenario: &Scenario) -> Report {
     while let Exit::Crashed = incarnation(&world, calm_at, end_at) {
         let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
         world.settle_in_flight();
+        world.listeners.clear();
         let is_long = world.rng.u8(0..6) == 0;
         let (from_ms, to_ms) = if is_long { DOWN_LONG_MS } else { (100, 30_000) };
         let length = world.between(from_ms, to_ms);
@@ -228,7 +229,11 @@ async fn look_at_what_is_left(leader: &Server) {
         tree.schedule.send(schedule::actor::Observe { within }).await,
         tree.scaler.send(scale::actor::Observe).await,
     );
+    let load = tree.pool.send(pool::message::ObserveLoad { longest_unused: 3 }).await;
     let mut world = leader.shared.lock();
+    if let ((Ok(pool), ..), Ok(load)) = (&left, &load) {
+        invariants::load_is_that_of_the_slots(&mut world, pool, load);
+    }
     match left {
         (Ok(pool), Ok(queue), Ok(schedule), Ok(scaler)) => {
             invariants::nothing_remembered(&mut world, &pool, &queue, &schedule);

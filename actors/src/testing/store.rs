@@ -6,7 +6,7 @@ use crate::bot::{Bot, BotState};
 use crate::ids::{BotId, SlotName, UserId};
 use crate::journal::{Change, Decision, IdempotencyKey, RowKey};
 use crate::maintenance::MaintenanceRow;
-use crate::pool::Drain;
+use crate::pool::{Drain, DrainOrder};
 use crate::ports::{BatchNo, Rows, Store, StoreError};
 use crate::queue::QueueEntry;
 use crate::recording::{Recording, RecordingState};
@@ -29,7 +29,7 @@ pub struct Tables {
     /// `recordings`.
     pub recordings: BTreeMap<BotId, Recording>,
     /// `pool_drains`.
-    pub drains: BTreeSet<Drain>,
+    pub drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
     /// `maintenance`.
     pub maintenance: Option<MaintenanceRow>,
     /// `idempotency_keys`.
@@ -95,7 +95,7 @@ impl Tables {
                 RowKey::Slot(name) => copy(&self.slots, &mut some.slots, name),
                 RowKey::Queue(id) => copy(&self.queue, &mut some.queue, id),
                 RowKey::Recording(id) => copy(&self.recordings, &mut some.recordings, id),
-                RowKey::Drain(drain) => some.drains.extend(self.drains.get(drain).cloned()),
+                RowKey::Drain(drain) => copy(&self.drains, &mut some.drains, drain),
                 RowKey::Idempotency(user, key) => copy(&self.keys, &mut some.keys, &(*user, key.clone())),
                 RowKey::Maintenance => some.maintenance.clone_from(&self.maintenance),
             }
@@ -111,8 +111,7 @@ impl Tables {
                 RowKey::Slot(name) => put_back(&mut self.slots, &before.slots, name),
                 RowKey::Queue(id) => put_back(&mut self.queue, &before.queue, id),
                 RowKey::Recording(id) => put_back(&mut self.recordings, &before.recordings, id),
-                RowKey::Drain(drain) if before.drains.contains(&drain) => drop(self.drains.insert(drain)),
-                RowKey::Drain(drain) => drop(self.drains.remove(&drain)),
+                RowKey::Drain(drain) => put_back(&mut self.drains, &before.drains, drain),
                 RowKey::Idempotency(user, key) => put_back(&mut self.keys, &before.keys, (user, key)),
                 RowKey::Maintenance => self.maintenance.clone_from(&before.maintenance),
             }
@@ -154,15 +153,17 @@ impl Tables {
                 Change::DeleteQueueEntry(bot) => {
                     self.queue.remove(bot).ok_or_else(|| format!("bot {bot} is not queued"))?;
                 }
-                Change::InsertDrain(drain) => {
-                    if !self.drains.insert(drain.clone()) {
+                Change::InsertDrain(DrainOrder { drain, by }) => {
+                    if self.drains.insert(drain.clone(), *by).is_some() {
                         return Err(format!("{drain} is being drained already"));
                     }
                 }
+                Change::UpdateDrain(DrainOrder { drain, by }) => {
+                    let row = self.drains.get_mut(drain);
+                    *row.ok_or_else(|| format!("{drain} is not being drained"))? = *by;
+                }
                 Change::DeleteDrain(drain) => {
-                    if !self.drains.remove(drain) {
-                        return Err(format!("{drain} is not being drained"));
-                    }
+                    self.drains.remove(drain).ok_or_else(|| format!("{drain} is not being drained"))?;
                 }
                 Change::WriteMaintenance(row) => self.maintenance = Some((**row).clone()),
                 Change::DeleteRecording { bot_id, version } => {

@@ -11,12 +11,12 @@ use super::store::Tables;
 use crate::bot::BotState;
 use crate::ids::{BotId, ContainerKey, HostName, Platform, SlotName};
 use crate::pool::PoolSettings;
-use crate::ports::Clock;
+use crate::ports::{Clock, EngineEvent};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// How likely each fault is, in per mille.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,6 +125,10 @@ pub struct World {
     pub containers: Containers,
     /// Hosts that cannot be reached; true: it is dead.
     pub hosts_away: BTreeMap<HostName, bool>,
+    /// Who listens to each host's engine.
+    pub listeners: Vec<(HostName, mpsc::Sender<EngineEvent>)>,
+    /// Hosts whose breakers the leader has open, and since when.
+    pub breakers_open: BTreeMap<HostName, DateTime<Utc>>,
     /// Bots' programs.
     pub programs: BTreeMap<ContainerKey, Program>,
     /// Clients.
@@ -370,6 +374,8 @@ impl World {
             tables: Tables::default(),
             containers: Containers::default(),
             hosts_away: BTreeMap::new(),
+            listeners: Vec::new(),
+            breakers_open: BTreeMap::new(),
             programs: BTreeMap::new(),
             clients: Vec::new(),
             faults,

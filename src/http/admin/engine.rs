@@ -1,4 +1,4 @@
-//! The engine for operators: pulls under way, a pull now, a listing now.
+//! The engine for operators: pulls under way, a pull now, what was listed and a listing now; recordings being joined.
 
 use super::note;
 use crate::http::caller::Operator;
@@ -14,7 +14,10 @@ use meeboter_actors::image_pull::PullKey;
 use meeboter_actors::image_pull::actor::{EnsureImage, ForgetImage, Observe, PullLine, PullSnapshot};
 use meeboter_actors::image_pull::machine::PullState;
 use meeboter_actors::pool;
-use meeboter_actors::reconcile::actor::ReconcileNow;
+use meeboter_actors::reconcile;
+use meeboter_actors::reconcile::actor::{ReconcileLine, ReconcileNow};
+use meeboter_actors::recording;
+use meeboter_actors::recording::actor::RecordingSnapshot;
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -90,11 +93,79 @@ pub async fn pull(
     tell(&tree.pulls, ForgetImage { host: host.clone(), image: image.clone() });
     // Nobody waits for it; a slot that needs it waits for the same pull.
     let (reply, _) = oneshot::channel();
-    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), reply });
+    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply });
     let snapshot = observe(&tree.pulls, Observe).await?;
     let key = PullKey { host, image };
     let line = snapshot.pulls.iter().find(|line| line.key == key).ok_or_else(ApiError::unknown_outcome)?;
     Ok(HttpResponse::build(StatusCode::ACCEPTED).json(view(line)))
+}
+
+/// What was seen on a host.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileView {
+    host: String,
+    /// It is being listed.
+    listing: bool,
+    /// When the last listing that succeeded began.
+    listed_at: Option<DateTime<Utc>>,
+    containers: usize,
+    /// Containers that no slot wants; removed if they are still there at the next listing.
+    suspects: usize,
+    /// Strays removed since this server leads.
+    removed: u64,
+    /// Why the last listing failed, where it did.
+    failure: Option<String>,
+    /// Events that the engine told of by itself, and how often its word was interrupted.
+    events: u64,
+    gaps: u64,
+}
+
+/// The hosts as they were seen.
+#[derive(Debug, Serialize)]
+pub struct ReconcileList {
+    /// By name.
+    data: Vec<ReconcileView>,
+}
+
+/// GET /api/admin/reconcile
+pub async fn reconciled(
+    _: Operator,
+    state: web::Data<AppState>,
+) -> Result<web::Json<ReconcileList>, ApiError> {
+    let snapshot = observe(&state.tree()?.reconciler, reconcile::actor::Observe).await?;
+    let view = |(host, line): (HostName, ReconcileLine)| ReconcileView {
+        host: host.0,
+        listing: line.listing,
+        listed_at: line.listed_at,
+        containers: line.containers,
+        suspects: line.suspects,
+        removed: line.removed,
+        failure: line.failure,
+        events: line.events,
+        gaps: line.gaps,
+    };
+    Ok(web::Json(ReconcileList { data: snapshot.hosts.into_iter().map(view).collect() }))
+}
+
+/// Recordings of ended bots.
+#[derive(Debug, Serialize)]
+pub struct RecordingWork {
+    /// They may still change.
+    tracked: usize,
+    /// Looked at or joined now.
+    joining: usize,
+    waiting: usize,
+}
+
+/// GET /api/admin/recordings
+pub async fn recordings(
+    _: Operator,
+    state: web::Data<AppState>,
+) -> Result<web::Json<RecordingWork>, ApiError> {
+    let RecordingSnapshot { tracked, joining, waiting } =
+        observe(&state.tree()?.recordings, recording::actor::Observe).await?;
+    Ok(web::Json(RecordingWork { tracked, joining, waiting }))
 }
 
 /// How many hosts are being listed by that.
@@ -104,7 +175,7 @@ pub struct Reconciling {
 }
 
 /// POST /api/admin/reconcile: compares now what runs with what should.
-pub async fn reconcile(operator: Operator, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub async fn reconcile_now(operator: Operator, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     state.check_running()?;
     let reconciler = &state.tree()?.reconciler;
     note(&state, operator, "reconcile", "all hosts");

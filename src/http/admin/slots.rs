@@ -1,16 +1,17 @@
 //! Slots for operators: list, show, logs, reset, drain, undrain, retire, restart, end the bot in one, recover all.
 
-use super::note;
+use super::{DrainQuery, note};
 use crate::http::caller::Operator;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
 use crate::http::stats::observe;
 use crate::http::views;
 use actix_web::web;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::SlotName;
 use meeboter_actors::pool::index::SlotLine;
 use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
+use meeboter_actors::slot;
 use meeboter_actors::slot::actor::Refused;
 use meeboter_actors::slot::machine::Rejection;
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
@@ -51,6 +52,8 @@ pub struct OperatedSlotView {
     /// Starts or recoveries that failed so far.
     attempts: Option<u32>,
     draining: bool,
+    /// When a bot that is still in it is then asked to leave.
+    drain_by: Option<DateTime<Utc>>,
     ephemeral: bool,
     /// A bot is on its way to it, or it is being made.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,14 +72,43 @@ pub async fn list(_: Operator, state: web::Data<AppState>) -> Result<web::Json<S
     Ok(web::Json(SlotList { data: views(&state, |_| true).await? }))
 }
 
+/// A slot with what its row does not say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotDetail {
+    #[serde(flatten)]
+    slot: OperatedSlotView,
+    /// When its bot was last heard of.
+    heard_at: Option<DateTime<Utc>>,
+    /// A change of it is being committed, and so many events wait for that.
+    committing: Option<bool>,
+    held_events: Option<usize>,
+    /// Its container's end is being waited for.
+    watching: Option<bool>,
+}
+
 /// GET /api/admin/slots/{name}
 pub async fn read(
     _: Operator,
     state: web::Data<AppState>,
     name: web::Path<String>,
-) -> Result<web::Json<OperatedSlotView>, ApiError> {
+) -> Result<web::Json<SlotDetail>, ApiError> {
     let found = views(&state, |line| line.name.0 == *name).await?.pop();
-    found.map(web::Json).ok_or_else(|| ApiError::not_found(format!("slot {name}")))
+    let slot = found.ok_or_else(|| ApiError::not_found(format!("slot {name}")))?;
+    let handles = state.tree()?.directory.all();
+    let actor = handles.iter().find(|handle| handle.name().0 == *name).and_then(|handle| handle.actor());
+    let shell = match actor {
+        // One that just died says nothing; the row stands all the same.
+        Some(actor) => observe(&actor, slot::actor::Observe).await.ok(),
+        None => None,
+    };
+    Ok(web::Json(SlotDetail {
+        slot,
+        heard_at: shell.and_then(|shell| shell.heard_at),
+        committing: shell.map(|shell| shell.committing),
+        held_events: shell.map(|shell| shell.held),
+        watching: shell.map(|shell| shell.watching),
+    }))
 }
 
 /// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|restart|end}: answers with the slot as it then is.
@@ -84,9 +116,10 @@ pub async fn operate(
     operator: Operator,
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
+    query: web::Query<DrainQuery>,
 ) -> Result<web::Json<OperatedSlotView>, ApiError> {
     let (name, action) = path.into_inner();
-    let action = action_named(&action).ok_or_else(|| ApiError::not_found("such address"))?;
+    let action = action_named(&action, query.within()?).ok_or_else(|| ApiError::not_found("such address"))?;
     let slot = command(&state, operator, SlotName(name), action).await?;
     Ok(web::Json(view(&slot, None)))
 }
@@ -189,7 +222,7 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
             leave, or end it."
         }
         SlotAction::End => "It holds no bot.",
-        SlotAction::Drain | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
+        SlotAction::Drain { .. } | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
     };
     format!("Slot {slot} is {from} and refuses \"{}\". {instead}", name_of(action))
 }
@@ -197,7 +230,7 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
 fn name_of(action: SlotAction) -> &'static str {
     match action {
         SlotAction::Reset => "reset",
-        SlotAction::Drain => "drain",
+        SlotAction::Drain { .. } => "drain",
         SlotAction::Undrain => "undrain",
         SlotAction::Retire => "retire",
         SlotAction::Restart => "restart",
@@ -205,9 +238,10 @@ fn name_of(action: SlotAction) -> &'static str {
     }
 }
 
-fn action_named(name: &str) -> Option<SlotAction> {
+fn action_named(name: &str, within: Option<TimeDelta>) -> Option<SlotAction> {
     use SlotAction::{Drain, End, Reset, Restart, Retire, Undrain};
-    [Reset, Drain, Undrain, Retire, Restart, End].into_iter().find(|action| name_of(*action) == name)
+    let actions = [Reset, Drain { within }, Undrain, Retire, Restart, End];
+    actions.into_iter().find(|action| name_of(*action) == name)
 }
 
 /// The slots that are wanted, by name: what the pool knows of each, with what it committed last.
@@ -254,6 +288,7 @@ fn view(slot: &Slot, line: Option<&SlotLine>) -> OperatedSlotView {
         error_since,
         attempts,
         draining: slot.draining,
+        drain_by: slot.drain_by,
         ephemeral: slot.ephemeral,
         reserved: line.map(|line| line.reserved),
     }
@@ -267,9 +302,9 @@ mod tests {
     #[test]
     fn every_action_is_found_by_its_name() {
         for name in ["reset", "drain", "undrain", "retire", "restart", "end"] {
-            assert_eq!(action_named(name).map(name_of), Some(name));
+            assert_eq!(action_named(name, None).map(name_of), Some(name));
         }
-        assert_eq!(action_named("explode"), None);
+        assert_eq!(action_named("explode", None), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::{BotId, HostName, Platform, UserId};
 use meeboter_actors::journal::IdempotencyKey;
-use meeboter_actors::pool::Drain;
+use meeboter_actors::pool::{Drain, DrainOrder};
 use meeboter_actors::ports::StoreError;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
@@ -188,12 +188,16 @@ async fn a_conflict_names_the_rows() {
 async fn drains_are_stored_and_end() {
     let (_, journal) = fresh().await;
     let drains = [Drain::Platform(Platform("zoom".into())), Drain::Host(HostName("zoom".into()))];
-    let begun = drains.iter().map(|drain| Change::InsertDrain(drain.clone())).collect();
+    let order = |drain: usize, by| DrainOrder { drain: drains[drain].clone(), by };
+    let by = Some(sample::now());
+    let begun = vec![Change::InsertDrain(order(0, by)), Change::InsertDrain(order(1, None))];
     commit(&journal, 1, begun).await;
-    assert_eq!(journal.load().await.expect("loads").drains, drains.clone().into());
-    commit(&journal, 2, vec![Change::DeleteDrain(drains[0].clone())]).await;
-    assert_eq!(journal.load().await.expect("loads").drains, [drains[1].clone()].into());
-    let again = vec![vec![Change::InsertDrain(drains[1].clone())]];
+    let stored = [(drains[0].clone(), by), (drains[1].clone(), None)];
+    assert_eq!(journal.load().await.expect("loads").drains, stored.into());
+    commit(&journal, 2, vec![Change::DeleteDrain(drains[0].clone()), Change::UpdateDrain(order(1, by))])
+        .await;
+    assert_eq!(journal.load().await.expect("loads").drains, [(drains[1].clone(), by)].into());
+    let again = vec![vec![Change::InsertDrain(order(1, None))]];
     assert!(matches!(journal.commit(BatchNo(3), &again).await, Err(StoreError::Refused(_))));
     let over = vec![vec![Change::DeleteDrain(drains[0].clone())]];
     assert!(matches!(journal.commit(BatchNo(4), &over).await, Err(StoreError::Refused(_))));

@@ -1,0 +1,169 @@
+//! Drains and hosts whose engines are away, within the whole tree, on the fakes. No pull there comes to an end, so that a
+//! bot keeps being deployed until somebody has another wish.
+
+use actix::System;
+use chrono::TimeDelta;
+use meeboter_actors::bot::{BotSpec, BotState};
+use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
+use meeboter_actors::pool::breaker::BreakerEvent;
+use meeboter_actors::pool::message::{
+    CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, PoolSnapshot,
+    ServerDrain,
+};
+use meeboter_actors::pool::{Drain, DrainLine};
+use meeboter_actors::ports::Clock;
+use meeboter_actors::supervision::tell;
+use meeboter_actors::testing::sample;
+use meeboter_actors::testing::scenario::settings;
+use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::world::{Faults, Shared, World};
+use meeboter_actors::tree::Tree;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+fn zoom() -> Platform {
+    Platform("zoom".to_owned())
+}
+
+/// Runs a test with so many slots at most.
+fn run<F: Future>(slots: u32, test: impl FnOnce(Shared) -> F) {
+    let runner = System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    });
+    let platforms = [(zoom(), slots)].into();
+    let settings = settings(&platforms, false);
+    let faults = Faults { hang: 1_000, ..Faults::default() };
+    let world = Arc::new(Mutex::new(World::new(1, faults, platforms, settings)));
+    world.lock().expect("nobody panicked with it").takes_lead(1);
+    runner.block_on(async { test(Shared::enter(&world).through(1)).await });
+    let mut world = world.lock().expect("nobody panicked with it");
+    // The actors die with their System; that is no news.
+    world.processes.clear();
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+async fn create(tree: &Tree) -> Result<Created, CreateError> {
+    let (reply, answer) = oneshot::channel();
+    let spec = BotSpec { platform: zoom(), ..sample::spec() };
+    tell(&tree.pool, CreateBot { spec, user_id: UserId(1), idempotency: None, reply });
+    answer.await.expect("an answer")
+}
+
+async fn drain_server(tree: &Tree, order: Option<ServerDrain>) -> DrainLine {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.pool, DrainServer { order, reply });
+    answer.await.expect("an answer")
+}
+
+async fn drain_platform(tree: &Tree, within: Option<TimeDelta>) -> DrainLine {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.pool, DrainPlatform { platform: zoom(), draining: true, within, reply });
+    answer.await.expect("an answer").expect("is taken")
+}
+
+async fn pool(tree: &Tree) -> PoolSnapshot {
+    tree.pool.send(Observe).await.expect("an answer")
+}
+
+fn state(shared: &Shared, bot: BotId) -> BotState {
+    shared.lock().tables.bots[&bot].state
+}
+
+/// Comes back when it is so, in virtual time.
+async fn until(shared: &Shared, what: impl Fn(&Shared) -> bool) {
+    let patience = tokio::time::timeout(Duration::from_secs(3600), async {
+        while !what(shared) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shared.now();
+        }
+    });
+    patience.await.expect("within an hour");
+}
+
+#[test]
+fn an_emptied_server_gives_no_slots_and_says_when_nobody_is_left() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let bot = create(&tree).await.expect("a bot").bot.id;
+        let (emptied, empty) = oneshot::channel();
+        let order = ServerDrain { within: Some(TimeDelta::seconds(30)), emptied };
+        let line = drain_server(&tree, Some(order)).await;
+        assert_eq!((line.slots_left, line.bots_left, line.by.is_some()), (1, 1, true));
+        assert_eq!(create(&tree).await, Err(CreateError::Closing));
+        let began = tokio::time::Instant::now();
+        empty.await.expect("is told");
+        assert!(began.elapsed() >= Duration::from_secs(30), "not before the deadline");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(state(&shared, bot), BotState::Queued, "it waits for the next server");
+        assert_eq!(pool(&tree).await.closing.map(|line| line.bots_left), Some(0));
+
+        drain_server(&tree, None).await;
+        until(&shared, |shared| state(shared, bot) == BotState::Deploying).await;
+        assert_eq!(pool(&tree).await.closing, None);
+    });
+}
+
+#[test]
+fn a_drain_of_the_server_that_is_ended_tells_nobody() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree).await.expect("a bot");
+        let (emptied, empty) = oneshot::channel();
+        drain_server(&tree, Some(ServerDrain { within: Some(TimeDelta::seconds(30)), emptied })).await;
+        drain_server(&tree, None).await;
+        assert!(empty.await.is_err(), "dropped");
+    });
+}
+
+#[test]
+fn after_a_platforms_deadline_nobody_gets_a_slot_of_it() {
+    run(2, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let bot = create(&tree).await.expect("a bot").bot.id;
+        let line = drain_platform(&tree, Some(TimeDelta::seconds(60))).await;
+        assert_eq!((line.slots_left, line.bots_left), (1, 1));
+        let slot = SlotName::new(&zoom(), 1);
+        until(&shared, |shared| shared.lock().tables.slots.get(&slot).is_some_and(|slot| slot.draining))
+            .await;
+        assert_eq!(shared.lock().tables.slots[&slot].drain_by, line.by);
+        // Another deadline replaces the first.
+        let line = drain_platform(&tree, Some(TimeDelta::seconds(120))).await;
+        assert_eq!(shared.lock().tables.drains[&Drain::Platform(zoom())], line.by);
+        until(&shared, |shared| state(shared, bot) == BotState::Queued).await;
+        assert!(line.by.is_some_and(|by| shared.now() >= by), "not before");
+        until(&shared, |shared| shared.lock().tables.slots.is_empty()).await;
+        until(&shared, |shared| state(shared, bot).is_final()).await;
+    });
+}
+
+#[test]
+fn a_host_whose_engine_is_away_gets_nobody_until_it_answers() {
+    run(2, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        // The listings of the start are answered.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let hosts: Vec<HostName> = pool(&tree).await.hosts.into_keys().collect();
+        let back_at = shared.now() + TimeDelta::seconds(200);
+        for host in &hosts {
+            shared.lock().hosts_away.insert(host.clone(), false);
+            for _ in 0..3 {
+                let heard = BreakerEvent::Unanswered { began_at: shared.now() };
+                tell(&tree.pool, EngineHeard { host: host.clone(), heard });
+            }
+        }
+        assert!(pool(&tree).await.hosts.values().all(|host| !host.answers()));
+        let created = create(&tree).await.expect("a bot");
+        assert_eq!(created.queued.map(|place| place.position), Some(1), "no host takes it");
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(state(&shared, created.bot.id), BotState::Queued);
+        shared.lock().hosts_away.clear();
+        until(&shared, |shared| state(shared, created.bot.id) == BotState::Deploying).await;
+        let late = shared.now() - back_at;
+        assert!(late >= TimeDelta::zero() && late < TimeDelta::seconds(130), "{late}");
+    });
+}
