@@ -27,9 +27,6 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
-/// Whoever lives is never deleted, whatever was decided.
-const DELETE_ENDED_BOTS: &str =
-    "DELETE FROM bots AS old USING new WHERE old.id = new.id AND old.state IN ('DONE', 'FATAL')";
 const BEGIN: &str = "BEGIN; SET LOCAL meeboter.writer = 'journal'";
 
 /// Why decisions cannot be a batch.
@@ -103,7 +100,7 @@ impl Statements {
             replace("maintenance", &maintenance_columns(&[])),
             delete("recordings", &gone_recording_columns(&[])),
             delete("events", &gone_event_columns(&[])),
-            checked("bots", &gone_bot_columns(&[]), DELETE_ENDED_BOTS),
+            delete_ended_bots(&gone_bot_columns(&[])),
         ];
         let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
         let Ok(
@@ -190,6 +187,15 @@ fn delete(table: &str, columns: &[Column<'_>]) -> String {
     let same: Vec<String> = columns.iter().map(|column| format!("old.{0} = new.{0}", column.name)).collect();
     let delete = format!("DELETE FROM {table} AS old USING {} WHERE {}", new(columns), same.join(" AND "));
     checked(table, columns, &delete)
+}
+
+/// Whoever lives is never deleted, whatever was decided.
+fn delete_ended_bots(columns: &[Column<'_>]) -> String {
+    let rows = new(columns);
+    let delete = format!(
+        "DELETE FROM bots AS old USING {rows} WHERE old.id = new.id AND old.state IN ('DONE', 'FATAL')"
+    );
+    checked("bots", columns, &delete)
 }
 
 /// A write over `new` rows that must each find the `old` one. Which ones did not is only asked where some did not.

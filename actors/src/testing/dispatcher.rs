@@ -29,8 +29,9 @@ pub fn step(shared: &Shared, leader: Option<&Server>) {
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
-        // Where the same was asked again meanwhile, the later answer is looked at.
-        if shared.is_dead(&world) || world.moves_asked.get(&bot_id) != Some(&asked) {
+        // Where the same was asked again meanwhile, the later answer is looked at. One that led before knows nothing of
+        // those who came to the queue since.
+        if !world.leads(shared.process) || world.moves_asked.get(&bot_id) != Some(&asked) {
             return;
         }
         let stored = world.tables.queue.get(&bot_id).map(|entry| entry.priority);
