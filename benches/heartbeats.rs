@@ -12,7 +12,7 @@ use meeboter_benches::workbench::Workbench;
 use meeboter_benches::{cpu, progress, samples, verdict};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 const SLOTS: u32 = 10_000;
 /// A hundredth of a second's heartbeats go together, as a busy server's requests do.
@@ -20,6 +20,8 @@ const BURST: Duration = Duration::from_millis(10);
 /// 10,000 slots in 5 s: 2,000 a second.
 const PER_BURST: usize = 20;
 const SHARE_MAX: f64 = 0.15;
+/// Until all slots have their actors.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[actix_web::main]
 async fn main() -> Result<()> {
@@ -44,6 +46,11 @@ async fn measure(workbench: &Workbench, duration: Duration) -> Result<()> {
     let rows = Rows { slots, ..Rows::default() };
     let (tree, arbiter) =
         workbench.tree(Arc::new(journal), Arc::clone(&driver) as Arc<_>, lead, rows, settings).await?;
+    let began = Instant::now();
+    while driver.watches() < SLOTS as usize {
+        ensure!(began.elapsed() < START_LIMIT, "{} containers are watched", driver.watches());
+        sleep(BURST).await;
+    }
     let before = tree.journal.send(Observe).await.context("the Journal does not answer")?;
     let handles = tree.directory.all();
     ensure!(handles.len() == SLOTS as usize, "{} slots have handles", handles.len());
