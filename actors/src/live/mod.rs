@@ -88,11 +88,11 @@ impl Default for Live {
 
 impl Live {
     /// Publishes a slot; a retired one is gone.
-    pub fn slot(&self, slot: &Slot) {
+    pub fn slot(&self, slot: &Arc<Slot>) {
         let entry = match slot.state {
             SlotState::Retired => Entry::Gone,
             _ if slot.version == 0 => return,
-            _ => Entry::Slot(Arc::new(slot.clone())),
+            _ => Entry::Slot(Arc::clone(slot)),
         };
         self.put(Topic::Slot(slot.name.clone()), entry);
     }

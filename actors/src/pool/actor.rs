@@ -58,7 +58,7 @@ struct LineState {
 pub struct PoolSupervisor {
     pub(super) settings: PoolSettings,
     slot_ids: Arc<dyn SlotIds>,
-    pub(super) links: SlotLinks,
+    pub(super) links: Arc<SlotLinks>,
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
     /// What is being emptied, as committed.
@@ -106,7 +106,7 @@ impl PoolSupervisor {
         Self {
             settings,
             slot_ids,
-            links,
+            links: Arc::new(links),
             stored,
             partners: None,
             drains,
@@ -188,17 +188,18 @@ impl PoolSupervisor {
 
     /// Starts a slot's actor, and keeps what outlives it.
     fn build(&mut self, slot: Slot) {
-        let (links, name) = (self.links.clone(), slot.name.clone());
+        let (links, name, slot) = (Arc::clone(&self.links), slot.name.clone(), Arc::new(slot));
         let known = self.members.remove(&name);
-        let handle =
-            known.as_ref().map_or_else(|| SlotHandle::new(slot.clone()), |known| Arc::clone(&known.handle));
+        let handle = known
+            .as_ref()
+            .map_or_else(|| SlotHandle::new(Arc::clone(&slot)), |known| Arc::clone(&known.handle));
         let guard = {
-            let (pool, name) = (links.pool.clone(), name.clone());
-            DeathGuard::new(move || tell(&pool, SlotDied { name }))
+            let (links, name) = (Arc::clone(&links), name.clone());
+            DeathGuard::new(move || tell(&links.pool, SlotDied { name }))
         };
-        let addr = SlotActor::new(slot.clone(), Arc::clone(&handle), links.clone(), guard).start();
+        let addr = SlotActor::new(Arc::clone(&slot), Arc::clone(&handle), Arc::clone(&links), guard).start();
         // At once, not when the actor first runs: an offer may follow on the heels of this.
-        handle.connect(slot.clone(), addr.clone());
+        handle.connect(Arc::clone(&slot), addr.clone());
         links.directory.insert(Arc::clone(&handle));
         self.index.put(&slot);
         let budget = known.map(|known| known.budget).unwrap_or_default();

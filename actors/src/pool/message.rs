@@ -114,7 +114,7 @@ impl From<Withdraw> for LeaveBot {
 #[rtype(result = "()")]
 pub struct SlotPublished {
     /// As committed.
-    pub slot: Slot,
+    pub slot: Arc<Slot>,
     /// What else that means: bots that ended, or go back to the queue.
     pub notices: Vec<Notice>,
 }

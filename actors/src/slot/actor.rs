@@ -94,8 +94,9 @@ pub struct SlotLinks {
 
 /// See the module.
 pub struct SlotActor {
-    slot: Slot,
-    links: SlotLinks,
+    /// As it was last committed; whoever is told of it shares it.
+    slot: Arc<Slot>,
+    links: Arc<SlotLinks>,
     handle: Arc<SlotHandle>,
     /// A commit or a reload is under way.
     committing: bool,
@@ -113,7 +114,7 @@ pub struct SlotActor {
 
 impl SlotActor {
     /// The shell of a slot in its committed state.
-    pub fn new(slot: Slot, handle: Arc<SlotHandle>, links: SlotLinks, guard: DeathGuard) -> Self {
+    pub fn new(slot: Arc<Slot>, handle: Arc<SlotHandle>, links: Arc<SlotLinks>, guard: DeathGuard) -> Self {
         let now = links.clock.now();
         Self {
             slot,
@@ -138,7 +139,7 @@ impl SlotActor {
         let Happened { event, reply } = happened;
         let (name, now) = (event.name(), self.links.clock.now());
         if self.is_contradicted(&event, now) {
-            return answer(reply, Ok(Arc::new(self.slot.clone())));
+            return answer(reply, Ok(Arc::clone(&self.slot)));
         }
         let decided = transition(&self.slot, event, &self.links.timing, now);
         let transition = match decided {
@@ -160,7 +161,7 @@ impl SlotActor {
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
                 act.commit_known(transition.next, transition.notices, name, ctx);
-                answer(reply, Ok(Arc::new(act.slot.clone())));
+                answer(reply, Ok(Arc::clone(&act.slot)));
                 act.resume(ctx);
             }
             Err(CommitError::Deposed) => answer(reply, Err(CommitError::Deposed.into())),
@@ -206,8 +207,8 @@ impl SlotActor {
         if !is_running(&self.slot) && is_running(&next) {
             self.grace_from = self.links.clock.now();
         }
-        self.slot = next;
-        self.handle.publish(Arc::new(self.slot.clone()));
+        self.slot = Arc::new(next);
+        self.handle.publish(Arc::clone(&self.slot));
         self.links.directory.moved(&self.handle, held, holds);
         self.issue(&before, ctx);
         self.publish(notices);
@@ -250,7 +251,7 @@ impl SlotActor {
         for Notice::BotEnded(bot) | Notice::BotReturned { bot, .. } in &notices {
             self.links.live.bot(bot);
         }
-        tell(&self.links.pool, SlotPublished { slot: self.slot.clone(), notices });
+        tell(&self.links.pool, SlotPublished { slot: Arc::clone(&self.slot), notices });
     }
 
     /// Issues what the present state needs and the one before did not.
@@ -401,7 +402,7 @@ impl SlotActor {
         let read = self.links.journal.read_slot(self.slot.name.clone());
         ctx.spawn(read.into_actor(self).map(|row, act, ctx| {
             let same = match row {
-                Ok(Some(row)) => row == act.slot,
+                Ok(Some(row)) => row == *act.slot,
                 Ok(None) => act.slot.version == 0,
                 Err(_) => false,
             };

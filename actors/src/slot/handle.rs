@@ -38,13 +38,13 @@ pub enum Pulse {
 
 impl SlotHandle {
     /// A handle to a slot that has no actor yet.
-    pub fn new(slot: Slot) -> Arc<Self> {
+    pub fn new(slot: Arc<Slot>) -> Arc<Self> {
         Arc::new(Self {
             id: slot.id,
             name: slot.name.clone(),
             heard_at_ms: AtomicI64::new(0),
             segment_at_ms: AtomicI64::new(0),
-            snapshot: RwLock::new(Arc::new(slot)),
+            snapshot: RwLock::new(slot),
             addr: RwLock::new(None),
         })
     }
@@ -128,8 +128,8 @@ impl SlotHandle {
     }
 
     /// Leads to this actor from now on, which was built from this state.
-    pub(crate) fn connect(&self, slot: Slot, addr: Addr<SlotActor>) {
-        self.publish(Arc::new(slot));
+    pub(crate) fn connect(&self, slot: Arc<Slot>, addr: Addr<SlotActor>) {
+        self.publish(slot);
         *self.addr.write().unwrap_or_else(PoisonError::into_inner) = Some(addr);
     }
 }
