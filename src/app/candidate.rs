@@ -7,6 +7,7 @@ use super::{RandomSlotIds, StartError, SystemClock, api_key_file, settings as wa
 use crate::disks::HostDisks;
 use crate::driver::metered::MeteredDriver;
 use crate::http::state::{AppState, Leading};
+use crate::metrics::timers;
 use crate::store::journal::{Claim, JournalConnection};
 use crate::store::lead::LeadError;
 use crate::telemetry::chain;
@@ -142,6 +143,7 @@ impl Candidate {
         self.actors.spawn_fn(move || {
             drop(planted.send(Tree::start(&ports, rows, pool, schedule, scale, maintenance, timing)));
         });
+        self.actors.spawn(timers::watch(Arc::clone(&self.state.metrics)));
         tree.await.map_err(|_| StartError::Broken("the actors did not start".to_owned()))
     }
 

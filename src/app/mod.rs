@@ -19,6 +19,7 @@ use crate::config::{DriverKind, Loaded, Settings, Source};
 use crate::driver::process::{ProcessDriver, ProcessSettings};
 use crate::driver::spools::HostSpools;
 use crate::http::error::ApiError;
+use crate::http::rate::TokenBucket;
 use crate::http::routes;
 use crate::http::state::AppState;
 use crate::metrics::Metrics;
@@ -38,9 +39,11 @@ use objects::Objects;
 use reload::{Reloaded, Reloader};
 use slog::{Logger, crit, debug, info, warn};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
@@ -108,6 +111,7 @@ impl Application {
             api_keys: ApiKeys::default(),
             plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
+            rate: rate(&settings),
             settings,
             reloader: Reloader::new(source, &loaded, Arc::clone(&process)),
             clock: Arc::new(SystemClock),
@@ -231,6 +235,11 @@ impl Signals {
 fn listen(settings: &Settings) -> Result<TcpListener, StartError> {
     let (bind, port) = (settings.server.bind.as_str(), settings.server.port);
     TcpListener::bind((bind, port)).map_err(|source| StartError::Bind { bind: bind.to_owned(), port, source })
+}
+
+fn rate(settings: &Settings) -> Option<Mutex<TokenBucket>> {
+    let per_second = NonZeroU32::new(settings.server.creations_per_s_max)?;
+    Some(Mutex::new(TokenBucket::new(per_second.get(), Instant::now())))
 }
 
 fn tokens(settings: &Settings, installation: &Installation) -> Tokens {

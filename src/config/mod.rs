@@ -109,7 +109,7 @@ sections! {
     /// `[server]`
     Server {
         bind: String, port: u16, public_url: String, body_max_bytes: usize, in_flight_max: usize,
-        decision_timeout_ms: u64, session_hours: u32,
+        creations_per_s_max: u32, decision_timeout_ms: u64, session_hours: u32,
     }
     /// `[database]`
     Database { url: Secret, pool_max: usize }
@@ -326,6 +326,7 @@ fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
     let day_ms = 86_400_000;
     number("server.body_max_bytes", settings.server.body_max_bytes as u64, 1_024, 16_777_216)?;
     number("server.in_flight_max", settings.server.in_flight_max as u64, 1, 100_000)?;
+    number("server.creations_per_s_max", u64::from(settings.server.creations_per_s_max), 0, 1_000_000)?;
     number("server.decision_timeout_ms", settings.server.decision_timeout_ms, 100, 60_000)?;
     number("server.session_hours", u64::from(settings.server.session_hours), 1, 24 * 365)?;
     number("database.pool_max", settings.database.pool_max as u64, 2, 500)?;

@@ -50,6 +50,7 @@ pub async fn create(
     state: web::Data<AppState>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
+    state.admit_at_rate()?;
     let (body, bytes) = json::body::<CreateBotRequest>(&request, payload).await?;
     let key = idempotency_key(&request)?.map(|key| (key, fingerprint(&bytes)));
     // Before the times are looked at: what was right when it was first asked may have passed since.

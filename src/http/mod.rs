@@ -12,6 +12,7 @@ pub mod json;
 pub mod meeting;
 pub mod metrics;
 pub mod pages;
+pub mod rate;
 pub mod session;
 pub mod state;
 pub mod stats;

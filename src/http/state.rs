@@ -1,6 +1,7 @@
 //! What every handler shares.
 
 use super::error::ApiError;
+use super::rate::TokenBucket;
 use crate::app::reload::Reloader;
 use crate::artifacts::S3Artifacts;
 use crate::auth::Tokens;
@@ -12,8 +13,8 @@ use crate::store::pool::Pool;
 use actix_web::HttpRequest;
 use meeboter_actors::ports::{Clock, Driver, Lead};
 use meeboter_actors::tree::Tree;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 
 /// See the module.
@@ -42,6 +43,8 @@ pub struct AppState {
     pub log: slog::Logger,
     /// Bounds the requests that wait for a decision.
     pub door: Semaphore,
+    /// Bounds the bots that are asked for in a second; `None`: they are not bounded.
+    pub rate: Option<Mutex<TokenBucket>>,
     /// True once the server is shutting down.
     pub stopping: watch::Sender<bool>,
     /// Told when a server that was to be emptied has no bot left.
@@ -68,6 +71,16 @@ impl AppState {
     pub fn leading(&self) -> Result<&Leading, ApiError> {
         let message = "This server stands by while another leads; ask that one, or again soon.";
         self.leading.get().ok_or_else(|| ApiError::unavailable("standby", message, 1))
+    }
+
+    /// Lets a request for a bot in as far as the rate goes, or says when to come back.
+    pub fn admit_at_rate(&self) -> Result<(), ApiError> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        let taken = rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        taken.map_err(|wait| {
+            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            ApiError::unavailable("rate_limited", "More bots are asked for than this server takes.", seconds)
+        })
     }
 
     /// Lets a request in, or says when to come back.

@@ -2,6 +2,7 @@
 //! The names are those of the documentation; `config/grafana` and `config/prometheus` show and watch them.
 
 mod text;
+pub mod timers;
 
 use meeboter_actors::bot::Outcome;
 use meeboter_actors::ports::{Disk, Measure, Meter};
@@ -27,6 +28,9 @@ const DRIVER_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.
 /// A mailbox that is idle, to one that is flooded.
 const MAILBOX_BUCKETS_S: [f64; 7] = [0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0];
 
+/// A timer on a thread that idles, to one on a thread that is flooded.
+const TIMER_BUCKETS_S: [f64; 8] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0];
+
 /// See the module. Cheap to record to from any thread.
 pub struct Metrics {
     registry: Registry,
@@ -43,6 +47,7 @@ pub struct Metrics {
     driver_calls: IntCounterVec,
     driver_seconds: HistogramVec,
     mailbox_wait: HistogramVec,
+    timer_late: prometheus::Histogram,
     websocket_clients: IntGauge,
 }
 
@@ -164,6 +169,11 @@ impl Metrics {
                 &MAILBOX_BUCKETS_S,
                 &["actor"],
             )?,
+            timer_late: make.histogram(
+                "meeboter_timer_late_seconds",
+                "How late a timer on the actors' thread was, sampled.",
+                &TIMER_BUCKETS_S,
+            )?,
             websocket_clients: make.gauge("meeboter_websocket_clients", "Open websockets.")?,
             registry: make.0,
         })
@@ -174,6 +184,11 @@ impl Metrics {
     pub fn websocket(&self) -> OpenWebsocket {
         self.websocket_clients.inc();
         OpenWebsocket(self.websocket_clients.clone())
+    }
+
+    /// A timer on the actors' thread came so late.
+    pub fn timer_fired(&self, late: Duration) {
+        self.timer_late.observe(late.as_secs_f64());
     }
 
     /// Everything, in the text format of Prometheus.

@@ -2,7 +2,7 @@
 //! most of these tests, each as a user of its own; its bots are programs that never say a word.
 
 use crate::support::postgres::Janitor;
-use crate::support::server::{Server, Visitor, answer, silent_bot};
+use crate::support::server::{Answer, Server, Visitor, answer, silent_bot};
 use futures_util::future::join_all;
 use meeboter::store::pool::Pool;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -593,6 +593,37 @@ async fn an_empty_pool_in_numbers_and_no_rehearsals_where_they_are_off() {
     assert_eq!(body["error"]["details"]["allowed"], json!(["google-meet", "microsoft-teams", "zoom"]));
     let (_, session) = server.get("/api/session").await;
     assert_eq!((&session["rehearsal"], session["platforms"].as_array().unwrap().len()), (&json!(false), 3));
+}
+
+#[tokio::test]
+async fn more_bots_than_the_rate_allows_are_sent_away_and_told_when_to_come_back() {
+    let server = Server::start(&[
+        ("MEEBOTER_SERVER__CREATIONS_PER_S_MAX", "2"),
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0"),
+    ])
+    .await;
+    let ask = |number: u32| {
+        let request = server.request(Method::POST, "/api/bots");
+        Answer::to(request.json(&server.bot_request(&format!("wish-{number}"), "")))
+    };
+    // However slow this machine is: twice a second's worth and one more.
+    let began = Instant::now();
+    let answers = join_all((0..20).map(ask)).await;
+    let (taken, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == StatusCode::CREATED);
+    let allowed = 2.0 + 2.0 * began.elapsed().as_secs_f64();
+    assert!(taken.len() >= 2 && taken.len() as f64 <= allowed, "{} were taken", taken.len());
+    for answer in &refused {
+        answer.check_later("rate_limited");
+        assert_eq!(answer.retry_after, Some(1));
+    }
+    // Whoever comes back is taken; reading is not bounded.
+    let deadline = Instant::now() + LIMIT;
+    while ask(20).await.status != StatusCode::CREATED {
+        assert!(Instant::now() < deadline, "nobody is taken any more");
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(server.bot_count().await, taken.len() as u64 + 1, "who was refused left nothing behind");
 }
 
 #[tokio::test]
