@@ -6,6 +6,7 @@ use super::database::{Connection, Database};
 use super::link::Failure;
 use meeboter_actors::ports::BatchNo;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio_postgres::{Error, Statement};
 
@@ -23,6 +24,7 @@ pub(super) struct Flusher {
     committed: Mutex<Committed>,
     /// How many of the committed ones are durable. Held while a flush is under way.
     flushed: tokio::sync::Mutex<u64>,
+    given_up: AtomicBool,
 }
 
 /// Batches that are known to be there, in the order in which that became known, counted from 1.
@@ -37,11 +39,22 @@ impl Flusher {
         let connection = database.connect().await?;
         connection.client.batch_execute(SESSION).await?;
         let flush = connection.client.prepare(FLUSH).await?;
-        Ok(Self { connection, flush, committed: Mutex::default(), flushed: tokio::sync::Mutex::new(0) })
+        Ok(Self {
+            connection,
+            flush,
+            committed: Mutex::default(),
+            flushed: tokio::sync::Mutex::new(0),
+            given_up: AtomicBool::new(false),
+        })
+    }
+
+    /// Its connection stands, and does not answer: nobody waits for it any more.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.connection.client.is_closed()
+        self.connection.client.is_closed() || self.given_up.load(Ordering::Relaxed)
     }
 
     /// Notes that a batch is there.

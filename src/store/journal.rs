@@ -227,6 +227,18 @@ impl Lead {
         error
     }
 
+    /// What a failure to flush means. A flusher that does not answer is given up, and with it the connection that tells it
+    /// what is committed: its own may be cut off alone, and would then not answer for ever.
+    fn not_flushed(&mut self, flusher: &Arc<Flusher>, failure: Failure) -> StoreError {
+        let is_silent = matches!(failure, Failure::TimedOut(_));
+        if is_silent && Arc::ptr_eq(&self.flusher, flusher) && !flusher.is_closed() {
+            warn!(self.log, "the flush is not answered"; "cause" => chain(&failure));
+            flusher.give_up();
+            self.link = None;
+        }
+        failure.into()
+    }
+
     fn failed(&mut self, failure: Failure) -> StoreError {
         let cause = chain(&failure);
         let error = StoreError::from(failure);
@@ -280,7 +292,10 @@ impl Store for JournalConnection {
 
     async fn flush(&self, batch: BatchNo) -> Result<(), StoreError> {
         let flusher = Arc::clone(&self.lead.lock().await.flusher);
-        Ok(within(CALL_DEADLINE, flusher.flush(batch)).await?)
+        match within(CALL_DEADLINE, flusher.flush(batch)).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.lead.lock().await.not_flushed(&flusher, failure)),
+        }
     }
 
     async fn was_committed(&self, batch: BatchNo) -> Result<bool, StoreError> {

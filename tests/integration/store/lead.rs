@@ -334,14 +334,8 @@ async fn a_rollback_to_an_older_program_starts() {
 #[tokio::test]
 async fn a_lost_answer_is_looked_up() {
     let database = fresh_database().await;
-    let [tokio_postgres::config::Host::Unix(folder)] = database.config().get_hosts() else {
-        panic!("the test server listens on one socket")
-    };
-    let proxy = Proxy::to(folder.join(".s.PGSQL.5432"));
-    let folder = proxy.folder().to_str().expect("plain").replace('/', "%2F");
-    let name = database.config().get_dbname().expect("named");
-    let through_proxy =
-        Database::parse(&format!("postgres://meeboter@{folder}/{name}"), runtime()).expect("an address");
+    let proxy = Proxy::before(&database).await;
+    let through_proxy = Database::parse(proxy.url(), runtime()).expect("an address");
     let journal = lead(&through_proxy).await;
 
     proxy.set_deaf(true);
@@ -353,4 +347,21 @@ async fn a_lost_answer_is_looked_up() {
     assert_eq!(journal.was_committed(BatchNo(2)).await, Ok(false));
     assert_eq!(journal.read_bot(BotId(1)).await, Ok(Some(sample::bot(1))));
     commit(&journal, 1, batch[0].clone()).await;
+}
+
+/// The connection that flushes is cut off, and the other one is not: it is not waited for again and again.
+#[tokio::test]
+async fn a_flush_that_is_never_answered_is_made_on_another_connection() {
+    let database = fresh_database().await;
+    let proxy = Proxy::before(&database).await;
+    let through_proxy = Database::parse(proxy.url(), runtime()).expect("an address");
+    let journal = lead(&through_proxy).await;
+    journal.commit(BatchNo(1), &[vec![write_bot(&sample::bot(1))]]).await.expect("commits");
+
+    proxy.set_deaf(true);
+    let outcome = journal.flush(BatchNo(1)).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    proxy.set_deaf(false);
+    assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(true));
+    assert_eq!(journal.flush(BatchNo(1)).await, Ok(()));
 }
