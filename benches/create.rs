@@ -4,6 +4,7 @@
 use actix_web::http::StatusCode;
 use anyhow::{Result, ensure};
 use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::open_loop::Offer;
 use meeboter_benches::server::Server;
 use meeboter_benches::{progress, verdict};
 use std::fs::{self, Permissions};
@@ -12,8 +13,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
 
-/// Between two requests: 200 in a second.
+const PER_SECOND: u32 = 200;
+/// Between two requests, or commits.
 const PACE: Duration = Duration::from_millis(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Windows with load and without take turns, so that both see the same machine.
 const WINDOWS: u32 = 4;
 /// Requests, or commits, in a window: 5 s.
@@ -74,22 +77,13 @@ struct Created {
 }
 
 impl Created {
-    /// Sends requests when they are due, whether or not earlier ones are answered.
+    /// Sends so many requests when they are due, whether or not earlier ones are answered.
     async fn load(&mut self, server: &Server, count: u32) -> Result<()> {
-        let mut requests = Vec::new();
-        let start = Instant::now() + PACE;
-        for number in 0..count {
-            let due = start + PACE * number;
-            sleep_until(due).await;
-            let request = server.create_bot("bench", "host=admit");
-            self.late.add(due.elapsed());
-            requests.push(actix_web::rt::spawn(async move {
-                let (status, body) = request.await?;
-                Ok::<_, anyhow::Error>((due.elapsed(), status, body))
-            }));
-        }
-        for request in requests {
-            let (took, status, body) = request.await??;
+        let offer = Offer { per_second: PER_SECOND, duration: PACE * count };
+        let outcome = offer.make(ANSWER_LIMIT, |_| server.create_bot("bench", "host=admit")).await?;
+        ensure!(outcome.undone.count() == 0, "{} requests were not answered", outcome.undone.count());
+        self.late.extend(outcome.late);
+        for (took, (status, body)) in outcome.done {
             self.answered.add(took);
             if status != StatusCode::CREATED {
                 self.refused.push(format!("{status}: {body}"));

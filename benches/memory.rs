@@ -1,9 +1,9 @@
 //! What an idle server keeps in memory. Beside it: its private PostgreSQL.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use meeboter_benches::memory::Memory;
 use meeboter_benches::server::Server;
 use meeboter_benches::{progress, verdict};
-use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
@@ -43,24 +43,4 @@ async fn main() -> Result<()> {
     let sentence = format!("RSS is {rss:.1} MiB; the target is {TARGET_MIB} MiB");
     verdict(rss <= TARGET_MIB, &sentence);
     Ok(())
-}
-
-/// What the kernel says of a process's memory, in MiB.
-struct Memory(HashMap<String, f64>);
-
-impl Memory {
-    fn of(pid: i32) -> Result<Self> {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| format!("{path} could not be read"))?;
-        let lines = text.lines().filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            let kib: f64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some((name.to_owned(), kib / 1024.0))
-        });
-        Ok(Self(lines.collect()))
-    }
-
-    fn get(&self, name: &str) -> Result<f64> {
-        self.0.get(name).copied().with_context(|| format!("the kernel does not tell {name}"))
-    }
 }

@@ -4,18 +4,15 @@
 //! the first two, as a client does; the pair counts with the third.
 //!
 //! Beside it, on the same PostgreSQL in the same minutes: a table of slots that every caller locks a row of by itself
-//! (`peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
+//! (`support/peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
 //! `--quick` is a small run.
 
-mod holding;
-mod peer;
 mod recorded_store;
 mod replay;
 
 use actix::Arbiter;
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use holding::Holding;
 use meeboter_actors::bot::EndReason;
 use meeboter_actors::ids::{HostName, UserId};
 use meeboter_actors::journal::{Change, Decision};
@@ -24,9 +21,10 @@ use meeboter_actors::ports::Store;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::tree::Tree;
 use meeboter_benches::figures::{Figures, ms};
+use meeboter_benches::holding::Holding;
+use meeboter_benches::peer::Peer;
 use meeboter_benches::workbench::Workbench;
 use meeboter_benches::{progress, samples, verdict};
-use peer::Peer;
 use recorded_store::RecordedStore;
 use replay::Replay;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Durations of one kind.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Figures(Vec<Duration>);
 
 impl Figures {

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 #[derive(Default)]
-pub(crate) struct Holding(Mutex<HashMap<ContainerKey, oneshot::Sender<()>>>);
+pub struct Holding(Mutex<HashMap<ContainerKey, oneshot::Sender<()>>>);
 
 impl Holding {
     fn starting(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerKey, oneshot::Sender<()>>> {

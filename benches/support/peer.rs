@@ -1,17 +1,20 @@
 //! The peer: a table of slots of which every caller locks a free row by itself, as a plain program would keep a pool.
 
+use super::figures::Figures;
+use super::postgres::Postgres;
 use anyhow::Result;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
-use meeboter_benches::figures::Figures;
-use meeboter_benches::postgres::Postgres;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use std::time::{Duration, Instant};
 use tokio_postgres::NoTls;
 
-const DATABASE: &str = "postgres";
+/// Where its table is.
+pub const DATABASE: &str = "postgres";
+/// The table.
+pub const TABLE: &str = "peer_slots";
 /// Sizes of its pool of connections; the best one counts.
 const CONNECTIONS: [usize; 3] = [8, 16, 32];
 
-const TABLE: &str = "
+const CREATE: &str = "
     DROP TABLE IF EXISTS peer_slots;
     CREATE TABLE peer_slots (
         id serial PRIMARY KEY,
@@ -36,25 +39,30 @@ const ACQUIRE: &str = "
 const RELEASE: &str =
     "UPDATE peer_slots SET status = 'idle', assigned_bot_id = NULL, last_used_at = now() WHERE id = $1";
 
-pub(crate) struct Peer {
+/// See the module.
+pub struct Peer {
     postgres: Postgres,
     slots: i64,
 }
 
 /// A run.
-pub(crate) struct Best {
-    pub(crate) pairs_per_second: f64,
-    pub(crate) connections: usize,
-    pub(crate) acquired: Figures,
+pub struct Best {
+    pub pairs_per_second: f64,
+    pub connections: usize,
+    pub acquired: Figures,
 }
 
+/// A fresh table, and connections to it.
+#[derive(Clone)]
+pub struct Slots(Pool);
+
 impl Peer {
-    pub(crate) fn new(postgres: Postgres, slots: u32) -> Self {
+    pub fn new(postgres: Postgres, slots: u32) -> Self {
         Self { postgres, slots: slots.into() }
     }
 
     /// All sizes of the pool of connections, one after the other, each on a fresh table; the best.
-    pub(crate) async fn best(&self, callers: usize, duration: Duration) -> Result<Best> {
+    pub async fn best(&self, callers: usize, duration: Duration) -> Result<Best> {
         let mut best = self.run(callers, CONNECTIONS[0], duration).await?;
         for connections in &CONNECTIONS[1..] {
             let run = self.run(callers, *connections, duration).await?;
@@ -65,20 +73,25 @@ impl Peer {
         Ok(best)
     }
 
-    async fn run(&self, callers: usize, connections: usize, duration: Duration) -> Result<Best> {
+    /// A fresh table, with all slots idle.
+    pub async fn slots(&self, connections: usize) -> Result<Slots> {
         let client = self.postgres.connect(DATABASE).await?;
-        client.batch_execute(TABLE).await?;
+        client.batch_execute(CREATE).await?;
         client.execute(FILL, &[&self.slots]).await?;
-        client.batch_execute("VACUUM ANALYZE peer_slots").await?;
+        client.batch_execute(&format!("VACUUM ANALYZE {TABLE}")).await?;
         let manager = Manager::from_config(
             self.postgres.config(DATABASE),
             NoTls,
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
-        let pool = Pool::builder(manager).max_size(connections).build()?;
+        Ok(Slots(Pool::builder(manager).max_size(connections).build()?))
+    }
+
+    async fn run(&self, callers: usize, connections: usize, duration: Duration) -> Result<Best> {
+        let slots = self.slots(connections).await?;
         let began = Instant::now();
         let running: Vec<_> = (0..callers)
-            .map(|caller| tokio::spawn(call_until(pool.clone(), i32::try_from(caller), began + duration)))
+            .map(|caller| tokio::spawn(call_until(slots.clone(), i32::try_from(caller), began + duration)))
             .collect();
         let (mut pairs, mut acquired) = (0, Figures::default());
         for caller in running {
@@ -87,13 +100,38 @@ impl Peer {
             acquired.extend(took);
         }
         let pairs_per_second = f64::from(pairs) / began.elapsed().as_secs_f64();
-        pool.close();
+        slots.close();
         Ok(Best { pairs_per_second, connections, acquired })
     }
 }
 
+impl Slots {
+    /// The longest unused free slot is this bot's, and then free again.
+    pub async fn pair(&self, bot: i32) -> Result<()> {
+        let connection = self.0.get().await?;
+        let slot = acquire(&connection, bot).await?;
+        release(&connection, slot).await
+    }
+
+    /// Ends the connections.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+async fn acquire(connection: &Object, bot: i32) -> Result<i32> {
+    let acquire = connection.prepare_cached(ACQUIRE).await?;
+    Ok(connection.query_one(&acquire, &[&bot]).await?.get("id"))
+}
+
+async fn release(connection: &Object, slot: i32) -> Result<()> {
+    let release = connection.prepare_cached(RELEASE).await?;
+    connection.execute(&release, &[&slot]).await?;
+    Ok(())
+}
+
 async fn call_until(
-    pool: Pool,
+    slots: Slots,
     bot: Result<i32, std::num::TryFromIntError>,
     end: Instant,
 ) -> Result<(u32, Figures)> {
@@ -101,15 +139,9 @@ async fn call_until(
     let (mut pairs, mut acquired) = (0, Figures::default());
     while Instant::now() < end {
         let began = Instant::now();
-        let slot: i32 = {
-            let connection = pool.get().await?;
-            let acquire = connection.prepare_cached(ACQUIRE).await?;
-            connection.query_one(&acquire, &[&bot]).await?.get("id")
-        };
+        let slot = acquire(&slots.0.get().await?, bot).await?;
         acquired.add(began.elapsed());
-        let connection = pool.get().await?;
-        let release = connection.prepare_cached(RELEASE).await?;
-        connection.execute(&release, &[&slot]).await?;
+        release(&slots.0.get().await?, slot).await?;
         pairs += 1;
     }
     Ok((pairs, acquired))

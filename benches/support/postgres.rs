@@ -63,6 +63,12 @@ impl Postgres {
         config
     }
 
+    /// How another process names one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        let socket = self.socket.display().to_string().replace('/', "%2F");
+        format!("postgres://meeboter@{socket}:{}/{database}", self.port)
+    }
+
     /// A connection to one of its databases, the way the server has one.
     pub async fn connect(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = self.config(database).connect(NoTls).await?;

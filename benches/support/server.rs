@@ -3,7 +3,7 @@
 use super::postgres::Postgres;
 use actix_web::http::{Method, StatusCode};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use awc::{Client, ClientRequest};
+use awc::{Client, ClientRequest, Connector};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions, Permissions};
@@ -19,6 +19,8 @@ const PROGRAM: &str = "MEEBOTER_BENCH_SERVER";
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+const METRICS_BYTES_MAX: usize = 4 << 20;
 /// Time between two looks while waiting for a start or an end.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -35,25 +37,49 @@ pub struct Server {
 impl Server {
     /// Starts one and waits until it is ready. `settings` are environment variables.
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("meeboter-bench-").tempdir()?;
-        // PostgreSQL's own user has to get through.
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let client = Client::builder().timeout(REQUEST_LIMIT).finish();
-        let mut server = Self { folder, port, settings, child: None, client, key: String::new() };
+        let mut server = Self::stopped(settings)?;
         server.start_again().await?;
         server.key = fs::read_to_string(server.data_dir().join("api-key"))?.trim().to_owned();
         Ok(server)
     }
 
+    /// Starts one that stands by on the same database as another one, and has its key.
+    pub async fn stand_by(leader: &Self) -> Result<Self> {
+        let settings: Vec<_> =
+            leader.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut server = Self::stopped(&settings)?;
+        server.key.clone_from(&leader.key);
+        server.stand_by_again().await?;
+        Ok(server)
+    }
+
+    fn stopped(settings: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("meeboter-bench-").tempdir()?;
+        // PostgreSQL's own user has to get through.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Ok(Self { folder, port, settings, child: None, client: client(), key: String::new() })
+    }
+
     /// Starts it on the folder that it has; returns the time until it was ready.
     pub async fn start_again(&mut self) -> Result<Duration> {
+        self.start_until("/readyz").await
+    }
+
+    /// Starts it on the folder that it has, beside another one that leads.
+    pub async fn stand_by_again(&mut self) -> Result<()> {
+        self.start_until("/healthz").await.map(drop)
+    }
+
+    async fn start_until(&mut self, path: &str) -> Result<Duration> {
         let mut command = self.command()?;
+        // Connections that it kept lead to a process that is gone.
+        self.client = client();
         let begun = Instant::now();
         let mut child = command.spawn().context("the server could not be started")?;
         let ready = loop {
-            if self.is_ready().await {
+            if self.says_yes(path).await {
                 break Ok(begun.elapsed());
             }
             if let Some(status) = child.try_wait()? {
@@ -68,8 +94,8 @@ impl Server {
         ready
     }
 
-    async fn is_ready(&self) -> bool {
-        let answer = self.client.get(self.url("/readyz")).send().await;
+    async fn says_yes(&self, path: &str) -> bool {
+        let answer = self.client.get(self.url(path)).send().await;
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
@@ -105,6 +131,20 @@ impl Server {
             }
             tokio::time::sleep(LOOK).await;
         }
+        Ok(())
+    }
+
+    /// Ends it without a word, as a crash does.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the server does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it in its tracks, as on a machine that hangs. It can only be killed any more.
+    pub fn freeze(&self) -> Result<()> {
+        signal(self.pid()?, Signal::STOP);
         Ok(())
     }
 
@@ -161,6 +201,23 @@ impl Server {
         }
     }
 
+    /// Asks whether the server lives; the status.
+    pub fn ask_alive(&self) -> impl Future<Output = Result<StatusCode>> + use<> {
+        let request = self.client.get(self.url("/healthz"));
+        async move {
+            let answer = request.send().await.map_err(|error| anyhow!("no answer to a request: {error}"))?;
+            Ok(answer.status())
+        }
+    }
+
+    /// What Prometheus would be told.
+    pub async fn metrics(&self) -> Result<String> {
+        let answer = self.client.get(self.url("/metrics")).send().await;
+        let mut answer = answer.map_err(|error| anyhow!("no answer to a request: {error}"))?;
+        let page = answer.body().limit(METRICS_BYTES_MAX).await;
+        Ok(String::from_utf8(page.map_err(|error| anyhow!("no answer's body: {error}"))?.to_vec())?)
+    }
+
     /// The bot as it is.
     pub async fn bot(&self, id: i64) -> Result<Value> {
         let answer = self.request(Method::GET, &format!("/api/bots/{id}")).send().await;
@@ -195,7 +252,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let postgres = self.postgres().ok();
         if let Some(mut child) = self.child.take() {
-            signal(i32::try_from(child.id()).unwrap_or_default(), Signal::TERM);
+            let pid = i32::try_from(child.id()).unwrap_or_default();
+            signal(pid, Signal::TERM);
+            // One that is frozen hears it only then.
+            signal(pid, Signal::CONT);
             let _ = child.wait();
         }
         // Bots outlive the server; a PostgreSQL does where the server was killed.
@@ -208,6 +268,12 @@ impl Drop for Server {
             signal(postgres.pid, Signal::QUIT);
         }
     }
+}
+
+fn client() -> Client {
+    // The server closes connections that nobody used for 5 s: none is used that may just be closing.
+    let connector = Connector::new().conn_keep_alive(KEEP_ALIVE);
+    Client::builder().timeout(REQUEST_LIMIT).connector(connector).finish()
 }
 
 /// Sends a signal to a process that may be gone.

@@ -1,4 +1,5 @@
-//! An engine in which every container that anybody asks about runs, and goes on running. It counts what is stopped.
+//! An engine in which every container that anybody asks about runs, and goes on running. It counts what is stopped and
+//! what is pulled.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -8,6 +9,7 @@ use meeboter_actors::ports::{
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 
 #[derive(Default)]
@@ -16,12 +18,25 @@ pub struct Steady {
     stops: AtomicUsize,
     listings: AtomicUsize,
     watches: AtomicUsize,
+    /// How long a pull takes.
+    pull: Duration,
+    pulls: AtomicUsize,
 }
 
 impl Steady {
     /// One in which these run.
     pub fn new(running: Vec<ContainerKey>) -> Self {
         Self { running, ..Self::default() }
+    }
+
+    /// One in which nothing runs, and a pull takes so long.
+    pub fn pulling(pull: Duration) -> Self {
+        Self { pull, ..Self::default() }
+    }
+
+    /// Images that were pulled.
+    pub fn pulls(&self) -> usize {
+        self.pulls.load(Ordering::Relaxed)
     }
 
     /// Containers that were to be stopped.
@@ -43,6 +58,10 @@ impl Steady {
 #[async_trait]
 impl Driver for Steady {
     async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
+        self.pulls.fetch_add(1, Ordering::Relaxed);
+        if !self.pull.is_zero() {
+            tokio::time::sleep(self.pull).await;
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use meeboter_actors::slot::SlotTiming;
 use meeboter_actors::tree::{Ports, Tree};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -56,6 +57,17 @@ impl Workbench {
     pub async fn journal(&self, database: &str) -> Result<JournalConnection> {
         let database = self.embedded.database(database).await?;
         Ok(JournalConnection::take_lead(&database, Claim::Within(LEAD_LIMIT), &self.log).await?)
+    }
+
+    /// How a server names a database of this name, which is made where there is none.
+    pub async fn url(&self, database: &str) -> Result<String> {
+        self.embedded.database(database).await?;
+        Ok(self.postgres()?.url(database))
+    }
+
+    /// Where PostgreSQL is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// How to connect to it as anybody may.
@@ -106,7 +118,8 @@ impl Workbench {
     }
 }
 
-struct SystemClock;
+/// The system's.
+pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> DateTime<Utc> {
