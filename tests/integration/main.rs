@@ -13,5 +13,6 @@ mod schedule;
 mod settings;
 mod store;
 mod support;
+mod torture;
 mod upkeep;
 mod websocket;

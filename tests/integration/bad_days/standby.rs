@@ -1,11 +1,8 @@
 //! Two servers on one database: one leads, the other stands by and takes over.
 
 use super::MINUTE;
-use crate::support::postgres::{fresh_database, url_of};
+use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::server::{Server, answer, signal};
-use meeboter::auth::api_keys::new_key;
-use meeboter::store::pool::Pool;
-use meeboter::store::queries::hash_of_key;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -32,9 +29,7 @@ impl Pair {
         let leader = Server::start(&settings).await;
         let mut standby = Server::spawned(&settings);
         standby.wait_alive().await;
-        let (pool, key) = (Pool::connect(&database).await.unwrap(), new_key());
-        let user = pool.user_named("admin").await.unwrap().id;
-        pool.insert_api_key(user, "test", &key[..8], &hash_of_key(&key)).await.unwrap();
+        let key = operators_key(&database).await;
         Self { leader, standby, key }
     }
 

@@ -2,16 +2,16 @@
 //! once. `./dev torture ROUNDS` runs more of it.
 
 use super::*;
+use crate::support::chance::{self, Chance};
 use crate::support::postgres::{TestServer, runtime};
 use actix::prelude::*;
-use meeboter::store::embedded::{Durability, Embedded};
+use meeboter::store::embedded::Durability;
 use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::BotId;
 use meeboter_actors::journal::CommitError;
 use meeboter_actors::journal::actor::{Journal, JournalActor};
 use meeboter_actors::ports::Unmetered;
 use meeboter_actors::supervision::DeathGuard;
-use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -67,43 +67,17 @@ async fn write_until_over(journal: Journal, history: Arc<History>) {
     }
 }
 
-/// A number that looks like chance; the same again for the same round.
-fn drawn(round: u32, salt: u32, below: u32) -> u32 {
-    let mut number = (round + 1).wrapping_mul(2_654_435_761) ^ salt.wrapping_mul(0x9E37_79B9);
-    number ^= number >> 15;
-    number = number.wrapping_mul(0x85EB_CA6B);
-    (number ^ (number >> 13)) % below
-}
-
-fn children(postmaster: i32) -> Vec<i32> {
-    let path = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let children = std::fs::read_to_string(path).unwrap_or_default();
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn signal(pid: i32, signal: Signal) {
-    // It may have ended by itself.
-    let _ = kill_process(Pid::from_raw(pid).expect("a pid"), signal);
-}
-
-async fn strike(round: u32, embedded: &Embedded) {
-    let postmaster = embedded.pid().expect("runs");
-    match drawn(round, 1, 4) {
-        0 => signal(postmaster, Signal::KILL),
-        // PostgreSQL then ends all its sessions and recovers by itself.
-        1 => {
-            let children = children(postmaster);
-            let victim = drawn(round, 2, u32::try_from(children.len().max(1)).expect("few"));
-            children.get(victim as usize).into_iter().for_each(|pid| signal(*pid, Signal::KILL));
-        }
+async fn strike(chance: Chance, round: u32, server: &TestServer) {
+    match chance.drawn(round, 1, 4) {
+        0 => server.kill(),
+        1 => server.kill_a_session(chance.drawn(round, 2, u32::MAX)),
         2 => {
-            let frozen: Vec<i32> = children(postmaster).into_iter().chain([postmaster]).collect();
-            frozen.iter().for_each(|pid| signal(*pid, Signal::STOP));
-            tokio::time::sleep(Duration::from_millis(u64::from(drawn(round, 3, 1_500)))).await;
-            frozen.iter().for_each(|pid| signal(*pid, Signal::CONT));
+            let frozen = server.freeze();
+            tokio::time::sleep(Duration::from_millis(chance.drawn(round, 3, 1_500).into())).await;
+            drop(frozen);
         }
         _ => {
-            let database = embedded.database("torture").await.expect("is there");
+            let database = server.embedded.database("torture").await.expect("is there");
             let connected = database.config().connect(tokio_postgres::NoTls).await;
             let Ok((client, connection)) = connected else { return };
             let connection = tokio::spawn(connection);
@@ -117,11 +91,13 @@ async fn strike(round: u32, embedded: &Embedded) {
 
 #[test]
 fn what_was_acknowledged_survives_whatever_happens_to_postgresql() {
-    let rounds = std::env::var("MEEBOTER_TORTURE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    System::new().block_on(torture(rounds.unwrap_or(ROUNDS)));
+    let (rounds, seed) = (chance::rounds().unwrap_or(ROUNDS), chance::seed());
+    println!("{rounds} rounds, seed {seed}");
+    System::new().block_on(torture(rounds, Chance::new(seed)));
+    println!("nothing to complain of");
 }
 
-async fn torture(rounds: u32) {
+async fn torture(rounds: u32, chance: Chance) {
     let server = runtime().spawn(TestServer::start(Durability::Full)).await.expect("PostgreSQL");
     let database = server.embedded.database("torture").await.expect("a database");
     let store = Arc::new(lead(&database).await);
@@ -139,8 +115,8 @@ async fn torture(rounds: u32) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // Somewhere within a batch.
-        tokio::time::sleep(Duration::from_micros(u64::from(drawn(round, 4, 20_000)))).await;
-        strike(round, &server.embedded).await;
+        tokio::time::sleep(Duration::from_micros(u64::from(chance.drawn(round, 4, 20_000)))).await;
+        strike(chance, round, &server).await;
     }
     history.over.store(true, Ordering::Relaxed);
     let last = async {

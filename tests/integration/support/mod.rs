@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod browser;
+pub(crate) mod chance;
 pub(crate) mod frozen;
 pub(crate) mod history;
 pub(crate) mod media;

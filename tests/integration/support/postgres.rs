@@ -1,9 +1,15 @@
 //! One PostgreSQL for the test process, a database of its own for each test.
 
+use super::frozen::{Frozen, cluster_pids};
+use super::server::signal;
+use meeboter::auth::api_keys::new_key;
 use meeboter::store::data_dir::DataDir;
 use meeboter::store::database::Database;
 use meeboter::store::embedded::{Durability, Embedded};
-use std::path::Path;
+use meeboter::store::pool::Pool;
+use meeboter::store::queries::hash_of_key;
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -33,6 +39,7 @@ pub(crate) fn log() -> slog::Logger {
 /// A PostgreSQL of this process, ended and removed with it.
 pub(crate) struct TestServer {
     pub(crate) embedded: Embedded,
+    cluster: PathBuf,
     _data_dir: DataDir,
     _janitor: Janitor,
 }
@@ -43,7 +50,29 @@ impl TestServer {
         let janitor = Janitor::watch(&folder);
         let data_dir = DataDir::hold(&folder).expect("the folder is ours");
         let embedded = Embedded::start(&data_dir, durability, runtime(), &log()).await.expect("PostgreSQL");
-        Self { embedded, _data_dir: data_dir, _janitor: janitor }
+        Self { embedded, cluster: folder.join("postgres/data"), _data_dir: data_dir, _janitor: janitor }
+    }
+}
+
+/// What may befall a PostgreSQL.
+impl TestServer {
+    /// All of it is gone at once; somebody has to start it again.
+    pub(crate) fn kill(&self) {
+        self.embedded.pid().into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    }
+
+    /// One of its processes is gone: PostgreSQL then ends all its sessions and recovers by itself.
+    pub(crate) fn kill_a_session(&self, which: u32) {
+        let Some(postmaster) = self.embedded.pid() else { return };
+        let children = cluster_pids(&self.cluster).into_iter().filter(|pid| *pid != postmaster);
+        let children: Vec<i32> = children.collect();
+        let victim = children.get(which as usize % children.len().max(1));
+        victim.into_iter().for_each(|pid| signal(*pid, Signal::KILL));
+    }
+
+    /// All of it stops in its tracks, until what this returns is dropped.
+    pub(crate) fn freeze(&self) -> Option<Frozen> {
+        self.embedded.pid().map(|postmaster| Frozen::cluster(&self.cluster, postmaster))
     }
 }
 
@@ -99,4 +128,12 @@ pub(crate) async fn fresh_database() -> Database {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     server().await.database(&name).await.expect("a database")
+}
+
+/// A new key of the first user, who is an operator. The database must have its schema.
+pub(crate) async fn operators_key(database: &Database) -> String {
+    let (pool, key) = (Pool::connect(database).await.unwrap(), new_key());
+    let user = pool.user_named("admin").await.unwrap().id;
+    pool.insert_api_key(user, "test", &key[..8], &hash_of_key(&key)).await.unwrap();
+    key
 }

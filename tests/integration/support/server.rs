@@ -138,6 +138,15 @@ impl Server {
         }
     }
 
+    /// Whether the process is there; it may be frozen.
+    pub(crate) fn runs(&mut self) -> bool {
+        let ended = self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+        if ended {
+            self.child = None;
+        }
+        !ended
+    }
+
     /// The server's pid.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
