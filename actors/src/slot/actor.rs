@@ -301,7 +301,12 @@ impl SlotActor {
 
     fn wake_at(&mut self, at: DateTime<Utc>, ctx: &mut Context<Self>) {
         let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        self.wake = Some(ctx.run_later(wait.min(SLEEP_MAX), move |act, ctx| {
+        self.sleep(wait.min(SLEEP_MAX), at, ctx);
+    }
+
+    /// Looks after this wait whether it is time.
+    fn sleep(&mut self, wait: Duration, at: DateTime<Utc>, ctx: &mut Context<Self>) {
+        self.wake = Some(ctx.run_later(wait, move |act, ctx| {
             act.wake = None;
             if act.links.clock.now() < at {
                 return act.wake_at(at, ctx);
@@ -309,7 +314,7 @@ impl SlotActor {
             // Recovery pauses while the engine is away. The pool says when it is back; should the clock have been set
             // back meanwhile, that comes too early, and this one does not.
             if matches!(act.slot.state, SlotState::Error { .. }) && act.links.away.contains(&act.slot.host) {
-                return act.wake_at(act.links.clock.now() + SLEEP_MAX, ctx);
+                return act.sleep(SLEEP_MAX, at, ctx);
             }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
