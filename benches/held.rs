@@ -64,7 +64,7 @@ async fn measure(workbench: &Workbench, quiet: Duration, held: Duration) -> Resu
     let rows = journal.load().await?;
     ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
     let settings = samples::settings(SLOTS, [HostName::local()]);
-    let driver = Arc::new(Holding::default());
+    let driver = Arc::new(Holding);
     let (tree, arbiter) = workbench.tree(Arc::new(journal), driver, lead, rows, settings).await?;
     let ours = Both::of(&postgres, DATABASE, "Meeboter", [quiet, held], |_| pair(tree.clone())).await?;
     arbiter.stop();

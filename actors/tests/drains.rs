@@ -12,6 +12,7 @@ use meeboter_actors::pool::message::{
 };
 use meeboter_actors::pool::{Drain, DrainLine};
 use meeboter_actors::ports::Clock;
+use meeboter_actors::slot::{RecoveryStep, SlotState, SlotStatus};
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
@@ -165,5 +166,35 @@ fn a_host_whose_engine_is_away_gets_nobody_until_it_answers() {
         until(&shared, |shared| state(shared, created.bot.id) == BotState::Deploying).await;
         let late = shared.now() - back_at;
         assert!(late >= TimeDelta::zero() && late < TimeDelta::seconds(130), "{late}");
+    });
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_put_a_recovery_off() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        shared.lock().faults = Faults { refuse: 1_000, ..Faults::default() };
+        create(&tree).await.expect("a bot");
+        let slot = || tree.directory.all().first().expect("it was made").snapshot();
+        until(&shared, |_| slot().status() == Some(SlotStatus::Error)).await;
+        let SlotState::Error { step: RecoveryStep::Waiting { until: due }, .. } = slot().state else {
+            panic!("{:?}", slot().state)
+        };
+        shared.lock().faults = Faults::default();
+        let host = slot().host.clone();
+        shared.lock().hosts_away.insert(host.clone(), false);
+        let heard = BreakerEvent::Unanswered { began_at: shared.now() };
+        for _ in 0..3 {
+            tell(&tree.pool, EngineHeard { host: host.clone(), heard });
+        }
+        // Its time comes while the engine is away, and it looks again and again.
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(slot().status(), Some(SlotStatus::Error));
+        shared.lock().set_clock(-TimeDelta::seconds(600));
+        shared.lock().hosts_away.clear();
+        tell(&tree.pool, EngineHeard { host, heard: BreakerEvent::Answered });
+        until(&shared, |_| slot().status() != Some(SlotStatus::Error)).await;
+        let late = shared.now() - due;
+        assert!(late < TimeDelta::seconds(90), "{late}");
     });
 }

@@ -151,6 +151,10 @@ fn a_line_is_published_a_moment_after_it_changed() {
 async fn freeing(shared: &Shared) -> Tree {
     let tree = plant(shared).await;
     let holder = create(&tree, 1, Plan::Standard).await.bot.id;
+    // While it waits for its image nothing is there to be stopped, and the slot would be free at once.
+    while tree.directory.all().iter().any(|handle| handle.snapshot().step() == "pulling") {
+        tokio::time::sleep(TICK).await;
+    }
     let (reply, left) = oneshot::channel();
     tell(&tree.pool, LeaveBot { bot_id: holder, reason: EndReason::LeftByRequest, reply });
     left.await.expect("an answer").expect("it was there");

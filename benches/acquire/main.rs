@@ -1,7 +1,6 @@
 //! How many bots get a slot and give it back, each time durably: slot, bot and event rows, 1,000 slots, 64 and 256
-//! callers. The actors run inside the benchmark, on the real store. A pair is a bot that is created into a slot and
-//! cancelled while its container starts, and the slot known to be free again: three durable decisions. A caller waits for
-//! the first two, as a client does; the pair counts with the third.
+//! callers. The actors run inside the benchmark, on the real store. A pair is a bot that is created into a slot, and
+//! cancelled while the slot waits for its image, which frees the slot: two durable decisions, and a caller waits for both.
 //!
 //! Beside it, on the same PostgreSQL in the same minutes: a table of slots that every caller locks a row of by itself
 //! (`support/peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
@@ -38,6 +37,8 @@ const CALLERS: [usize; 2] = [64, 256];
 const TARGETS: [f64; 2] = [4.0, 8.0];
 const STORE_SHARE_MIN: f64 = 0.6;
 const P99_MAX: Duration = Duration::from_millis(25);
+/// One caller, until all slots have their actors and PostgreSQL its plans.
+const WARM_UP: Duration = Duration::from_millis(500);
 /// Between two looks whether the last slots are idle.
 const LOOK: Duration = Duration::from_millis(1);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -79,6 +80,7 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
     let kept = Pool::start(workbench, "kept", true).await?;
     let mut replay = Replay::new(workbench.journal("replay").await?);
     replay.run(idle_slots(), SLOTS as usize).await?;
+    replay.run(kept.store.forget(), 1).await?;
     let peer = Peer::new(workbench.postgres()?, SLOTS);
     let mut outcomes = [Outcome::default(), Outcome::default()];
     for round in 1..=rounds {
@@ -126,11 +128,15 @@ impl Pool {
         store.forget();
         let rows = store.load().await?;
         ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
-        let settings = samples::settings(SLOTS, [HostName::local()]);
-        let driver = Arc::new(Holding::default());
+        let mut settings = samples::settings(SLOTS, [HostName::local()]);
+        // All of them wait for the image.
+        settings.pulls.waiters_max = SLOTS;
+        let driver = Arc::new(Holding);
         let durable = Arc::clone(&store) as Arc<dyn Store>;
         let (tree, arbiter) = workbench.tree(durable, driver, lead, rows, settings).await?;
-        Ok(Self { tree, store, arbiter })
+        let pool = Self { tree, store, arbiter };
+        pool.run(1, WARM_UP).await?;
+        Ok(pool)
     }
 
     /// All callers, each in a closed loop, for so long, and until the last slot is idle; pairs a second, and how long

@@ -1,5 +1,5 @@
-//! An engine whose containers are starting for as long as nobody stops them: a bot stays in *deploying*, and what is
-//! measured is that it gets a slot and gives it back, no more.
+//! An engine whose images never arrive: a bot stays in *deploying* with nothing started, and what is measured is that it
+//! gets a slot and gives it back, no more.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -7,30 +7,18 @@ use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
     Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::{oneshot, watch};
+use std::collections::BTreeSet;
+use tokio::sync::watch;
 
-#[derive(Default)]
-pub struct Holding(Mutex<HashMap<ContainerKey, oneshot::Sender<()>>>);
-
-impl Holding {
-    fn starting(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerKey, oneshot::Sender<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub struct Holding;
 
 #[async_trait]
 impl Driver for Holding {
     async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
-        Ok(())
+        std::future::pending().await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        let (stops, stopped) = oneshot::channel();
-        self.starting().insert(request.key, stops);
-        let _ = stopped.await;
-        // The answer comes too late to mean anything; a failure would have the image looked for again.
         Ok(ContainerId(request.key.slot.0.to_string()))
     }
 
@@ -38,8 +26,7 @@ impl Driver for Holding {
         std::future::pending().await
     }
 
-    async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
-        self.starting().remove(&request.key);
+    async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
         Ok(())
     }
 

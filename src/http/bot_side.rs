@@ -49,8 +49,8 @@ pub async fn assignment(
     let handle = state.tree()?.directory.slot(slot_id).ok_or_else(|| refused(&state, over()))?;
     let answer = handle.send(SlotEvent::Claimed { generation, nonce: claim.nonce });
     match state.decided(answer).await? {
-        Ok(slot) => {
-            let bot = slot.bot().ok_or_else(over)?;
+        Ok(outcome) => {
+            let bot = outcome.slot.bot().ok_or_else(over)?;
             Ok(HttpResponse::Ok().json(assigned(&state, bot, generation)))
         }
         Err(Refused::Rejected(Rejection::Illegal { .. })) => {
@@ -125,7 +125,7 @@ async fn take(
     let handle = holder(state, bot_id, generation).map_err(|error| refused(state, error))?;
     let seq = report.seq;
     let answer = handle.send(SlotEvent::Reported { generation, report });
-    let slot = state.decided(answer).await?.map_err(|refusal| refused(state, refusal.into()))?;
+    let slot = state.decided(answer).await?.map_err(|refusal| refused(state, refusal.into()))?.slot;
     let taken = slot.bot().filter(|bot| bot.id == bot_id).map_or(seq, |bot| bot.report_seq);
     Ok(web::Json(ReportReply { next_seq: taken.max(seq) + 1, commands: commands(&slot) }))
 }

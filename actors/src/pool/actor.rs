@@ -21,7 +21,7 @@ use crate::ports::{Measure, SlotIds};
 use crate::queue::message::{OfferNext, TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
 use crate::schedule::actor::StartObserved;
-use crate::slot::actor::{Discard, Refused, SlotActor, SlotLinks};
+use crate::slot::actor::{Discard, Outcome, Refused, SlotActor, SlotLinks};
 use crate::slot::event::SlotEvent;
 use crate::slot::handle::SlotHandle;
 use crate::slot::machine::Notice;
@@ -372,7 +372,10 @@ impl PoolSupervisor {
         let applied = member.handle.send(event);
         ctx.spawn(applied.into_actor(self).map(move |applied, act, ctx| {
             let answer = match applied {
-                Ok(Ok(slot)) => slot.bot().cloned().ok_or(WithdrawError::NotLive),
+                Ok(Ok(Outcome { slot, ended })) => {
+                    let bot = ended.map(|bot| *bot).or_else(|| slot.bot().cloned());
+                    bot.ok_or(WithdrawError::NotLive)
+                }
                 // Meanwhile the slot gave it back: the wish follows it.
                 Ok(Err(Refused::Rejected(_)))
                     if matches!(act.owners.get(wish.bot_id), Some(Owner::Queue(_))) =>

@@ -172,8 +172,8 @@ impl PoolSupervisor {
         let (id, scheduled) = (given.bot.id, given.origin.is_schedule());
         let outcome = async move {
             match answer.await {
-                Ok(Ok(slot)) => {
-                    slot.bot().cloned().map_or(Offered::Declined, |bot| Offered::Taken(Box::new(bot)))
+                Ok(Ok(outcome)) => {
+                    outcome.slot.bot().cloned().map_or(Offered::Declined, |bot| Offered::Taken(Box::new(bot)))
                 }
                 Ok(Err(Refused::Rejected(_) | Refused::Busy)) => Offered::Declined,
                 Ok(Err(Refused::Commit(error))) if !scheduled => Offered::Failed(error),

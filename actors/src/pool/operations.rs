@@ -123,7 +123,7 @@ impl PoolSupervisor {
                 Err(_) => return Err(GrowError::Pull("the pull takes too long".to_owned())),
             }
             match vacant.send(SlotEvent::Commanded(SlotCommand::Store)).await {
-                Ok(Ok(slot)) => Ok(slot.name.clone()),
+                Ok(Ok(outcome)) => Ok(outcome.slot.name.clone()),
                 Ok(Err(_)) | Err(_) => Err(GrowError::Unavailable),
             }
         };
@@ -145,7 +145,7 @@ impl PoolSupervisor {
         let answer = member.handle.send(SlotEvent::Commanded(command_for(action, self.now())));
         actix::spawn(async move {
             let outcome = match answer.await {
-                Ok(Ok(slot)) => Ok(slot),
+                Ok(Ok(outcome)) => Ok(outcome.slot),
                 Ok(Err(Refused::Commit(_))) | Err(_) => Err(OperateError::OutcomeUnknown),
                 Ok(Err(refused)) => Err(OperateError::Refused(refused)),
             };

@@ -6,6 +6,7 @@ use super::event::SlotEvent;
 use super::handle::{Directory, SlotHandle};
 use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
+use crate::bot::Bot;
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
 use crate::image_pull::machine::PullFailure;
@@ -44,8 +45,17 @@ pub struct Happened {
     pub reply: Option<Reply>,
 }
 
-/// Where an event's outcome goes: the slot as committed, or why nothing changed.
-pub type Reply = oneshot::Sender<Result<Arc<Slot>, Refused>>;
+/// Where an event's outcome goes: what was committed, or why nothing changed.
+pub type Reply = oneshot::Sender<Result<Outcome, Refused>>;
+
+/// What an event led to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The slot as committed.
+    pub slot: Arc<Slot>,
+    /// The bot that ended with it; the slot may be free of it already.
+    pub ended: Option<Box<Bot>>,
+}
 
 /// Why an event was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +149,7 @@ impl SlotActor {
         let Happened { event, reply } = happened;
         let (name, now) = (event.name(), self.links.clock.now());
         if self.is_contradicted(&event, now) {
-            return answer(reply, Ok(Arc::clone(&self.slot)));
+            return answer(reply, Ok(Outcome { slot: Arc::clone(&self.slot), ended: None }));
         }
         let decided = transition(&self.slot, event, &self.links.timing, now);
         let transition = match decided {
@@ -154,14 +164,15 @@ impl SlotActor {
             }
         };
         if transition.changes.is_empty() {
-            return answer(reply, Ok(Arc::new(transition.next)));
+            return answer(reply, Ok(Outcome { slot: Arc::new(transition.next), ended: None }));
         }
         self.committing = true;
         let commit = self.links.journal.submit(transition.changes);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
+                let ended = ended_bot(&transition.notices).filter(|_| reply.is_some());
                 act.commit_known(transition.next, transition.notices, name, ctx);
-                answer(reply, Ok(Arc::clone(&act.slot)));
+                answer(reply, Ok(Outcome { slot: Arc::clone(&act.slot), ended }));
                 act.resume(ctx);
             }
             Err(CommitError::Deposed) => answer(reply, Err(CommitError::Deposed.into())),
@@ -291,7 +302,12 @@ impl SlotActor {
 
     fn wake_at(&mut self, at: DateTime<Utc>, ctx: &mut Context<Self>) {
         let wait = (at - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        self.wake = Some(ctx.run_later(wait.min(SLEEP_MAX), move |act, ctx| {
+        self.sleep(wait.min(SLEEP_MAX), at, ctx);
+    }
+
+    /// Looks after this wait whether it is time.
+    fn sleep(&mut self, wait: Duration, at: DateTime<Utc>, ctx: &mut Context<Self>) {
+        self.wake = Some(ctx.run_later(wait, move |act, ctx| {
             act.wake = None;
             if act.links.clock.now() < at {
                 return act.wake_at(at, ctx);
@@ -299,7 +315,7 @@ impl SlotActor {
             // Recovery pauses while the engine is away. The pool says when it is back; should the clock have been set
             // back meanwhile, that comes too early, and this one does not.
             if matches!(act.slot.state, SlotState::Error { .. }) && act.links.away.contains(&act.slot.host) {
-                return act.wake_at(act.links.clock.now() + SLEEP_MAX, ctx);
+                return act.sleep(SLEEP_MAX, at, ctx);
             }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
@@ -472,7 +488,14 @@ fn is_running(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. })
 }
 
-fn answer(reply: Option<Reply>, outcome: Result<Arc<Slot>, Refused>) {
+fn ended_bot(notices: &[Notice]) -> Option<Box<Bot>> {
+    notices.iter().find_map(|notice| match notice {
+        Notice::BotEnded(bot) => Some(bot.clone()),
+        Notice::BotReturned { .. } => None,
+    })
+}
+
+fn answer(reply: Option<Reply>, outcome: Result<Outcome, Refused>) {
     if let Some(reply) = reply {
         // Whoever asked may have given up; the outcome stands in the store.
         let _ = reply.send(outcome);

@@ -1,7 +1,7 @@
 //! How the rest of the server reaches a slot: its last committed state, the time it was last heard of, and its
 //! mailbox. A handle outlives the actors of its slot, so a heartbeat that arrives while one is being rebuilt counts.
 
-use super::actor::{Happened, Refused, SlotActor};
+use super::actor::{Happened, Outcome, Refused, SlotActor};
 use super::event::SlotEvent;
 use super::{BusyStep, Slot, SlotState};
 use crate::ids::{BotId, Generation, SlotId, SlotName};
@@ -87,7 +87,7 @@ impl SlotHandle {
 
     /// Sends an event to the slot; the answer comes when its outcome is committed. A dropped answer means that the
     /// slot's actor died over it: the outcome is unknown.
-    pub fn send(&self, event: SlotEvent) -> oneshot::Receiver<Result<Arc<Slot>, Refused>> {
+    pub fn send(&self, event: SlotEvent) -> oneshot::Receiver<Result<Outcome, Refused>> {
         let (reply, answer) = oneshot::channel();
         let addr = self.addr.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(addr) = addr.as_ref() {

@@ -152,6 +152,7 @@ impl Step<'_> {
                 }
             }
             SlotEvent::Exited { note, .. } => self.fail_deploy(bot, note),
+            SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id && pulling => self.cancel(bot),
             SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => {
                 self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
             }
@@ -400,6 +401,19 @@ impl Step<'_> {
         let (bot, changes, notices) = self.ended(bot, end);
         let state = SlotState::Busy { bot: Box::new(bot), container, step: BusyStep::Stopping };
         self.write(self.operated(state), changes, notices)
+    }
+
+    /// Nothing was started: the bot ends, and the slot is free with it.
+    fn cancel(&self, bot: &Bot) -> Decided {
+        let (_, changes, notices) = self.ended(bot, Some(life::end(EndReason::Cancelled)));
+        self.free_with(changes, notices)
+    }
+
+    /// Free in the commit that moves or ends its bot.
+    pub(super) fn free_with(&self, mut changes: Vec<Change>, notices: Vec<Notice>) -> Decided {
+        let freed = self.free()?;
+        changes.extend(freed.changes);
+        Ok(Transition { next: freed.next, changes, notices })
     }
 
     /// The container is known gone, and with it the bot.

@@ -37,10 +37,8 @@ impl Step<'_> {
 
     /// Nothing was started: the slot is as free as it was. `crowded`: because too many wait for the image.
     pub(super) fn decline(&self, bot: &Bot, reason: String, crowded: bool) -> Decided {
-        let (mut changes, notices) = self.returned(bot, reason, false, crowded);
-        let transition = self.free()?;
-        changes.extend(transition.changes);
-        Ok(Transition { next: transition.next, changes, notices })
+        let (changes, notices) = self.returned(bot, reason, false, crowded);
+        self.free_with(changes, notices)
     }
 
     fn returned(&self, bot: &Bot, reason: String, failed: bool, crowded: bool) -> (Vec<Change>, Vec<Notice>) {
@@ -53,6 +51,7 @@ impl Step<'_> {
 mod tests {
     use super::*;
     use crate::bot::{BotSpec, BotState};
+    use crate::ids::BotId;
     use crate::queue::QueueEntry;
     use crate::slot::event::{BotSource, SlotEvent};
     use crate::slot::machine::transition;
@@ -128,6 +127,19 @@ mod tests {
         assert_eq!(declined(&draining).next.state, SlotState::Retired);
     }
 
+    #[test]
+    fn a_bot_that_is_cancelled_before_anything_was_started_leaves_the_slot_free() {
+        let pulling = given(sample::bot(1), 1);
+        let cancel = || SlotEvent::LeaveRequested { bot_id: BotId(1), reason: EndReason::LeftByRequest };
+        let cancelled = take(&pulling, cancel());
+        assert_eq!((cancelled.next.status(), cancelled.next.bot()), (Some(SlotStatus::Idle), None));
+        let [Notice::BotEnded(bot)] = &cancelled.notices[..] else { panic!("{:?}", cancelled.notices) };
+        assert_eq!(bot.end.as_ref().map(|end| end.reason), Some(EndReason::Cancelled));
+        assert!(cancelled.changes.contains(&Change::WriteBot(bot.clone())), "{:?}", cancelled.changes);
+        let starting = take(&pulling, SlotEvent::PullSucceeded { operation: pulling.operation }).next;
+        assert_eq!(take(&starting, cancel()).next.step(), "stopping");
+    }
+
     proptest! {
         /// It comes first of its priority, waits as long as it wanted to in all, and at least a minute.
         #[test]
@@ -142,7 +154,7 @@ mod tests {
             let wanted = asked_for + TimeDelta::milliseconds(i64::from(timeout_ms));
             prop_assert_eq!(entry.deadline_at, wanted.max(sample::now() + TimeDelta::seconds(60)));
             prop_assert!(entry.place() < sample::queue_entry(1, 1).place());
-            let later = QueueEntry::returned(&Bot { id: crate::ids::BotId(8), ..bot });
+            let later = QueueEntry::returned(&Bot { id: BotId(8), ..bot });
             prop_assert!(entry.place() < later.place());
         }
     }

@@ -1,5 +1,6 @@
 //! The scripted dispatcher: moves bots in the queue, now and then also one that does not wait there.
 
+use super::invariants::COMMIT_SLACK;
 use super::server::Server;
 use super::world::{Happening, Shared, World};
 use crate::ids::BotId;
@@ -39,6 +40,9 @@ pub fn step(shared: &Shared, leader: Option<&Server>) {
             (Ok(_), Some(stored)) if stored != priority => {
                 world.violated(format!("bot {bot_id} was moved to priority {priority} and has {stored}"));
             }
+            (Err(ReprioritiseError::NotWaiting), Some(_)) if was_just_returned(&world, bot_id) => {
+                world.count("move too early");
+            }
             (Err(ReprioritiseError::NotWaiting), Some(_)) => {
                 world.violated(format!("bot {bot_id} waits and was not moved"));
             }
@@ -47,6 +51,12 @@ pub fn step(shared: &Shared, leader: Option<&Server>) {
             (Err(ReprioritiseError::Unknown), _) => {}
         }
     });
+}
+
+/// A slot's commit gave it back, and the queue may not have heard of that yet.
+fn was_just_returned(world: &World, bot_id: BotId) -> bool {
+    let setback = world.tables.bots.get(&bot_id).and_then(|bot| bot.setback.as_ref());
+    setback.is_some_and(|setback| world.utc() - setback.at < COMMIT_SLACK)
 }
 
 fn pick(world: &mut World) -> Option<BotId> {

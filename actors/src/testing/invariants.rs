@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// How long the store may keep a decision waiting that was made in time.
-const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(2);
+pub(super) const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(2);
 /// The same where nothing is wrong.
 const HEALTHY_SLACK: TimeDelta = TimeDelta::milliseconds(200);
 
@@ -287,7 +287,7 @@ fn handed_over_in_time(world: &mut World, bot: &Bot) {
     }
 }
 
-/// The server was down for longer than starts are made up for, or nobody could take the bot.
+/// The server was down for longer than starts are made up for, or the clock was set, or nobody could take the bot.
 fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     let settings = ScheduleSettings::default();
     let missed_at = bot.spec.start_at.map(|start_at| missed_at(&settings, start_at, bot.spec.end_at));
@@ -296,7 +296,8 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     });
     let no_room = bot.spec.queue_timeout_ms == 0;
     let is_early = missed_at.is_none_or(|at| world.utc() < at) && world.clock_steady_for(COMMIT_SLACK);
-    if is_early || !(was_down || no_room) {
+    let was_set = !world.clock_steady_for(settings.lateness);
+    if is_early || !(was_down || was_set || no_room) {
         world.violated(format!("the start of bot {} was given up without need", bot.id));
     }
 }

@@ -2,9 +2,11 @@
 //! slots ahead of need; whatever comes to mind, at any moment.
 
 use super::world::{Shared, World};
+use crate::bot::EndReason;
 use crate::ids::{Platform, SlotName};
 use crate::pool::message::{
-    Configure, DrainHost, DrainPlatform, GrowError, Operate, OperateError, Prewarm, Recover, SlotAction,
+    Configure, DrainHost, DrainPlatform, GrowError, LeaveBot, Operate, OperateError, Prewarm, Recover,
+    SlotAction,
 };
 use crate::pool::{Drain, PoolSettings};
 use crate::supervision::tell;
@@ -28,8 +30,12 @@ pub fn step(shared: &Shared, tree: &Tree) {
     match world.rng.u8(0..10) {
         0..4 => {
             let Some((slot, action)) = draw_action(&mut world) else { return };
+            let after = world.between(0, 2_000);
             drop(world);
-            operate(shared.clone(), slot, action, tree);
+            operate(shared.clone(), slot.clone(), action, tree);
+            if action == SlotAction::Restart {
+                change_mind(shared.clone(), slot, after, tree);
+            }
         }
         4 => {
             let drain = draw_drain(&mut world);
@@ -119,6 +125,30 @@ fn draw_settings(world: &mut World) -> PoolSettings {
         }
     }
     settings
+}
+
+/// A restart is soon over: whatever else comes to mind of that slot comes at once.
+fn change_mind(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
+    let tree = tree.clone();
+    actix::spawn(async move {
+        tokio::time::sleep(after.to_std().unwrap_or_default()).await;
+        let mut world = shared.lock();
+        if shared.is_dead(&world) {
+            return;
+        }
+        let bot = world.tables.slots.get(&slot).and_then(|slot| slot.bot()).map(|bot| bot.id);
+        let within = Some(world.between(0, 2_000));
+        let choice = world.rng.u8(0..3);
+        drop(world);
+        match (choice, bot) {
+            (0, Some(bot_id)) => {
+                let reason = EndReason::LeftByRequest;
+                tell(&tree.pool, LeaveBot { bot_id, reason, reply: oneshot::channel().0 });
+            }
+            (0 | 1, _) => operate(shared, slot, SlotAction::Drain { within }, &tree),
+            _ => operate(shared, slot, SlotAction::End, &tree),
+        }
+    });
 }
 
 fn operate(shared: Shared, slot: SlotName, action: SlotAction, tree: &Tree) {

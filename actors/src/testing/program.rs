@@ -158,9 +158,9 @@ pub fn step(shared: &Shared, key: ContainerKey, directory: Option<&Directory>) {
         }
         let Some(mut program) = world.programs.get(&key).cloned() else { return };
         match outcome {
-            Ok(slot) if claims => {
+            Ok(outcome) if claims => {
                 program.claimed = true;
-                if slot.bot().is_none_or(|bot| bot.id != program.bot_id) {
+                if outcome.slot.bot().is_none_or(|bot| bot.id != program.bot_id) {
                     world.violated(format!(
                         "the claim of bot {} was answered with another bot",
                         program.bot_id
