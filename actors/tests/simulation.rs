@@ -67,10 +67,13 @@ fn a_silent_bot_is_noticed_whatever_the_clock_does() {
 
 #[test]
 fn a_crash_at_every_boundary() {
-    let boundaries = check(&Scenario::quiet(None)).boundaries;
-    assert!(boundaries > 50, "only {boundaries} boundaries");
-    for boundary in 1..=boundaries {
-        check(&Scenario::quiet(Some(boundary)));
+    for prepares in [false, true] {
+        let scenario = |crash_at| Scenario { prepares, ..Scenario::quiet(crash_at) };
+        let boundaries = check(&scenario(None)).boundaries;
+        assert!(boundaries > 50, "only {boundaries} boundaries");
+        for boundary in 1..=boundaries {
+            check(&scenario(Some(boundary)));
+        }
     }
 }
 
