@@ -13,7 +13,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{Server, script_bot};
 use clients::Witness;
 use faults::Fault;
-use history::{Entry, Stored, StoredBot, complaints};
+use history::{Entry, Grant, Stored, StoredBot, complaints};
 use meeboter::store::database::Database;
 use meeboter::store::embedded::Durability;
 use reqwest::{Method, StatusCode};
@@ -92,13 +92,15 @@ impl Scene {
     async fn stored(&self) -> Stored {
         let (client, connection) = self.database.config().connect(tokio_postgres::NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
-        let text = "SELECT id, state, slot_name, generation, \
-                    (SELECT min(event_time) FROM events WHERE bot_id = bots.id AND event_type = 'DEPLOYING') \
-                    FROM bots";
+        // Events are never changed: the transaction that wrote the row is the grant's commit.
+        let text = "SELECT bots.id, state, slot_name, generation, event_time, writer FROM bots LEFT JOIN LATERAL \
+                    (SELECT event_time, events.xmin::text::bigint AS writer FROM events \
+                    WHERE bot_id = bots.id AND event_type = 'DEPLOYING' ORDER BY id LIMIT 1) AS granted ON true";
         let mut stored = Stored::default();
         for row in client.query(text, &[]).await.unwrap() {
             let seat = Option::zip(row.get(2), row.get(3));
-            stored.bots.insert(row.get(0), StoredBot { state: row.get(1), seat, granted_at: row.get(4) });
+            let granted = Option::zip(row.get(4), row.get(5)).map(|(at, commit)| Grant { at, commit });
+            stored.bots.insert(row.get(0), StoredBot { state: row.get(1), seat, granted });
         }
         let keys = client.query("SELECT key, bot_id FROM idempotency_keys", &[]).await.unwrap();
         stored.keys = keys.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -182,7 +184,7 @@ fn keep(witness: &Witness, stored: &Stored, seed: u32) -> PathBuf {
 }
 
 fn report(witness: &Witness, stored: &Stored, rounds: u32, seed: u32, scene: &Scene) {
-    let granted = stored.bots.values().filter(|bot| bot.granted_at.is_some()).count();
+    let granted = stored.bots.values().filter(|bot| bot.granted.is_some()).count();
     println!(
         "{rounds} rounds, seed {seed}: {} bots made, {granted} of them given a slot, {} answers acknowledged, {} connections cut at a commit; nothing to complain of",
         stored.bots.len(),
