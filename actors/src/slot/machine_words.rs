@@ -45,7 +45,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("exited", "g", ". . . . . . | failed failed failed failed . | crash crash . | . . -"),
     ("heartbeat lost", "g", "~ ~ ~ ~ ~ ~ | - - - - ~ | lost lost ~ | ~ ~ -"),
     ("stopped", "go", "~ ~ ~ ~ removed ~ | - - - - anew | - - free | ~ recovered -"),
-    ("stop failed", "go", "~ ~ ~ ~ linger ~ | - - - - failed | - - unstoppable | ~ again -"),
+    ("stop failed", "go", "~ ~ ~ ~ linger ~ | - - - - stuck | - - unstoppable | ~ again -"),
     ("woke", "", ". . . due . due | due due due due due | due due . | due . -"),
     ("segment arrived", "g", "~ ~ ~ ~ ~ ~ | . . . . . | . segment . | ~ ~ -"),
     ("store", "c", "store . . . . . | . . . . . | . . . | . . -"),
