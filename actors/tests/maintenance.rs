@@ -147,7 +147,7 @@ fn collected(recording: Option<Recording>) -> (Vec<&'static str>, Option<String>
     let end = Some(meeboter_actors::bot::machine::end(EndReason::Crashed));
     let ended_at = Some(sample::now() - TimeDelta::days(1));
     let bot = Bot { state: BotState::Fatal, seat, end, ended_at, ..sample::bot(1) };
-    let spool = Spool { key: slot.container_key(), bot_id: bot.id };
+    let spool = Spool { key: slot.last_bots_container(), bot_id: bot.id };
     let prepare = |world: &mut World| {
         world.tables.slots.insert(slot.name.clone(), slot);
         world.tables.bots.insert(bot.id, bot);

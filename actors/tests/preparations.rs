@@ -17,7 +17,6 @@ use meeboter_actors::testing::server::plant;
 use meeboter_actors::testing::world::{Faults, Happening, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// A pool of four slots, of which one is made ahead, on an engine that prepares.
 fn run<F: Future>(test: impl FnOnce(Shared, Tree) -> F) -> F::Output {

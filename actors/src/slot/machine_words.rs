@@ -50,7 +50,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("segment arrived", "g", "~ ~ ~ ~ ~ ~ | . . . . . | . segment . | ~ ~ -"),
     ("store", "c", "store . . . . . | . . . . . | . . . | . . -"),
     ("change image", "c", "image image image image image image | - - - - - | - - - | - - -"),
-    ("refresh", "c", "refresh refresh refresh refresh refresh refresh | - - - - - | - - - | - - -"),
+    ("refresh", "c", "refresh refresh refresh refresh . . | - - - - - | - - - | - - -"),
     ("prepare", "c", "prepare other other other . . | - - - - - | - - - | - - -"),
     ("unprepare", "c", ". remove remove remove . . | - - - - - | - - - | - - -"),
     ("restart", "c", "- - - - - - | halt halt halt halt . | halt - - | - - -"),

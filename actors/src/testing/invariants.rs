@@ -505,7 +505,7 @@ fn not_prepared(world: &World, slot: &Slot) -> Option<String> {
             there.limits == limits && there.image == slot.image
         }
         (None, None, Preparation::Absent) => true,
-        _ => slot.changed_at + PREPARE_MAX > world.utc(),
+        _ => slot.changed_at + PREPARE_MAX > world.utc() || world.troubled_until + PREPARE_MAX > world.now,
     };
     (!is_right).then(|| format!("{} has {ahead:?} ready, its engine {there:?}", slot.name))
 }

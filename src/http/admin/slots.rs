@@ -158,7 +158,7 @@ pub async fn logs(
     let leading = state.leading()?;
     let slot = leading.tree.directory.all().into_iter().find(|handle| handle.name().0 == *name);
     let slot = slot.ok_or_else(|| ApiError::not_found(format!("slot {name}")))?.snapshot();
-    let read = leading.driver.logs(&slot.host, slot.container_key(), lines);
+    let read = leading.driver.logs(&slot.host, slot.last_bots_container(), lines);
     let lines = match tokio::time::timeout(LOG_DEADLINE, read).await {
         Ok(Ok(lines)) => lines,
         Ok(Err(error)) => return Err(ApiError::engine(&error.message)),
