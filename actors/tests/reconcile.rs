@@ -2,20 +2,15 @@
 
 use actix::{Actor, Addr, System};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, HostName, SlotId};
-use meeboter_actors::ports::{
-    Clock, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress,
-    StartRequest, StopRequest,
-};
+use meeboter_actors::ids::{ContainerKey, Generation, HostName, SlotId};
+use meeboter_actors::ports::{DriverError, EngineEvent, ListedContainer};
 use meeboter_actors::reconcile::actor::{HostsChanged, Observe, ReconcileSnapshot, Reconciler};
 use meeboter_actors::slot::handle::Directory;
 use meeboter_actors::supervision::{DeathGuard, tell};
-use meeboter_actors::testing::sample;
-use std::collections::BTreeSet;
+use meeboter_actors::testing::stub::{Noon, Stub, StubDriver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 /// Lists nothing, tells what it is told to, until it is cut.
@@ -27,7 +22,7 @@ struct Engine {
 }
 
 #[async_trait]
-impl Driver for Engine {
+impl Stub for Engine {
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         self.listed.lock().expect("free").push(host.clone());
         Ok(vec![])
@@ -37,51 +32,6 @@ impl Driver for Engine {
         *self.listener.lock().expect("free") = Some(events);
         self.cut.notified().await;
         Ok(())
-    }
-
-    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
-        unreachable!("nothing is pulled")
-    }
-
-    async fn start(&self, _: StartRequest) -> Result<ContainerId, DriverError> {
-        unreachable!("nothing is started")
-    }
-
-    async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
-        unreachable!("nothing is watched")
-    }
-
-    async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
-        unreachable!("nothing is stopped")
-    }
-
-    async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
-        unreachable!("nothing is resolved")
-    }
-
-    async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
-        unreachable!("no logs are read")
-    }
-
-    async fn sweep(
-        &self,
-        _: &HostName,
-        _: &BTreeSet<ContainerKey>,
-        _: DateTime<Utc>,
-    ) -> Result<u32, DriverError> {
-        unreachable!("nothing is swept")
-    }
-
-    async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
-        unreachable!("nothing is looked at")
-    }
-}
-
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> DateTime<Utc> {
-        sample::now()
     }
 }
 
@@ -104,7 +54,7 @@ fn run(test: impl AsyncFnOnce(Arc<Engine>, Addr<Reconciler>)) {
         let engine = Arc::new(Engine::default());
         let reconciler = Reconciler::new(
             [host("one")],
-            Arc::clone(&engine) as Arc<dyn Driver>,
+            Arc::new(StubDriver(Arc::clone(&engine))),
             Arc::new(Directory::default()),
             Arc::new(Noon),
             slog::Logger::root(slog::Discard, slog::o!()),

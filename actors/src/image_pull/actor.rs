@@ -258,13 +258,8 @@ impl Handler<Observe> for ImagePullActor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ContainerId, ContainerKey};
-    use crate::ports::{ImageDigest, ListedContainer, Presence, StartRequest, StopRequest};
-    use crate::supervision::tell;
-    use crate::testing::sample;
+    use crate::testing::stub::{Noon, Stub, StubDriver};
     use async_trait::async_trait;
-    use chrono::{DateTime, Utc};
-    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Pulls only, and counts.
@@ -274,68 +269,18 @@ mod tests {
     }
 
     #[async_trait]
-    impl Driver for Registry {
-        async fn pull(
-            &self,
-            _: &HostName,
-            _: &str,
-            _: watch::Sender<PullProgress>,
-        ) -> Result<(), DriverError> {
+    impl Stub for Registry {
+        async fn pull(&self, _: &HostName, _: &str) -> Result<(), DriverError> {
             self.pulls.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             Ok(())
-        }
-
-        async fn start(&self, _: StartRequest) -> Result<ContainerId, DriverError> {
-            unreachable!("nothing is started")
-        }
-
-        async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
-            unreachable!("nothing is watched")
-        }
-
-        async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
-            unreachable!("nothing is stopped")
-        }
-
-        async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
-            unreachable!("nothing is resolved")
-        }
-
-        async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
-            unreachable!("no logs are read")
-        }
-
-        async fn sweep(
-            &self,
-            _: &HostName,
-            _: &BTreeSet<ContainerKey>,
-            _: DateTime<Utc>,
-        ) -> Result<u32, DriverError> {
-            unreachable!("nothing is swept")
-        }
-
-        async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
-            unreachable!("nothing is looked at")
-        }
-
-        async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
-            unreachable!("nothing is listed")
-        }
-    }
-
-    struct Noon;
-
-    impl Clock for Noon {
-        fn now(&self) -> DateTime<Utc> {
-            sample::now()
         }
     }
 
     #[test]
     fn five_hundred_requests_over_sixty_keys_are_sixty_pulls() {
         let registry = Arc::new(Registry::default());
-        let driver = Arc::clone(&registry);
+        let driver = Arc::new(StubDriver(Arc::clone(&registry)));
         System::new().block_on(async move {
             let log = slog::Logger::root(slog::Discard, slog::o!());
             let guard = DeathGuard::new(|| {});
@@ -345,7 +290,7 @@ mod tests {
             for request in 0..500 {
                 let (reply, answer) = oneshot::channel();
                 let host = HostName(format!("host-{}", request % 20));
-                tell(
+                crate::supervision::tell(
                     &actor,
                     EnsureImage { host, image: format!("image:{}", request % 3), for_bot: false, reply },
                 );

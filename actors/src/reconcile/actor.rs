@@ -285,11 +285,9 @@ impl Handler<ReconcileNow> for Reconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ContainerId, ContainerKey};
-    use crate::ports::{ImageDigest, PullProgress, StartRequest};
-    use crate::testing::sample;
+    use crate::testing::stub::{Noon, Stub, StubDriver};
     use async_trait::async_trait;
-    use tokio::sync::{Semaphore, watch};
+    use tokio::sync::Semaphore;
 
     /// Lists only, one listing for each permit.
     struct Slow {
@@ -298,61 +296,11 @@ mod tests {
     }
 
     #[async_trait]
-    impl Driver for Slow {
+    impl Stub for Slow {
         async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
             self.begun.add_permits(1);
             self.permits.acquire().await.expect("open").forget();
             Ok(vec![])
-        }
-
-        async fn pull(
-            &self,
-            _: &HostName,
-            _: &str,
-            _: watch::Sender<PullProgress>,
-        ) -> Result<(), DriverError> {
-            unreachable!("nothing is pulled")
-        }
-
-        async fn start(&self, _: StartRequest) -> Result<ContainerId, DriverError> {
-            unreachable!("nothing is started")
-        }
-
-        async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
-            unreachable!("nothing is watched")
-        }
-
-        async fn stop(&self, _: StopRequest) -> Result<(), DriverError> {
-            unreachable!("nothing is stopped")
-        }
-
-        async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {
-            unreachable!("nothing is resolved")
-        }
-
-        async fn logs(&self, _: &HostName, _: ContainerKey, _: u32) -> Result<Vec<String>, DriverError> {
-            unreachable!("no logs are read")
-        }
-
-        async fn sweep(
-            &self,
-            _: &HostName,
-            _: &BTreeSet<ContainerKey>,
-            _: DateTime<Utc>,
-        ) -> Result<u32, DriverError> {
-            unreachable!("nothing is swept")
-        }
-
-        async fn inspect(&self, _: &HostName, _: ContainerKey) -> Result<Presence, DriverError> {
-            unreachable!("nothing is looked at")
-        }
-    }
-
-    struct Noon;
-
-    impl Clock for Noon {
-        fn now(&self) -> DateTime<Utc> {
-            sample::now()
         }
     }
 
@@ -362,7 +310,7 @@ mod tests {
         System::new().block_on(async move {
             let reconciler = Reconciler::new(
                 ["one", "two"].map(|name| HostName(name.to_owned())),
-                Arc::clone(&driver) as Arc<dyn Driver>,
+                Arc::new(StubDriver(Arc::clone(&driver))),
                 Arc::new(Directory::default()),
                 Arc::new(Noon),
                 slog::Logger::root(slog::Discard, slog::o!()),

@@ -82,8 +82,8 @@ pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateT
     let step = Step { slot, timing, now, event: name };
     match &slot.state {
         SlotState::Idle { ahead, .. } => step.idle(ahead, event),
-        SlotState::Deploying { bot, step: DeployStep::Restarting, deadline, .. } => {
-            step.restarting(bot, *deadline, event)
+        SlotState::Deploying { bot, step: DeployStep::Restarting, attempts, deadline } => {
+            step.restarting(bot, *attempts, *deadline, event)
         }
         SlotState::Deploying { bot, step: at, attempts, deadline } => {
             step.deploying(bot, *at, *attempts, *deadline, event)

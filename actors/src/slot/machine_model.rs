@@ -140,7 +140,11 @@ impl Model {
                 self.wake_at = self.deadline;
                 self.operates("pulling")
             }
-            "retry" | "failed" => self.fails_to_deploy(now),
+            "stuck" if self.attempts + 1 < 3 => {
+                self.attempts += 1;
+                self.operates("restarting")
+            }
+            "retry" | "failed" | "stuck" => self.fails_to_deploy(now),
             "run" => self.runs(given, now),
             "learn" if self.container.is_some() => Said::Unchanged,
             "learn" => {
@@ -333,13 +337,17 @@ impl Model {
 
     /// Only of one that simply waits for its image it is known that nothing is there.
     fn goes_elsewhere(mut self, crowded: bool, now: DateTime<Utc>) -> Said {
+        // It may be in its meeting still.
+        if self.bot().nonce.is_some() {
+            return self.stops(Some(EndReason::LeftByRequest));
+        }
         self.gives_back(false, crowded);
         if self.step == "pulling" { self.frees() } else { self.breaks(now) }
     }
 
     /// The first slot gives the bot back; in the second it ends.
     fn fails_to_deploy(mut self, now: DateTime<Utc>) -> Said {
-        if self.bot().failed_starts == 0 {
+        if self.bot().failed_starts == 0 && self.bot().nonce.is_none() {
             self.gives_back(true, false);
         }
         self.breaks(now)

@@ -273,6 +273,11 @@ impl Slot {
     pub fn container_key(&self) -> ContainerKey {
         ContainerKey { slot: self.id, generation: self.container_generation() }
     }
+
+    /// The container that its bot is in, or its last bot was.
+    pub fn last_bots_container(&self) -> ContainerKey {
+        ContainerKey { slot: self.id, generation: self.generation }
+    }
 }
 
 /// The containers that slots hold; any other is never started again.

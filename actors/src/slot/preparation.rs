@@ -146,7 +146,11 @@ impl Step<'_> {
         match command {
             SlotCommand::ChangeImage { image } if image == self.slot.image => self.unchanged(),
             SlotCommand::ChangeImage { image } => self.emptied(ahead, Slot { image, ..self.slot.clone() }),
-            SlotCommand::Refresh => self.emptied(ahead, self.slot.clone()),
+            // It is idle anew when what is there is known gone.
+            SlotCommand::Refresh => match ahead {
+                Preparation::Removing { .. } | Preparation::Lingering { .. } => self.unchanged(),
+                _ => self.emptied(ahead, self.slot.clone()),
+            },
             SlotCommand::Drain { by } => self.go(ahead, by),
             SlotCommand::Retire => self.go(ahead, self.slot.drain_by),
             SlotCommand::Undrain => self.drain(false, None),

@@ -3,7 +3,8 @@
 //! generation. What the old program still says is of the past.
 //!
 //! It is safe only while the bot is not in its meeting: what it recorded belongs to its generation, and a life does not
-//! go back. Where the restart comes to nothing the bot goes elsewhere, as after any start: see [`super::setback`].
+//! go back. A container that does not stop is told again a few times. Where the restart comes to nothing the bot goes
+//! elsewhere only if its program never claimed: one that did may be in its meeting still. See [`super::setback`].
 
 use super::event::SlotEvent;
 use super::machine::{Decided, Step};
@@ -28,9 +29,18 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn restarting(&self, bot: &Bot, deadline: DateTime<Utc>, event: SlotEvent) -> Decided {
+    pub(super) fn restarting(
+        &self,
+        bot: &Bot,
+        attempts: u32,
+        deadline: DateTime<Utc>,
+        event: SlotEvent,
+    ) -> Decided {
         match event {
             SlotEvent::Stopped { .. } => self.assign_anew(bot),
+            SlotEvent::StopFailed { .. } if attempts + 1 < self.timing.start_attempts => {
+                self.await_stop(bot, attempts + 1, deadline)
+            }
             SlotEvent::StopFailed { reason, .. } => self.fail_deploy(bot, format!("stop: {reason}")),
             SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => {
                 self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
@@ -54,12 +64,13 @@ impl Step<'_> {
     }
 
     fn stop_to_restart(&self, bot: &Bot) -> Decided {
-        let state = SlotState::Deploying {
-            bot: Box::new(bot.clone()),
-            step: DeployStep::Restarting,
-            attempts: 0,
-            deadline: self.after(self.timing.deploy),
-        };
+        self.await_stop(bot, 0, self.after(self.timing.deploy))
+    }
+
+    /// The container is stopped once more; `attempts` that failed.
+    fn await_stop(&self, bot: &Bot, attempts: u32, deadline: DateTime<Utc>) -> Decided {
+        let step = DeployStep::Restarting;
+        let state = SlotState::Deploying { bot: Box::new(bot.clone()), step, attempts, deadline };
         self.write(self.operated(state), vec![], vec![])
     }
 
@@ -90,7 +101,7 @@ mod tests {
     use crate::ids::{ContainerId, Generation};
     use crate::slot::command::SlotCommand;
     use crate::slot::effects::{Effect, effects_of};
-    use crate::slot::machine::{Notice, Rejection, transition};
+    use crate::slot::machine::{Notice, Rejection, Transition, transition};
     use crate::slot::{SlotStatus, SlotTiming};
     use crate::testing::sample;
     use uuid::Uuid;
@@ -178,21 +189,59 @@ mod tests {
         assert!(matches!(decided(&anew, claim), Err(Rejection::Stale { .. })));
     }
 
+    fn stop_failed(slot: &Slot) -> Decided {
+        let (generation, operation) = (slot.generation, slot.operation);
+        let event =
+            SlotEvent::StopFailed { generation, operation, reason: "no answer".into(), answered: false };
+        decided(slot, event)
+    }
+
+    /// The outcome of a restart whose container does not stop however often it is told.
+    fn stuck(slot: &Slot) -> Transition {
+        let mut stopping = restart(slot).expect("legal").next;
+        for _ in 1..SlotTiming::default().start_attempts {
+            let again = stop_failed(&stopping).expect("legal").next;
+            assert_eq!((again.step(), again.operation), ("restarting", stopping.operation.next()));
+            assert!(!effects_of(&stopping).contains(&effects_of(&again)[0]), "it is told again");
+            stopping = again;
+        }
+        stop_failed(&stopping).expect("legal")
+    }
+
     #[test]
-    fn a_container_that_does_not_stop_sends_the_bot_elsewhere_and_a_wish_to_leave_is_granted() {
+    fn a_bot_whose_container_does_not_stop_is_not_started_elsewhere_beside_itself() {
+        let failed = stuck(&in_state(BotState::JoiningCall));
+        assert_eq!(failed.next.status(), Some(SlotStatus::Error), "which stops it until it is gone");
+        let [Notice::BotEnded(bot)] = &failed.notices[..] else { panic!("{:?}", failed.notices) };
+        assert_eq!(bot.end.as_ref().map(|end| end.reason), Some(EndReason::DeployFailed));
+    }
+
+    #[test]
+    fn a_drain_that_is_due_does_not_send_it_elsewhere_either() {
         let stopping = restart(&in_state(BotState::JoiningCall)).expect("legal").next;
-        let failed = SlotEvent::StopFailed {
-            generation: stopping.generation,
-            operation: stopping.operation,
-            reason: "no answer".into(),
-            answered: false,
-        };
-        let failed = decided(&stopping, failed).expect("legal");
-        assert_eq!(failed.next.status(), Some(SlotStatus::Error));
+        let due = Slot { draining: true, drain_by: Some(sample::now()), ..stopping };
+        let left = decided(&due, SlotEvent::Woke).expect("legal");
+        let [Notice::BotEnded(bot)] = &left.notices[..] else { panic!("{:?}", left.notices) };
+        assert_eq!(bot.end.as_ref().map(|end| end.reason), Some(EndReason::LeftByRequest));
+        assert_eq!(left.next.step(), "stopping");
+    }
+
+    #[test]
+    fn a_bot_whose_program_never_claimed_goes_elsewhere() {
+        let mut unclaimed = in_state(BotState::JoiningCall);
+        if let SlotState::Busy { bot, .. } = &mut unclaimed.state {
+            bot.nonce = None;
+        }
+        let failed = stuck(&unclaimed);
         let [Notice::BotReturned { bot, crowded: false }] = &failed.notices[..] else {
             panic!("{:?}", failed.notices)
         };
-        assert_eq!((bot.state, bot.nonce, bot.failed_starts()), (BotState::Queued, None, 1));
+        assert_eq!((bot.state, bot.failed_starts()), (BotState::Queued, 1));
+    }
+
+    #[test]
+    fn a_wish_to_leave_is_granted_meanwhile() {
+        let stopping = restart(&in_state(BotState::JoiningCall)).expect("legal").next;
         let wish =
             SlotEvent::LeaveRequested { bot_id: crate::ids::BotId(1), reason: EndReason::LeftByRequest };
         let left = decided(&stopping, wish).expect("legal");

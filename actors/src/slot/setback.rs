@@ -1,6 +1,6 @@
 //! What becomes of a bot whose start comes to nothing: part of the machine. One commit takes it out of the slot and puts
 //! it at the head of its line in the queue, so that it is in exactly one of them; or it ends, where it has been elsewhere
-//! often enough.
+//! often enough, or where its program has claimed and is not known gone: it would be in its meeting twice.
 
 use super::DeployStep;
 use super::machine::{Decided, Notice, Step, Transition};
@@ -11,7 +11,8 @@ use crate::journal::Change;
 impl Step<'_> {
     /// The engine could not start it. What it may have left behind is for the recovery.
     pub(super) fn fail_deploy(&self, bot: &Bot, reason: String) -> Decided {
-        let (changes, notices) = if bot.failed_starts() < self.timing.start_elsewhere {
+        let goes_elsewhere = bot.nonce.is_none() && bot.failed_starts() < self.timing.start_elsewhere;
+        let (changes, notices) = if goes_elsewhere {
             self.returned(bot, reason.clone(), true, false)
         } else {
             let end = End { reason: EndReason::DeployFailed, detail: reason.clone() };
@@ -30,6 +31,9 @@ impl Step<'_> {
     /// The bot goes elsewhere, through no failure of its own. Where nothing can be there yet the slot is as free as it
     /// was, else what may be there is for the recovery. `crowded`: because too many wait for the image.
     pub(super) fn give_back(&self, bot: &Bot, at: DeployStep, reason: String, crowded: bool) -> Decided {
+        if bot.nonce.is_some() {
+            return self.stop(bot, None, Some(life::end(EndReason::LeftByRequest)));
+        }
         let (changes, notices) = self.returned(bot, reason.clone(), false, crowded);
         if at == DeployStep::Pulling {
             return self.free_with(changes, notices);

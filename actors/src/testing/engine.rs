@@ -232,7 +232,8 @@ impl FakeEngine {
             let mut world = self.0.lock();
             let done_after = world.between(1, if fault == Fault::Hangs { 200_000 } else { 3_000 });
             let host_dies = world.faults.host_dies;
-            if what == "start" && world.chance("host dies over a start", host_dies) {
+            let makes = matches!(what, "prepare" | "start");
+            if makes && world.chance("host dies over a start", host_dies) {
                 world.plan(TimeDelta::zero(), Happening::Disaster(Disaster::HostDies(host.clone())));
             }
             // A call that is never answered was heard, or was not.

@@ -1,6 +1,7 @@
 //! What must hold after every step, whatever happens.
 
 use super::liveness;
+use super::program::Program;
 use super::store::Tables;
 use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
@@ -372,8 +373,15 @@ pub fn program_starts(world: &mut World, key: ContainerKey) {
     }
 }
 
-/// Checked when a claim is answered: it is the stored one.
+/// Checked when a claim is answered: it is the stored one, and no other program of the bot is in its meeting.
 pub fn claimed(world: &mut World, key: ContainerKey, nonce: Uuid) {
+    let bot_id = world.programs.get(&key).map(|program| program.bot_id);
+    let is_beside = |(other, program): (&ContainerKey, &Program)| {
+        *other != key && Some(program.bot_id) == bot_id && program.is_in_meeting()
+    };
+    if world.programs.iter().any(is_beside) {
+        world.violated(format!("bot {bot_id:?} is in its meeting twice"));
+    }
     let slot = world.tables.slots.values().find(|slot| slot.id == key.slot);
     let Some(bot) = slot.and_then(|slot| slot.bot()).map(|bot| bot.id) else { return };
     let stored = world.tables.bots.get(&bot).and_then(|bot| bot.nonce);
@@ -493,13 +501,12 @@ fn not_prepared(world: &World, slot: &Slot) -> Option<String> {
     let of = world.settings.platforms.get(&slot.platform)?;
     let wanted = (of.enabled && world.engine_prepares).then_some(of.limits);
     let there = world.containers.prepared.get(&slot.container_key());
-    let since = world.down.last().map_or(slot.changed_at, |(_, until)| slot.changed_at.max(*until));
     let is_right = match (wanted, there, ahead) {
         (Some(limits), Some(there), Preparation::Prepared { .. }) => {
             there.limits == limits && there.image == slot.image
         }
         (None, None, Preparation::Absent) => true,
-        _ => since + PREPARE_MAX > world.utc(),
+        _ => slot.changed_at + PREPARE_MAX > world.utc() || world.troubled_until + PREPARE_MAX > world.now,
     };
     (!is_right).then(|| format!("{} has {ahead:?} ready, its engine {there:?}", slot.name))
 }

@@ -22,4 +22,5 @@ pub mod scenario;
 pub mod server;
 pub mod simulation;
 pub mod store;
+pub mod stub;
 pub mod world;

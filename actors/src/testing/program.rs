@@ -85,6 +85,11 @@ impl Program {
         !self.fenced && self.silent_from.is_none_or(|at| now < at)
     }
 
+    /// Whether it has its assignment, and was not told that its time is over.
+    pub fn is_in_meeting(&self) -> bool {
+        self.claimed && !self.fenced
+    }
+
     /// Uploads what is left once it has said that it leaves, and then ends.
     fn upload(&mut self, now: DateTime<Utc>) {
         if self.leaving && self.pending.is_empty() {

@@ -39,7 +39,7 @@ pub struct Faults {
     pub late: u32,
     /// A listing leaves containers out, and does not say so.
     pub partial: u32,
-    /// A host dies when it is to start a container.
+    /// A host dies when it is to make or start a container.
     pub host_dies: u32,
     /// Somebody removes a container that was prepared.
     pub lose_prepared: u32,
