@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::{HostName, Platform, SlotName};
 use meeboter_actors::pool::index::{Placement, SlotIndex};
+use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{Slot, SlotState, SlotStatus};
 use meeboter_benches::{progress, samples, verdict};
 use std::hint::black_box;
@@ -104,7 +105,7 @@ impl Pool {
     fn give_back(&mut self, name: &SlotName) {
         self.now += TimeDelta::milliseconds(1);
         if let Some(slot) = self.slots.get_mut(name.number() as usize - 1) {
-            slot.state = SlotState::Idle { last_used_at: Some(self.now) };
+            slot.state = SlotState::Idle { last_used_at: Some(self.now), ahead: Preparation::Absent };
             self.index.put(slot);
         }
         self.index.reserve(name, false);

@@ -10,7 +10,13 @@ const PLATFORMS = {
 const SLOT_STATUS = { idle: 'Idle', deploying: 'Deploying', busy: 'Busy', error: 'Error' };
 
 const SLOT_STEPS = {
+  preparing: 'Being prepared',
+  prepared: 'Prepared',
+  unprepared: 'Not prepared',
+  removing: 'Being emptied',
+  lingering: 'Not emptied',
   pulling: 'Fetching image',
+  resuming: 'Fetching image',
   starting: 'Starting',
   retrying: 'Trying again',
   restarting: 'Starting again',

@@ -72,6 +72,9 @@ impl Generation {
 pub struct Operation(pub i64);
 
 impl Operation {
+    /// Later than any that a slot gets to: what it stops stays stopped.
+    pub const LAST: Self = Self(i64::MAX);
+
     /// The next operation's number.
     #[must_use]
     pub fn next(self) -> Self {

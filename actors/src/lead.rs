@@ -3,8 +3,8 @@
 
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, Presence, PullProgress,
-    StartRequest, StopRequest,
+    Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
+    PullProgress, StartRequest, StopRequest,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -48,6 +48,15 @@ impl Driver for LeadingDriver {
     ) -> Result<(), DriverError> {
         self.allowed().await?;
         self.driver.pull(host, image, progress).await
+    }
+
+    fn prepares(&self, host: &HostName) -> bool {
+        self.driver.prepares(host)
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
+        self.allowed().await?;
+        self.driver.prepare(request).await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

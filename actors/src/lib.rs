@@ -18,7 +18,7 @@
 //! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
-//! files (`machine`, `setback`, `command`, `effects`, `index`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`,
+//! files (`machine`, `preparation`, `setback`, `command`, `effects`, `index`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`,
 //! `estimate`, `timetable`, `collect`) know no actix, no tokio, no clock and no randomness. What the domain needs of the
 //! world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
 

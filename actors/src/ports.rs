@@ -232,7 +232,7 @@ pub struct PullProgress {
 
 /// What a container may use; `None`: as much as its engine gives. A driver says in its documentation which of these it
 /// can honour, and whoever starts it says so too where one is set that it cannot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimits {
     /// Thousandths of a processor.
     pub cpu_millis: Option<u32>,
@@ -261,6 +261,23 @@ pub struct StartRequest {
     pub bot_id: BotId,
 }
 
+/// What to prepare: a container that has everything but a bot, and does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareRequest {
+    /// Where.
+    pub host: HostName,
+    /// Which container: of the generation that the slot's next bot will get.
+    pub key: ContainerKey,
+    /// The slot's name, for people who look at the engine.
+    pub slot_name: SlotName,
+    /// The image, which is on the host.
+    pub image: String,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// The operation; a later one supersedes it.
+    pub operation: Operation,
+}
+
 /// What to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopRequest {
@@ -281,6 +298,8 @@ pub struct StopRequest {
 pub enum Presence {
     /// It runs.
     Running,
+    /// It is there, and was never started.
+    Prepared,
     /// It does not, and nothing of it is left.
     Gone,
 }
@@ -292,6 +311,15 @@ pub struct ListedContainer {
     pub key: ContainerKey,
     /// Its id.
     pub container: ContainerId,
+    /// It was prepared, and not started since.
+    pub prepared: bool,
+}
+
+impl ListedContainer {
+    /// What being listed says of it.
+    pub fn presence(&self) -> Presence {
+        if self.prepared { Presence::Prepared } else { Presence::Running }
+    }
 }
 
 /// Something that an engine says by itself.
@@ -303,8 +331,13 @@ pub enum EngineEvent {
     Vanished(ContainerKey),
 }
 
-/// An engine that runs containers. Every call is idempotent and has a deadline of its own. After `stop` of a
-/// generation was acknowledged, no `start` of that generation runs anything any more.
+/// An engine that runs containers. Every call is idempotent and has a deadline of its own.
+///
+/// A generation of a slot has one container, whoever makes it and however often it is asked for: `prepare` and `start`
+/// know it by its key, also where they meet. After `stop` of a generation was acknowledged, no `start` and no `prepare`
+/// of that generation with an earlier operation makes or runs anything any more. One with a later operation may: the
+/// slot had removed what was prepared, and nobody's container had run. An engine that prepares nothing never sees such
+/// a one, and may fence the generation as a whole.
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// Makes the image present on the host, and says how far it is. Takes as long as there is progress: it has no
@@ -315,7 +348,24 @@ pub trait Driver: Send + Sync + 'static {
         image: &str,
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError>;
-    /// Starts the container of a generation; where it already runs, answers with it.
+    /// Whether containers on this host can be prepared. A fact about the engine that is known without asking it: where
+    /// it cannot, nothing is decided about preparations at all.
+    fn prepares(&self, host: &HostName) -> bool {
+        let _ = host;
+        false
+    }
+    /// Makes the container of a generation, and does not run it: it contains nothing of a bot, and waits for the `start`
+    /// of that generation. Where it is already there, or runs, answers with it. Whoever starts a container waits for it:
+    /// an engine that does only so much at a time does that first.
+    async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
+        Err(DriverError {
+            message: format!("nothing can be prepared on host {}", request.host),
+            answered: true,
+            retryable: false,
+        })
+    }
+    /// Starts the container of a generation: the one that was prepared, or one that it makes. Where it already runs,
+    /// answers with it.
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError>;
     /// Comes back when the container is gone, with what is known of why.
     async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError>;
@@ -323,7 +373,7 @@ pub trait Driver: Send + Sync + 'static {
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError>;
     /// Looks at one container.
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError>;
-    /// Lists this installation's containers on a host, all or an error.
+    /// Lists this installation's containers on a host, those that run and those that are prepared, all or an error.
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError>;
     /// What an image's reference means now to whoever pulls it to the host; `None`: nothing.
     async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError>;

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use meeboter_actors::bot::{Bot, BotState, EndReason, Seat};
-use meeboter_actors::ids::{BotId, Platform};
+use meeboter_actors::ids::{BotId, ContainerKey, Platform};
 use meeboter_actors::journal::actor::Journal;
 use meeboter_actors::maintenance::actor::{MaintenanceSnapshot, Observe, RunNow};
 use meeboter_actors::maintenance::{MaintenanceRow, Run, Trigger};
@@ -147,7 +147,8 @@ fn collected(recording: Option<Recording>) -> (Vec<&'static str>, Option<String>
     let end = Some(meeboter_actors::bot::machine::end(EndReason::Crashed));
     let ended_at = Some(sample::now() - TimeDelta::days(1));
     let bot = Bot { state: BotState::Fatal, seat, end, ended_at, ..sample::bot(1) };
-    let spool = Spool { key: slot.container_key(), bot_id: bot.id };
+    let key = ContainerKey { slot: slot.id, generation: slot.generation };
+    let spool = Spool { key, bot_id: bot.id };
     let prepare = |world: &mut World| {
         world.tables.slots.insert(slot.name.clone(), slot);
         world.tables.bots.insert(bot.id, bot);

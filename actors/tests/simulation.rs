@@ -22,7 +22,7 @@ fn check(scenario: &Scenario) -> Report {
 fn seeds_of_faults_and_crashes() {
     let mut coverage = Coverage::default();
     // The last ones once failed.
-    for seed in (1..=94).chain([128, 145, 200, 993, 2140, 5915]) {
+    for seed in (1..=94).chain([128, 145, 200, 244, 993, 2140, 5915]) {
         let report = check(&Scenario::drawn(seed));
         coverage.add(&report.counts, &report.edges);
     }
@@ -67,10 +67,13 @@ fn a_silent_bot_is_noticed_whatever_the_clock_does() {
 
 #[test]
 fn a_crash_at_every_boundary() {
-    let boundaries = check(&Scenario::quiet(None)).boundaries;
-    assert!(boundaries > 50, "only {boundaries} boundaries");
-    for boundary in 1..=boundaries {
-        check(&Scenario::quiet(Some(boundary)));
+    for prepares in [false, true] {
+        let scenario = |crash_at| Scenario { prepares, ..Scenario::quiet(crash_at) };
+        let boundaries = check(&scenario(None)).boundaries;
+        assert!(boundaries > 50, "only {boundaries} boundaries");
+        for boundary in 1..=boundaries {
+            check(&scenario(Some(boundary)));
+        }
     }
 }
 

@@ -82,7 +82,9 @@ impl Driver for Engine {
     async fn list(&self, _: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
         let containers = self.lock();
         let listed = containers.running.iter();
-        Ok(listed.map(|(key, id)| ListedContainer { key: *key, container: id.clone() }).collect())
+        Ok(listed
+            .map(|(key, id)| ListedContainer { key: *key, container: id.clone(), prepared: false })
+            .collect())
     }
 
     async fn resolve(&self, _: &HostName, _: &str) -> Result<Option<ImageDigest>, DriverError> {

@@ -6,6 +6,7 @@ use meeboter_actors::ids::{BotId, Generation, HostName, Operation, Platform, Slo
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::queue::Plan;
+use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, Slot, SlotState};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -47,6 +48,7 @@ pub fn settings(slots: u32, hosts: impl IntoIterator<Item = HostName>) -> PoolSe
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        prepare: true,
         limits: ResourceLimits::default(),
     };
     PoolSettings {
@@ -73,7 +75,7 @@ pub fn idle_slot(number: u32, host: HostName, used: DateTime<Utc>) -> Slot {
         operation: Operation(1),
         version: 1,
         changed_at: used,
-        state: SlotState::Idle { last_used_at: Some(used) },
+        state: SlotState::Idle { last_used_at: Some(used), ahead: Preparation::Absent },
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn pool(settings: &Settings) -> PoolSettings {
             enabled: platform.enabled,
             prewarm: if is_joined(settings, key) { settings.pool.prewarm(platform) } else { 0 },
             ephemeral: platform.ephemeral,
+            prepare: platform.prepare,
             limits: limits(platform),
         };
         (Platform(key.clone()), settings)

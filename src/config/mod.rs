@@ -125,8 +125,8 @@ sections! {
     }
     /// `[pool.platforms.<key>]`
     PlatformPool {
-        max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool, cpu_millis: u32,
-        memory_mib: u32, shm_mib: u32,
+        max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool, prepare: bool,
+        cpu_millis: u32, memory_mib: u32, shm_mib: u32,
     }
     /// `[hosts.<name>]`
     Host { capacity: u32 }

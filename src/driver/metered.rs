@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    CallOutcome, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Measure, Meter, Presence,
-    PullProgress, StartRequest, StopRequest,
+    CallOutcome, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Measure, Meter,
+    PrepareRequest, Presence, PullProgress, StartRequest, StopRequest,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,6 +50,14 @@ impl Driver for MeteredDriver {
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
         self.timed("pull", self.driver.pull(host, image, progress)).await
+    }
+
+    fn prepares(&self, host: &HostName) -> bool {
+        self.driver.prepares(host)
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
+        self.timed("prepare", self.driver.prepare(request)).await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

@@ -372,7 +372,8 @@ impl Host {
             // What a dead bot left behind is listed too: someone has to stop it.
             let oldest = || kin().map(|process| process.identity).min();
             if let Some(container) = bot_of(marker, recorded, &all).or_else(oldest) {
-                listed.push(ListedContainer { key, container: ContainerId(container.to_string()) });
+                let container = ContainerId(container.to_string());
+                listed.push(ListedContainer { key, container, prepared: false });
             }
             let folders = self.folders.clone();
             if let Err(error) = blocking("bound a log", move || folders.bound_log(key)).await {

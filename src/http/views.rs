@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{Bot, BotState, EndReason};
 use meeboter_actors::queue::message::QueuePlace;
 use meeboter_actors::recording::{Recording, RecordingState};
+use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotStatus};
 use serde::Serialize;
 use serde_json::Value;
@@ -188,7 +189,7 @@ pub fn slot(slot: &Slot, user: meeboter_actors::ids::UserId) -> Option<SlotView>
 /// When the last bot of an idle slot left.
 pub(super) fn last_used_at(slot: &Slot) -> Option<DateTime<Utc>> {
     match slot.state {
-        SlotState::Idle { last_used_at } => last_used_at,
+        SlotState::Idle { last_used_at, .. } => last_used_at,
         _ => None,
     }
 }
@@ -204,8 +205,10 @@ pub(super) fn error_message(slot: &Slot) -> Option<String> {
 /// How far a slot is in its state, where that has steps.
 pub(super) fn step(slot: &Slot) -> Option<&'static str> {
     match &slot.state {
-        SlotState::Idle { .. } | SlotState::Retired => None,
+        SlotState::Idle { ahead: Preparation::Absent, .. } | SlotState::Retired => None,
+        SlotState::Idle { ahead, .. } => Some(ahead.step()),
         SlotState::Deploying { step: DeployStep::Pulling, .. } => Some("pulling"),
+        SlotState::Deploying { step: DeployStep::Resuming, .. } => Some("resuming"),
         SlotState::Deploying { step: DeployStep::Starting, .. } => Some("starting"),
         SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => Some("retrying"),
         SlotState::Deploying { step: DeployStep::Restarting, .. } => Some("restarting"),

@@ -4,8 +4,12 @@ use super::rows::{Column, DecodeError, column, get, get_count, storable, unknown
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName};
+use meeboter_actors::ports::ResourceLimits;
+use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
 
 /// A slot with its state laid out flat; what does not belong to the state is `None`.
 pub(super) struct SlotRow<'a> {
@@ -15,6 +19,7 @@ pub(super) struct SlotRow<'a> {
     bot_id: Option<i64>,
     container: Option<&'a str>,
     last_used_at: Option<DateTime<Utc>>,
+    preparation: Option<Making>,
     deploy: Option<(u32, DateTime<Utc>)>,
     retry_at: Option<DateTime<Utc>>,
     leave_at: Option<DateTime<Utc>>,
@@ -34,6 +39,7 @@ impl<'a> SlotRow<'a> {
             bot_id: slot.bot().map(|bot| bot.id.0),
             container: None,
             last_used_at: None,
+            preparation: None,
             deploy: None,
             retry_at: None,
             leave_at: None,
@@ -43,11 +49,15 @@ impl<'a> SlotRow<'a> {
             recovery_at: None,
         };
         match &slot.state {
-            SlotState::Idle { last_used_at } => row.last_used_at = *last_used_at,
+            SlotState::Idle { last_used_at, ahead } => {
+                row.last_used_at = *last_used_at;
+                row.lay_out_ahead(ahead);
+            }
             SlotState::Deploying { bot: _, step, attempts, deadline } => {
                 row.deploy = Some((*attempts, *deadline));
                 row.step = Some(match step {
                     DeployStep::Pulling => "pulling",
+                    DeployStep::Resuming => "resuming",
                     DeployStep::Starting => "starting",
                     DeployStep::Retrying { at } => {
                         row.retry_at = Some(*at);
@@ -86,6 +96,30 @@ impl<'a> SlotRow<'a> {
         }
         Some(row)
     }
+
+    fn lay_out_ahead(&mut self, ahead: &'a Preparation) {
+        let (container, failures, retry_at) = match ahead {
+            Preparation::Absent => return,
+            Preparation::Preparing { failures, .. } => (None, *failures, None),
+            Preparation::Prepared { container, .. } => (Some(container), 0, None),
+            Preparation::Retrying { failures, at, .. } => (None, *failures, Some(*at)),
+            Preparation::Removing { container, failures } => (container.as_ref(), *failures, None),
+            Preparation::Lingering { container, failures, at } => (container.as_ref(), *failures, Some(*at)),
+        };
+        self.step = Some(ahead.step());
+        self.container = container.map(|container| container.0.as_str());
+        self.retry_at = retry_at;
+        self.preparation = Some(Making { limits: ahead.limits(), failures });
+    }
+}
+
+/// What else is to be known of a container that is made ahead of need, or removed: the column `preparation`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Making {
+    /// What it may use, where it is wanted.
+    limits: Option<ResourceLimits>,
+    /// Tries in a row that failed.
+    failures: u32,
 }
 
 /// `bot_pool_slots`.
@@ -108,6 +142,7 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         column(rows, "assigned_bot_id", "bigint", |row| row.bot_id),
         column(rows, "container_id", "text", |row| row.container.map(storable)),
         column(rows, "last_used_at", "timestamptz", |row| row.last_used_at),
+        column(rows, "preparation", "jsonb", |row| row.preparation.map(Json)),
         column(rows, "deploy_attempts", "bigint", |row| row.deploy.map(|(attempts, _)| i64::from(attempts))),
         column(rows, "deploy_deadline_at", "timestamptz", |row| row.deploy.map(|(_, deadline)| deadline)),
         column(rows, "retry_at", "timestamptz", |row| row.retry_at),
@@ -165,10 +200,17 @@ fn state_from(row: &Row, label: &str, bot: Option<Bot>) -> Result<SlotState, Dec
     };
     let no_step = || unknown(label, "step", step.unwrap_or_default());
     match status {
-        "idle" => Ok(SlotState::Idle { last_used_at: get(row, "last_used_at")? }),
+        "idle" => {
+            let ahead = match step {
+                None => Preparation::Absent,
+                Some(step) => ahead_from(row, label, step, container()?)?,
+            };
+            Ok(SlotState::Idle { last_used_at: get(row, "last_used_at")?, ahead })
+        }
         "deploying" => {
             let step = match step {
                 Some("pulling") => DeployStep::Pulling,
+                Some("resuming") => DeployStep::Resuming,
                 Some("starting") => DeployStep::Starting,
                 Some("retrying") => DeployStep::Retrying { at: get(row, "retry_at")? },
                 Some("restarting") => DeployStep::Restarting,
@@ -210,5 +252,25 @@ fn state_from(row: &Row, label: &str, bot: Option<Bot>) -> Result<SlotState, Dec
             })
         }
         _ => Err(unknown(label, "status", status)),
+    }
+}
+
+fn ahead_from(
+    row: &Row,
+    label: &str,
+    step: &str,
+    container: Option<ContainerId>,
+) -> Result<Preparation, DecodeError> {
+    let Json(Making { limits, failures }) = get(row, "preparation")?;
+    let limits = limits.unwrap_or_default();
+    match (step, container) {
+        ("preparing", _) => Ok(Preparation::Preparing { limits, failures }),
+        ("prepared", Some(container)) => Ok(Preparation::Prepared { limits, container }),
+        ("unprepared", _) => Ok(Preparation::Retrying { limits, failures, at: get(row, "retry_at")? }),
+        ("removing", container) => Ok(Preparation::Removing { container, failures }),
+        ("lingering", container) => {
+            Ok(Preparation::Lingering { container, failures, at: get(row, "retry_at")? })
+        }
+        _ => Err(unknown(label, "step", step)),
     }
 }

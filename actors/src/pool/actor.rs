@@ -166,6 +166,8 @@ impl PoolSupervisor {
         } else if !rebuilding && !line.stored && member.handle.snapshot().version == 0 {
             tell(&member.addr, Discard);
             self.forget(name);
+        } else {
+            self.prepare_ahead(&member.handle.snapshot());
         }
     }
 
@@ -238,6 +240,7 @@ impl PoolSupervisor {
         if frees || got_on || matches!(slot.state, SlotState::Retired) {
             self.pump_all();
         }
+        self.prepare_ahead(&slot);
         self.close_when_empty();
     }
 
@@ -454,7 +457,9 @@ impl Actor for PoolSupervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for slot in std::mem::take(&mut self.stored) {
-            self.build(slot);
+            self.build(slot.clone());
+            // Before anybody can give it a bot.
+            self.keep_up(&slot);
         }
         self.fetch_bot_ids(ctx);
     }

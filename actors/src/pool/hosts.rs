@@ -7,7 +7,6 @@ use super::message::EngineHeard;
 use crate::backoff::spread;
 use crate::ids::HostName;
 use crate::ports::Measure;
-use crate::slot::SlotStatus;
 use crate::slot::event::SlotEvent;
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -78,16 +77,19 @@ impl PoolSupervisor {
         ctx.spawn(async move { drop(driver.list(&host).await) }.into_actor(self));
     }
 
-    /// The host is as any other again: recoveries that paused go on, and those who wait are served.
+    /// The host is as any other again: what paused goes on, and those who wait are served.
     fn resume(&mut self, host: &HostName) {
-        for line in self.index.lines().iter().filter(|line| line.host == *host) {
-            if line.status != Some(SlotStatus::Idle)
-                && let Some(member) = self.members.get(&line.name)
-            {
-                drop(member.handle.send(SlotEvent::Woke));
-            }
+        let lines = self.index.lines();
+        let members =
+            lines.iter().filter(|line| line.host == *host).filter_map(|line| self.members.get(&line.name));
+        let handles: Vec<_> = members.map(|member| Arc::clone(&member.handle)).collect();
+        for handle in &handles {
+            drop(handle.send(SlotEvent::Woke));
         }
         self.pump_all();
+        for handle in &handles {
+            self.prepare_ahead(&handle.snapshot());
+        }
     }
 }
 

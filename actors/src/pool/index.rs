@@ -450,12 +450,12 @@ impl Shelf {
 }
 
 fn waits_for_image(slot: &Slot) -> bool {
-    matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling, .. })
+    matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling | DeployStep::Resuming, .. })
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {
     match slot.state {
-        SlotState::Idle { last_used_at } => last_used_at,
+        SlotState::Idle { last_used_at, .. } => last_used_at,
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::SlotId;
 use crate::pool::{HostSettings, PlatformSettings};
+use crate::slot::preparation::Preparation;
 use crate::testing::sample;
 use chrono::TimeDelta;
 use proptest::prelude::*;
@@ -76,6 +77,7 @@ fn settings(max_size: u32, zoom: u32, capacity: u32, image: u8) -> PoolSettings 
         enabled: true,
         prewarm: 0,
         ephemeral: false,
+        prepare: true,
         limits: Default::default(),
     };
     let [meet, zoom_key, _] = platforms();
@@ -139,7 +141,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn slot_of(line: &SlotLine, status: SlotStatus) -> Slot {
     let busy = sample::busy_slot(1);
     let state = match status {
-        SlotStatus::Idle => SlotState::Idle { last_used_at: line.last_used_at },
+        SlotStatus::Idle => SlotState::Idle { last_used_at: line.last_used_at, ahead: Preparation::Absent },
         SlotStatus::Error => SlotState::Error {
             reason: String::new(),
             attempts: 0,
@@ -355,7 +357,7 @@ fn the_wanted_image_comes_before_the_least_recently_used() {
         let last_used_at = Some(sample::now() + TimeDelta::seconds(used_s));
         index.put(&Slot {
             image: format!("image:{image}"),
-            state: SlotState::Idle { last_used_at },
+            state: SlotState::Idle { last_used_at, ahead: Preparation::Absent },
             ..sample::idle_slot(number)
         });
     }

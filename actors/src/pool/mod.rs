@@ -110,6 +110,8 @@ pub struct PlatformSettings {
     pub prewarm: u32,
     /// Whether a slot is deleted with its bot.
     pub ephemeral: bool,
+    /// Whether a free slot has the container for its next bot ready, where its engine can do that.
+    pub prepare: bool,
     /// What a container of it may use; counts for those that are started from then on.
     pub limits: ResourceLimits,
 }

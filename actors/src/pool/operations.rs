@@ -8,10 +8,12 @@ use super::message::{
 use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
+use crate::ports::ResourceLimits;
 use crate::reconcile::actor::HostsChanged;
 use crate::slot::actor::Refused;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
+use crate::slot::preparation::Preparation;
 use crate::slot::{Slot, SlotState, SlotStatus};
 use crate::supervision::tell;
 use actix::prelude::*;
@@ -52,6 +54,38 @@ impl PoolSupervisor {
         {
             self.command(&slot.name, SlotCommand::ChangeImage { image: image.clone() });
         }
+        self.discard_ahead(slot);
+    }
+
+    /// Has a free slot remove the container for its next bot where that is not wanted any more, or not as it is.
+    fn discard_ahead(&self, slot: &Slot) {
+        let SlotState::Idle { ahead, .. } = &slot.state else { return };
+        let wanted = self.wanted_ahead(slot);
+        match (ahead.limits(), wanted) {
+            (Some(made_with), Some(limits)) if made_with != limits => {
+                self.command(&slot.name, SlotCommand::Prepare { limits });
+            }
+            (Some(_), None) => self.command(&slot.name, SlotCommand::Unprepare),
+            _ => {}
+        }
+    }
+
+    /// Has a free slot make the container for its next bot, unless somebody has a hold of it: who waits comes first.
+    pub(super) fn prepare_ahead(&self, slot: &Slot) {
+        let SlotState::Idle { ahead: Preparation::Absent, .. } = slot.state else { return };
+        let Some(limits) = self.wanted_ahead(slot).filter(|_| slot.version > 0) else { return };
+        let is_free = self.index.get(&slot.name).is_some_and(|line| !line.reserved);
+        if is_free && !self.links.away.contains(&slot.host) {
+            self.command(&slot.name, SlotCommand::Prepare { limits });
+        }
+    }
+
+    /// What the container for a free slot's next bot may use; `None`: none is to be ready.
+    fn wanted_ahead(&self, slot: &Slot) -> Option<ResourceLimits> {
+        let platform = self.settings.platforms.get(&slot.platform)?;
+        let is_served = platform.enabled && self.settings.hosts.contains_key(&slot.host);
+        let is_wanted = platform.prepare && is_served && self.links.driver.prepares(&slot.host);
+        is_wanted.then_some(platform.limits)
     }
 
     /// Tells a slot; what comes of it is published.
@@ -76,6 +110,11 @@ impl PoolSupervisor {
             }
         }
         self.pump_all();
+        let slots: Vec<Arc<Slot>> = self.members.values().map(|member| member.handle.snapshot()).collect();
+        for slot in slots {
+            self.discard_ahead(&slot);
+            self.prepare_ahead(&slot);
+        }
     }
 
     /// Has the new image pulled where the platform has slots, and idle slots adopt it. Busy ones do when they are free.

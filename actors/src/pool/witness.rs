@@ -6,8 +6,8 @@ use super::breaker::BreakerEvent;
 use super::message::EngineHeard;
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Clock, Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, Presence, PullProgress,
-    StartRequest, StopRequest,
+    Clock, Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
+    PullProgress, StartRequest, StopRequest,
 };
 use crate::supervision::tell;
 use actix::Addr;
@@ -89,6 +89,16 @@ impl Driver for WitnessedDriver {
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
         self.witness(host, self.driver.pull(host, image, progress)).await
+    }
+
+    fn prepares(&self, host: &HostName) -> bool {
+        self.driver.prepares(host)
+    }
+
+    /// No longer than a start, of which it is a part.
+    async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
+        let host = request.host.clone();
+        self.witness(&host, within(self.start_deadline, "prepare", self.driver.prepare(request))).await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

@@ -233,7 +233,7 @@ impl Reconciler {
             host: host.clone(),
             key: stray.key,
             container: Some(stray.container),
-            operation: Operation(0),
+            operation: Operation::LAST,
             grace: STRAY_GRACE,
         };
         let remove = async move {

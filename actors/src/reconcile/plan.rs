@@ -2,13 +2,13 @@
 
 use crate::ids::{ContainerKey, HostName, SlotName};
 use crate::ports::{ListedContainer, Presence};
-use crate::slot::Slot;
+use crate::slot::{Slot, SlotState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a listing means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
-    /// What each slot that holds a container should hear of it.
+    /// What each slot that holds a container should hear of it, and each free one that one was made for unasked.
     pub observed: Vec<(SlotName, ContainerKey, Presence)>,
     /// Containers that no slot wants, for the first time: the next comparison's suspects.
     pub suspects: BTreeSet<ListedContainer>,
@@ -23,21 +23,18 @@ pub fn compare<'a>(
     listed: &[ListedContainer],
     suspects: &BTreeSet<ListedContainer>,
 ) -> Findings {
-    let running: BTreeSet<ContainerKey> = listed.iter().map(|container| container.key).collect();
-    let mut holders: BTreeMap<ContainerKey, &Slot> = BTreeMap::new();
-    for slot in wanted.filter(|slot| slot.host == *host) {
-        if slot.holds_container() {
-            holders.insert(slot.container_key(), slot);
-        }
-    }
-    let observed = holders
+    let seen: BTreeMap<ContainerKey, Presence> =
+        listed.iter().map(|container| (container.key, container.presence())).collect();
+    let is_here = |slot: &&Slot| slot.host == *host && !matches!(slot.state, SlotState::Retired);
+    // Also of a slot that holds none: what its next bot will run in is the slot's own affair, and never a stray.
+    let slots: BTreeMap<ContainerKey, &Slot> =
+        wanted.filter(is_here).map(|slot| (slot.container_key(), slot)).collect();
+    let observed = slots
         .iter()
-        .map(|(key, slot)| {
-            let presence = if running.contains(key) { Presence::Running } else { Presence::Gone };
-            (slot.name.clone(), *key, presence)
-        })
+        .filter(|(key, slot)| slot.holds_container() || seen.contains_key(key))
+        .map(|(key, slot)| (slot.name.clone(), *key, seen.get(key).copied().unwrap_or(Presence::Gone)))
         .collect();
-    let unwanted = listed.iter().filter(|container| !holders.contains_key(&container.key)).cloned();
+    let unwanted = listed.iter().filter(|container| !slots.contains_key(&container.key)).cloned();
     let (strays, suspects) = unwanted.partition(|container| suspects.contains(container));
     Findings { observed, suspects, strays }
 }
@@ -46,13 +43,14 @@ pub fn compare<'a>(
 mod tests {
     use super::*;
     use crate::ids::{ContainerId, Generation};
-    use crate::slot::SlotState;
+    use crate::ports::ResourceLimits;
+    use crate::slot::preparation::Preparation;
     use crate::testing::sample;
     use proptest::prelude::*;
 
     fn listed(slot: &Slot, generation: i64) -> ListedContainer {
         let key = ContainerKey { slot: slot.id, generation: Generation(generation) };
-        ListedContainer { key, container: ContainerId(format!("c{generation}")) }
+        ListedContainer { key, container: ContainerId(format!("c{generation}")), prepared: false }
     }
 
     #[test]
@@ -88,46 +86,81 @@ mod tests {
         assert_eq!((findings.observed.len(), findings.suspects.len()), (0, 1));
     }
 
-    /// One container of a few slots and generations.
-    fn container() -> impl Strategy<Value = (u32, i64)> {
-        (1..4_u32, 2..6_i64)
+    fn prepared_slot(number: u32) -> Slot {
+        let (limits, container) = (ResourceLimits::default(), ContainerId("c".into()));
+        let ahead = Preparation::Prepared { limits, container };
+        Slot { state: SlotState::Idle { last_used_at: None, ahead }, ..sample::idle_slot(number) }
+    }
+
+    #[test]
+    fn what_the_next_bot_will_run_in_is_no_stray_whether_its_slot_knows_of_it_or_not() {
+        for slot in [sample::idle_slot(1), prepared_slot(1)] {
+            let ahead = ListedContainer { prepared: true, ..listed(&slot, slot.generation.0 + 1) };
+            let told = [(slot.name.clone(), ahead.key, Presence::Prepared)];
+            let findings = compare(&slot.host, [&slot].into_iter(), &[ahead], &BTreeSet::new());
+            assert_eq!(findings, Findings { observed: told.into(), ..Findings::default() });
+        }
+        let slot = prepared_slot(1);
+        let findings = compare(&slot.host, [&slot].into_iter(), &[], &BTreeSet::new());
+        assert_eq!(findings.observed, [(slot.name.clone(), slot.container_key(), Presence::Gone)]);
+    }
+
+    /// One container of a few slots and generations, running or prepared.
+    fn container() -> impl Strategy<Value = (u32, i64, bool)> {
+        (1..4_u32, 2..7_i64, any::<bool>())
     }
 
     proptest! {
         /// Listing by listing: who is seen, who is suspected, who is a stray, said in plain words.
         #[test]
         fn a_listing_means_what_it_says(
-            states in prop::collection::vec((0..3_u8, any::<bool>()), 3),
+            states in prop::collection::vec((0..4_u8, any::<bool>()), 3),
             listings in prop::collection::vec(prop::collection::btree_set(container(), 0..6), 1..6),
         ) {
             let slots: Vec<Slot> = (1_u32..).zip(&states).map(|(number, (state, is_here))| {
-                let mut slot = if *state == 0 { sample::idle_slot(number) } else { sample::busy_slot(number) };
-                if *state == 2 {
-                    slot.state = SlotState::Retired;
-                }
+                let mut slot = match *state {
+                    0 => sample::idle_slot(number),
+                    1 => prepared_slot(number),
+                    2 => sample::busy_slot(number),
+                    _ => Slot { state: SlotState::Retired, ..sample::idle_slot(number) },
+                };
                 if !is_here {
                     slot.host = HostName("other".into());
                 }
                 slot
             }).collect();
             let host = HostName::local();
-            let holds = |slot: &&Slot| slot.host == host && slot.bot().is_some();
+            let is_here = |slot: &&Slot| slot.host == host && slot.status().is_some();
+            // Samples are in their fourth generation.
+            let own = |slot: &Slot| if slot.bot().is_some() { 4 } else { 5 };
+            let holds = |slot: &Slot| slot.bot().is_some() || slot.step() == "prepared";
             let mut suspects = BTreeSet::new();
             for keys in listings {
                 let listing: Vec<_> =
-                    keys.iter().map(|(number, generation)| listed(&sample::idle_slot(*number), *generation)).collect();
+                    keys.iter().map(|(number, generation, prepared)| ListedContainer {
+                        prepared: *prepared,
+                        ..listed(&sample::idle_slot(*number), *generation)
+                    }).collect();
                 let findings = compare(&host, slots.iter(), &listing, &suspects);
                 let wanted = |container: &&ListedContainer| {
-                    slots.iter().filter(holds).any(|slot| slot.container_key() == container.key)
+                    let of = |slot: &Slot| (slot.id, Generation(own(slot)));
+                    slots.iter().filter(is_here).any(|slot| of(slot) == (container.key.slot, container.key.generation))
                 };
                 let unwanted: BTreeSet<_> =
                     listing.iter().filter(|container| !wanted(container)).cloned().collect();
                 let again: BTreeSet<_> = unwanted.intersection(&suspects).cloned().collect();
                 prop_assert_eq!(&findings.strays, &again);
                 prop_assert_eq!(&findings.suspects, &(&unwanted - &again));
-                let seen: BTreeMap<_, _> = slots.iter().filter(holds).map(|slot| {
-                    let runs = listing.iter().any(|container| container.key == slot.container_key());
-                    (slot.name.clone(), if runs { Presence::Running } else { Presence::Gone })
+                let seen: BTreeMap<_, _> = slots.iter().filter(is_here).filter_map(|slot| {
+                    let is_its = |container: &&ListedContainer| {
+                        (container.key.slot, container.key.generation.0) == (slot.id, own(slot))
+                    };
+                    let presence = match listing.iter().rfind(is_its) {
+                        Some(container) if container.prepared => Presence::Prepared,
+                        Some(_) => Presence::Running,
+                        None => Presence::Gone,
+                    };
+                    (presence != Presence::Gone || holds(slot)).then_some((slot.name.clone(), presence))
                 }).collect();
                 let observed: BTreeMap<_, _> =
                     findings.observed.iter().map(|(name, _, presence)| (name.clone(), *presence)).collect();

@@ -17,7 +17,10 @@ use crate::pool::actor::PoolSupervisor;
 use crate::pool::hosts::AwayHosts;
 use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, DriverError, Lead, Measure, Meter, Presence, StartRequest, StopRequest};
+use crate::ports::{
+    Clock, Driver, DriverError, Lead, Measure, Meter, PrepareRequest, Presence, ResourceLimits, StartRequest,
+    StopRequest,
+};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -112,8 +115,8 @@ pub struct SlotActor {
     committing: bool,
     held: VecDeque<Happened>,
     watch: Option<(Generation, SpawnHandle)>,
-    /// The wait for an image, which ends with the need for it.
-    pull: Option<(Operation, SpawnHandle)>,
+    /// The wait for an image, or for a container ahead, which ends with the need for it.
+    awaited: Option<(Operation, SpawnHandle)>,
     wake: Option<SpawnHandle>,
     /// Silence counts from here at the earliest: a restarted or sleeping server gives everyone a full grace.
     grace_from: DateTime<Utc>,
@@ -133,7 +136,7 @@ impl SlotActor {
             committing: false,
             held: VecDeque::new(),
             watch: None,
-            pull: None,
+            awaited: None,
             wake: None,
             grace_from: now,
             last_look: now,
@@ -274,12 +277,17 @@ impl SlotActor {
             slog::trace!(self.links.log, "watch ends"; "slot" => %self.slot.name, "generation" => generation.0);
             ctx.cancel_future(watch);
         }
-        let pulls = |operation| {
-            let needed = |effect: &Effect| matches!(effect, Effect::PullImage { operation: of, .. } if *of == operation);
-            now_needed.iter().any(needed)
+        let is_needed = |operation| {
+            let awaits = |effect: &Effect| match effect {
+                Effect::PullImage { operation: of, .. } | Effect::PrepareContainer { operation: of, .. } => {
+                    *of == operation
+                }
+                _ => false,
+            };
+            now_needed.iter().any(awaits)
         };
-        if let Some((_, pull)) = self.pull.take_if(|(operation, _)| !pulls(*operation)) {
-            ctx.cancel_future(pull);
+        if let Some((_, awaited)) = self.awaited.take_if(|(operation, _)| !is_needed(*operation)) {
+            ctx.cancel_future(awaited);
         }
         if let Some(wake) = self.wake.take() {
             ctx.cancel_future(wake);
@@ -289,6 +297,9 @@ impl SlotActor {
                 Effect::WakeAt(at) => self.wake_at(at, ctx),
                 effect if before.contains(&effect) => {}
                 Effect::PullImage { image, operation } => self.pull_image(image, operation, ctx),
+                Effect::PrepareContainer { generation: _, operation, limits } => {
+                    self.prepare_container(operation, limits, ctx)
+                }
                 Effect::StartContainer { generation: _, operation, bot_id } => {
                     self.start_container(operation, bot_id, ctx)
                 }
@@ -312,9 +323,10 @@ impl SlotActor {
             if act.links.clock.now() < at {
                 return act.wake_at(at, ctx);
             }
-            // Recovery pauses while the engine is away. The pool says when it is back; should the clock have been set
-            // back meanwhile, that comes too early, and this one does not.
-            if matches!(act.slot.state, SlotState::Error { .. }) && act.links.away.contains(&act.slot.host) {
+            // Recovery pauses while the engine is away, and so does what is made ahead of need. The pool says when it is
+            // back; should the clock have been set back meanwhile, that comes too early, and this one does not.
+            let can_wait = matches!(act.slot.state, SlotState::Error { .. } | SlotState::Idle { .. });
+            if can_wait && act.links.away.contains(&act.slot.host) {
                 return act.sleep(SLEEP_MAX, at, ctx);
             }
             let generation = act.slot.generation;
@@ -339,7 +351,43 @@ impl SlotActor {
                 Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
             }
         });
-        self.pull = Some((operation, pull));
+        self.awaited = Some((operation, pull));
+    }
+
+    /// Makes the image present and then the container, which runs nothing.
+    fn prepare_container(&mut self, operation: Operation, limits: ResourceLimits, ctx: &mut Context<Self>) {
+        let key = self.slot.container_key();
+        let (host, image) = (self.slot.host.clone(), self.slot.image.clone());
+        let (reply, pulled) = oneshot::channel();
+        let forget = ForgetImage { host: host.clone(), image: image.clone() };
+        let wanted = EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply };
+        tell(&self.links.pulls, wanted);
+        let slot_name = self.slot.name.clone();
+        let request = PrepareRequest { host, key, slot_name, image, limits, operation };
+        let (driver, pulls) = (Arc::clone(&self.links.driver), self.links.pulls.clone());
+        let (log, patience) = (self.links.log.clone(), self.links.timing.pull);
+        let prepared = async move {
+            match tokio::time::timeout(patience, pulled).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(failure))) => return Err(failure.to_string()),
+                Ok(Err(_)) | Err(_) => return Err("the pull was given up".to_owned()),
+            }
+            let prepared = driver.prepare(request).await;
+            // The image may have been removed behind our back.
+            prepared.inspect_err(|_| tell(&pulls, forget)).map_err(|error| error.to_string())
+        };
+        let (generation, name) = (key.generation, self.slot.name.clone());
+        let preparation = self.effect(ctx, async move {
+            match prepared.await {
+                Ok(container) => SlotEvent::Prepared { generation, operation, container },
+                Err(reason) => {
+                    slog::warn!(log, "a container could not be prepared; it is tried again";
+                        "slot" => %name, "reason" => reason);
+                    SlotEvent::PrepareFailed { generation, operation }
+                }
+            }
+        });
+        self.awaited = Some((operation, preparation));
     }
 
     fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {

@@ -5,6 +5,7 @@ use super::machine::{Decided, Step, Transition};
 use super::{BusyStep, RecoveryStep, Slot, SlotState};
 use crate::bot::{End, EndReason};
 use crate::journal::Change;
+use crate::ports::ResourceLimits;
 use chrono::{DateTime, Utc};
 
 /// What the pool and operators may command.
@@ -19,6 +20,13 @@ pub enum SlotCommand {
     },
     /// Its image was made present anew: whoever counts how long it is idle begins again.
     Refresh,
+    /// Have the container for the next bot ready.
+    Prepare {
+        /// What it may use; one that was made with other limits is removed first.
+        limits: ResourceLimits,
+    },
+    /// Have no container ready.
+    Unprepare,
     /// Take no new bot, and be deleted when there is none.
     Drain {
         /// When a bot that is still there is asked to leave; `None`: it stays for as long as it likes.
@@ -48,6 +56,8 @@ impl SlotCommand {
             Self::Store => "Store",
             Self::ChangeImage { .. } => "ChangeImage",
             Self::Refresh => "Refresh",
+            Self::Prepare { .. } => "Prepare",
+            Self::Unprepare => "Unprepare",
             Self::Drain { .. } => "Drain",
             Self::Undrain => "Undrain",
             Self::Reset => "Reset",
@@ -64,23 +74,17 @@ impl Step<'_> {
         let vacant = self.slot.version == 0;
         match (command, &self.slot.state) {
             (SlotCommand::Store, SlotState::Idle { .. }) if vacant => self.rewritten(self.slot.clone()),
-            (SlotCommand::Store, _) => self.unchanged(),
             (_, SlotState::Idle { .. }) if vacant => self.illegal(),
-            (SlotCommand::ChangeImage { image }, SlotState::Idle { .. }) if image == self.slot.image => {
-                self.unchanged()
-            }
-            (SlotCommand::ChangeImage { image }, SlotState::Idle { .. }) => {
-                self.rewritten(Slot { image, ..self.slot.clone() })
-            }
-            (SlotCommand::Refresh, SlotState::Idle { .. }) => self.rewritten(self.slot.clone()),
+            (command, SlotState::Idle { ahead, .. }) => self.commanded_idle(command, ahead),
+            (SlotCommand::Store, _) => self.unchanged(),
             (SlotCommand::ChangeImage { .. } | SlotCommand::Refresh, _) => self.illegal(),
-            (SlotCommand::Drain { .. } | SlotCommand::Retire, SlotState::Idle { .. }) => self.retire(),
+            (SlotCommand::Prepare { .. } | SlotCommand::Unprepare, _) => self.illegal(),
             (SlotCommand::Drain { by }, _) => self.drain(true, by),
             (SlotCommand::Undrain, _) => self.drain(false, None),
             (SlotCommand::Reset, SlotState::Error { step: RecoveryStep::Waiting { .. }, .. }) => {
                 self.recover()
             }
-            (SlotCommand::Reset, SlotState::Error { .. } | SlotState::Idle { .. }) => self.unchanged(),
+            (SlotCommand::Reset, SlotState::Error { .. }) => self.unchanged(),
             (SlotCommand::Restart, _) => self.restart(),
             (SlotCommand::ClearOut, SlotState::Deploying { bot, step, .. }) => self.clear_out(bot, *step),
             (SlotCommand::ClearOut, SlotState::Busy { bot, container, step: BusyStep::Running { .. } }) => {
@@ -98,7 +102,7 @@ impl Step<'_> {
         }
     }
 
-    fn drain(&self, draining: bool, drain_by: Option<DateTime<Utc>>) -> Decided {
+    pub(super) fn drain(&self, draining: bool, drain_by: Option<DateTime<Utc>>) -> Decided {
         if (self.slot.draining, self.slot.drain_by) == (draining, drain_by) {
             return self.unchanged();
         }
@@ -113,7 +117,7 @@ impl Step<'_> {
     }
 
     /// The same state with another of its facts changed.
-    fn rewritten(&self, next: Slot) -> Decided {
+    pub(super) fn rewritten(&self, next: Slot) -> Decided {
         self.write(Slot { changed_at: self.now, ..next }, vec![], vec![])
     }
 }

@@ -1,8 +1,10 @@
 //! What must be under way in each state of a slot: the only source of effects. A shell issues the effects of the
 //! committed state less those of the state before; a rebuilt actor and a restarted server issue all of them.
 
+use super::preparation::Preparation;
 use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
+use crate::ports::ResourceLimits;
 use chrono::{DateTime, Utc};
 
 /// Something to be done or watched. Two equal effects are one.
@@ -14,6 +16,15 @@ pub enum Effect {
         image: String,
         /// Identity.
         operation: Operation,
+    },
+    /// Make the image present, and then the container for the next bot.
+    PrepareContainer {
+        /// Identity.
+        generation: Generation,
+        /// Identity.
+        operation: Operation,
+        /// What it may use.
+        limits: ResourceLimits,
     },
     /// Start the container.
     StartContainer {
@@ -44,7 +55,7 @@ pub enum Effect {
 
 /// The effects of a state.
 pub fn effects_of(slot: &Slot) -> Vec<Effect> {
-    let (generation, operation) = (slot.generation, slot.operation);
+    let (generation, operation) = (slot.container_generation(), slot.operation);
     let stop = |container: &Option<ContainerId>| Effect::StopContainer {
         generation,
         operation,
@@ -52,9 +63,17 @@ pub fn effects_of(slot: &Slot) -> Vec<Effect> {
     };
     let watch = Effect::WatchContainer { generation };
     match &slot.state {
-        SlotState::Idle { .. } | SlotState::Retired => vec![],
+        SlotState::Idle { ahead, .. } => match ahead {
+            Preparation::Absent | Preparation::Prepared { .. } => vec![],
+            Preparation::Preparing { limits, .. } => {
+                vec![Effect::PrepareContainer { generation, operation, limits: *limits }]
+            }
+            Preparation::Removing { container, .. } => vec![stop(container)],
+            Preparation::Retrying { at, .. } | Preparation::Lingering { at, .. } => vec![Effect::WakeAt(*at)],
+        },
+        SlotState::Retired => vec![],
         SlotState::Deploying { bot, step, deadline, .. } => match step {
-            DeployStep::Pulling => {
+            DeployStep::Pulling | DeployStep::Resuming => {
                 vec![
                     Effect::PullImage { image: slot.image.clone(), operation },
                     Effect::WakeAt(slot.or_drain_by(*deadline)),

@@ -40,6 +40,22 @@ pub enum SlotEvent {
         /// How many that are.
         reason: String,
     },
+    /// The container for the next bot is there.
+    Prepared {
+        /// Whose.
+        generation: Generation,
+        /// Which preparation.
+        operation: Operation,
+        /// Its id.
+        container: ContainerId,
+    },
+    /// The container for the next bot could not be made.
+    PrepareFailed {
+        /// Whose.
+        generation: Generation,
+        /// Which preparation.
+        operation: Operation,
+    },
     /// The engine says that the container runs.
     Started {
         /// Whose.
@@ -157,6 +173,8 @@ impl SlotEvent {
             Self::PullSucceeded { .. } => "PullSucceeded",
             Self::PullFailed { .. } => "PullFailed",
             Self::PullDeclined { .. } => "PullDeclined",
+            Self::Prepared { .. } => "Prepared",
+            Self::PrepareFailed { .. } => "PrepareFailed",
             Self::Started { .. } => "Started",
             Self::StartFailed { .. } => "StartFailed",
             Self::Claimed { .. } => "Claimed",
@@ -173,10 +191,12 @@ impl SlotEvent {
         }
     }
 
-    /// The generation it belongs to, where it belongs to one.
+    /// The generation of the container that it is about, where it is about one.
     pub(super) fn generation(&self) -> Option<Generation> {
         match self {
-            Self::Started { generation, .. }
+            Self::Prepared { generation, .. }
+            | Self::PrepareFailed { generation, .. }
+            | Self::Started { generation, .. }
             | Self::StartFailed { generation, .. }
             | Self::Claimed { generation, .. }
             | Self::Reported { generation, .. }
@@ -202,6 +222,8 @@ impl SlotEvent {
             Self::PullSucceeded { operation }
             | Self::PullFailed { operation, .. }
             | Self::PullDeclined { operation, .. }
+            | Self::Prepared { operation, .. }
+            | Self::PrepareFailed { operation, .. }
             | Self::StartFailed { operation, .. }
             | Self::Stopped { operation, .. }
             | Self::StopFailed { operation, .. } => Some(*operation),

@@ -5,6 +5,7 @@
 //! changes nothing. A slot is idle again only when its container is known to be gone.
 
 use super::event::{BotSource, SlotEvent};
+use super::preparation::Preparation;
 use super::{BusyStep, DeployStep, Slot, SlotState, SlotStatus, SlotTiming};
 use crate::bot::machine::{self as life, Report, ReportBody, Taken};
 use crate::bot::{Bot, BotState, End, EndReason, Seat};
@@ -73,14 +74,14 @@ pub(super) type Decided = Result<Transition, Rejection>;
 /// Decides what an event leads to.
 pub fn transition(slot: &Slot, event: SlotEvent, timing: &SlotTiming, now: DateTime<Utc>) -> Decided {
     let name = event.name();
-    if event.generation().is_some_and(|generation| generation != slot.generation)
+    if event.generation().is_some_and(|generation| generation != slot.container_generation())
         || event.operation().is_some_and(|operation| operation != slot.operation)
     {
         return Err(Rejection::Stale { event: name });
     }
     let step = Step { slot, timing, now, event: name };
     match &slot.state {
-        SlotState::Idle { .. } => step.idle(event),
+        SlotState::Idle { ahead, .. } => step.idle(ahead, event),
         SlotState::Deploying { bot, step: DeployStep::Restarting, deadline, .. } => {
             step.restarting(bot, *deadline, event)
         }
@@ -108,23 +109,6 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn idle(&self, event: SlotEvent) -> Decided {
-        match event {
-            SlotEvent::Assigned { bot, source } => self.assign(*bot, source),
-            SlotEvent::Commanded(command) => self.commanded(command),
-            SlotEvent::Woke | SlotEvent::Observed { .. } | SlotEvent::Exited { .. } => self.unchanged(),
-            SlotEvent::Stopped { .. } => self.unchanged(),
-            SlotEvent::Claimed { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
-                self.stale()
-            }
-            SlotEvent::SegmentArrived { .. } => self.stale(),
-            SlotEvent::LeaveRequested { .. } | SlotEvent::Started { .. } => self.stale(),
-            SlotEvent::PullSucceeded { .. } => self.illegal(),
-            SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
-            SlotEvent::StartFailed { .. } | SlotEvent::StopFailed { .. } => self.illegal(),
-        }
-    }
-
     fn deploying(
         &self,
         bot: &Bot,
@@ -133,13 +117,13 @@ impl Step<'_> {
         deadline: DateTime<Utc>,
         event: SlotEvent,
     ) -> Decided {
-        let pulling = matches!(at, DeployStep::Pulling);
+        let pulling = matches!(at, DeployStep::Pulling | DeployStep::Resuming);
         match event {
             SlotEvent::PullSucceeded { .. } if pulling => {
                 self.start(bot, attempts, self.after(self.timing.deploy))
             }
             SlotEvent::PullFailed { reason, .. } if pulling => self.fail_deploy(bot, reason),
-            SlotEvent::PullDeclined { reason, .. } if pulling => self.decline(bot, reason, true),
+            SlotEvent::PullDeclined { reason, .. } if pulling => self.give_back(bot, at, reason, true),
             SlotEvent::Started { container, .. } => self.run(bot, Some(container), None),
             SlotEvent::Claimed { nonce, .. } => self.run(bot, None, Some(nonce)),
             SlotEvent::Observed { presence: Presence::Running, .. } if !pulling => self.run(bot, None, None),
@@ -152,7 +136,9 @@ impl Step<'_> {
                 }
             }
             SlotEvent::Exited { note, .. } => self.fail_deploy(bot, note),
-            SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id && pulling => self.cancel(bot),
+            SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id && at == DeployStep::Pulling => {
+                self.cancel(bot)
+            }
             SlotEvent::LeaveRequested { bot_id, .. } if bot_id == bot.id => {
                 self.stop(bot, None, Some(life::end(EndReason::Cancelled)))
             }
@@ -168,6 +154,7 @@ impl Step<'_> {
             SlotEvent::LeaveRequested { .. } | SlotEvent::StartFailed { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } => self.stale(),
             SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.stale(),
+            SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. } => self.stale(),
             SlotEvent::Assigned { .. } | SlotEvent::Reported { .. } | SlotEvent::HeartbeatLost { .. } => {
                 self.illegal()
             }
@@ -204,6 +191,7 @@ impl Step<'_> {
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } => self.illegal(),
             SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
+            SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -243,6 +231,7 @@ impl Step<'_> {
             SlotEvent::StartFailed { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
             SlotEvent::PullSucceeded { .. } => self.illegal(),
             SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
+            SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. } => {
                 self.illegal()
             }
@@ -267,13 +256,20 @@ impl Step<'_> {
             }
             SlotEvent::PullSucceeded { .. } => self.illegal(),
             SlotEvent::PullFailed { .. } | SlotEvent::PullDeclined { .. } => self.illegal(),
+            SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. } => self.illegal(),
             SlotEvent::Assigned { .. } | SlotEvent::StartFailed { .. } => self.illegal(),
         }
     }
 
     // --- edges -------------------------------------------------------------------------------------------------
 
-    fn assign(&self, bot: Bot, source: BotSource) -> Decided {
+    pub(super) fn assign(
+        &self,
+        bot: Bot,
+        source: BotSource,
+        step: DeployStep,
+        deadline: DateTime<Utc>,
+    ) -> Decided {
         let generation = self.slot.generation.next();
         let mut bot = bot;
         bot.state = BotState::Deploying;
@@ -288,12 +284,7 @@ impl Step<'_> {
             BotSource::Schedule => life::left_schedule(&mut bot),
         };
         changes.push(Change::InsertEvent(life::state_event(&bot, self.now)));
-        let state = SlotState::Deploying {
-            bot: Box::new(bot),
-            step: DeployStep::Pulling,
-            attempts: 0,
-            deadline: self.after(self.timing.pull),
-        };
+        let state = SlotState::Deploying { bot: Box::new(bot), step, attempts: 0, deadline };
         let mut next = self.operated(state);
         next.generation = generation;
         self.write(next, changes, vec![])
@@ -421,7 +412,8 @@ impl Step<'_> {
         if self.slot.draining || self.slot.ephemeral {
             return self.retire();
         }
-        self.write(self.moved(SlotState::Idle { last_used_at: Some(self.now) }), vec![], vec![])
+        let state = SlotState::Idle { last_used_at: Some(self.now), ahead: Preparation::Absent };
+        self.write(self.moved(state), vec![], vec![])
     }
 
     // --- parts of edges ----------------------------------------------------------------------------------------
@@ -492,7 +484,9 @@ impl Step<'_> {
 
     pub(super) fn overdue(&self, at: DeployStep) -> String {
         match at {
-            DeployStep::Pulling => format!("image {} was not there in time", self.slot.image),
+            DeployStep::Pulling | DeployStep::Resuming => {
+                format!("image {} was not there in time", self.slot.image)
+            }
             DeployStep::Starting | DeployStep::Retrying { .. } => {
                 "the container did not start in time".to_owned()
             }

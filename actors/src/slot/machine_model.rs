@@ -1,58 +1,13 @@
-//! A plain reference of the slot machine: a table of words, one for each step and event, and what each word means.
+//! A plain reference of the slot machine: what each word of its table means, [`super::machine_words`].
 
-use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
+use super::machine_words::STEPS;
+use super::preparation::Preparation;
+use super::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
+use crate::backoff::spread;
 use crate::bot::{Bot, BotState, EndReason};
+use crate::testing::sample;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
-
-/// The columns of the table.
-const STEPS: [&str; 11] = [
-    "idle",
-    "pulling",
-    "starting",
-    "retrying",
-    "restarting",
-    "running",
-    "leaving",
-    "stopping",
-    "error",
-    "recovering",
-    "retired",
-];
-
-/// `~` stale, `-` cannot happen, `.` changes nothing, else a word of [`Model::act`]. `g` and `o` say that the event
-/// carries a generation and an operation.
-pub(super) const TABLE: &[(&str, &str, &str)] = &[
-    ("assigned", "", "assign - - - - - - - - - -"),
-    ("pull succeeded", "o", "- start ~ ~ ~ - - - ~ ~ -"),
-    ("pull failed", "o", "- failed ~ ~ ~ - - - ~ ~ -"),
-    ("pull declined", "o", "- decline ~ ~ ~ - - - ~ ~ -"),
-    ("started", "g", "~ run run run ~ learn learn ~ ~ ~ -"),
-    ("start failed", "go", "- ~ retry ~ ~ ~ ~ - ~ ~ -"),
-    ("start failed for good", "go", "- ~ failed ~ ~ ~ ~ - ~ ~ -"),
-    ("claimed", "g", "~ run run run ~ claim claim ~ ~ ~ -"),
-    ("reported", "g", "~ - - - ~ report report repeat ~ ~ -"),
-    ("leave requested", "", "~ quit cancel cancel cancel leave note . ~ ~ -"),
-    ("leave requested of another", "", "~ ~ ~ ~ ~ ~ ~ ~ ~ ~ -"),
-    ("seen running", "g", ". . run run . . . . . . -"),
-    ("seen gone", "g", ". . . . . gone gone . . . -"),
-    ("exited", "g", ". failed failed failed . crash crash . . . -"),
-    ("heartbeat lost", "g", "~ - - - ~ lost lost ~ ~ ~ -"),
-    ("stopped", "go", ". - - - anew - - free ~ recovered -"),
-    ("stop failed", "go", "- - - - failed - - unstoppable ~ again -"),
-    ("woke", "", ". due due due due due due . due . -"),
-    ("segment arrived", "g", "~ . . . . . segment . ~ ~ -"),
-    ("store", "c", "store . . . . . . . . . -"),
-    ("change image", "c", "image - - - - - - - - - -"),
-    ("refresh", "c", "refresh - - - - - - - - - -"),
-    ("restart", "c", "- halt halt halt . halt - - - - -"),
-    ("drain", "c", "retire drain drain drain drain drain drain drain drain drain -"),
-    ("undrain", "c", "undrain undrain undrain undrain undrain undrain undrain undrain undrain undrain -"),
-    ("reset", "c", ". - - - - - - - recover . -"),
-    ("retire", "c", "retire - - - - - - - - - -"),
-    ("clear out", "c", ". clear clear clear clear leave . . . . -"),
-    ("end", "c", "- end end end end end end . - - -"),
-];
 
 /// What a slot comes down to.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +23,9 @@ pub(super) struct Model {
     pub(super) image: String,
     pub(super) bot: Option<ModelBot>,
     pub(super) container: Option<String>,
-    /// Failed starts, or failed recoveries that were answered.
+    /// Memory of the container that is made ahead of need; `None`: none is wanted.
+    pub(super) ahead_mib: Option<u32>,
+    /// Failed starts, preparations or removals, or failed recoveries that were answered.
     pub(super) attempts: u32,
     /// Deadline of a start.
     pub(super) deadline: Option<DateTime<Utc>>,
@@ -135,7 +92,7 @@ impl Model {
         let is_old = given.carries.contains('g') && given.old_generation
             || given.carries.contains('o') && given.old_operation;
         let column = STEPS.iter().position(|step| *step == self.step).expect("a step");
-        let word = given.words.split(' ').nth(column).expect("a word");
+        let word = given.words.split(' ').filter(|word| *word != "|").nth(column).expect("a word");
         match word {
             _ if is_old => Said::Stale,
             _ if given.carries == "c" && self.step == "idle" && !self.stored && given.name != "store" => {
@@ -145,6 +102,7 @@ impl Model {
             "-" => Said::Illegal,
             "." => Said::Unchanged,
             "store" if self.stored => Said::Unchanged,
+            "stray" if !self.stored => Said::Unchanged,
             word => self.clone().act(word, given, now),
         }
     }
@@ -152,12 +110,13 @@ impl Model {
     fn act(mut self, word: &str, given: &Given, now: DateTime<Utc>) -> Said {
         self.stored = true;
         match word {
-            "assign" => {
-                self.generation += 1;
-                self.bot = Some(new_bot(given, now));
-                (self.attempts, self.deadline) = (0, Some(now + seconds(7_200)));
-                self.wake_at = self.deadline;
-                self.operates("pulling")
+            "instead" if self.draining => Said::Illegal,
+            "assign" => self.gets_bot("pulling", 7_200, given, now),
+            "resume" => self.gets_bot("resuming", 7_200, given, now),
+            "fetch" => self.gets_bot("starting", 600, given, now),
+            "instead" => self.gets_bot("restarting", 600, given, now),
+            "made" | "unmade" | "stray" | "vanish" | "removed" | "linger" => {
+                self.looks_ahead(word, given, now)
             }
             "start" => {
                 self.deadline = Some(now + seconds(600));
@@ -190,8 +149,8 @@ impl Model {
             }
             "claim" => self.claims(given),
             "report" | "repeat" => self.reports(word, given, now),
-            "decline" => self.declines(true),
-            "clear" => self.clears_out(now),
+            "decline" => self.goes_elsewhere(true, now),
+            "clear" => self.goes_elsewhere(false, now),
             "quit" => self.frees(),
             "cancel" => self.stops(Some(EndReason::Cancelled)),
             "end" => self.stops(Some(EndReason::Internal)),
@@ -237,23 +196,86 @@ impl Model {
                     self.wakes(now)
                 }
             }
-            "store" | "image" | "refresh" | "drain" | "undrain" | "retire" => self.obeys(word, given),
+            "store" | "image" | "refresh" | "drain" | "undrain" | "retire" | "go" | "prepare" | "other"
+            | "remove" => self.obeys(word, given),
             word => panic!("no word {word}"),
+        }
+    }
+
+    fn gets_bot(mut self, step: &'static str, patience_s: i64, given: &Given, now: DateTime<Utc>) -> Said {
+        self.generation += 1;
+        self.bot = Some(new_bot(given, now));
+        (self.attempts, self.ahead_mib, self.container) = (0, None, None);
+        self.deadline = Some(now + seconds(patience_s));
+        self.wake_at = self.deadline;
+        self.operates(step)
+    }
+
+    /// What becomes of the container for the next bot.
+    fn looks_ahead(mut self, word: &str, given: &Given, now: DateTime<Utc>) -> Said {
+        match word {
+            "made" => {
+                (self.container, self.attempts) = (Some("c".into()), 0);
+                self.goes("prepared")
+            }
+            "unmade" | "linger" => {
+                self.attempts += 1;
+                let spread = spread(sample::idle_slot(1).name.0.bytes(), self.attempts);
+                self.wake_at = Some(now + SlotTiming::default().prepare_retry.wait(self.attempts, spread));
+                self.goes(if word == "unmade" { "unprepared" } else { "lingering" })
+            }
+            "stray" | "vanish" if given.choice.is_multiple_of(2) => Said::Unchanged,
+            "vanish" => {
+                self.container = None;
+                self.operates("preparing")
+            }
+            "removed" => {
+                (self.container, self.attempts) = (None, 0);
+                let step = if self.draining { "retired" } else { "idle" };
+                self.goes(step)
+            }
+            _ => {
+                (self.container, self.ahead_mib) = (None, None);
+                self.operates("removing")
+            }
+        }
+    }
+
+    /// What is there goes, if something may be and nobody removes it yet.
+    fn empties(mut self) -> Said {
+        match self.step {
+            "preparing" | "prepared" | "unprepared" => {
+                (self.ahead_mib, self.attempts, self.wake_at) = (None, 0, None);
+                self.operates("removing")
+            }
+            step => self.goes(step),
         }
     }
 
     fn obeys(mut self, word: &str, given: &Given) -> Said {
         let step = self.step;
         match word {
+            "prepare" if self.draining => Said::Unchanged,
+            "prepare" => {
+                self.ahead_mib = Some(memory_mib(given));
+                self.operates("preparing")
+            }
+            "other" if self.draining || self.ahead_mib == Some(memory_mib(given)) => Said::Unchanged,
+            "other" | "remove" | "refresh" => self.empties(),
             "image" if self.image == image(given) => Said::Unchanged,
             "image" => {
                 self.image = image(given);
-                self.goes(step)
+                self.empties()
+            }
+            "go" if self.draining => Said::Unchanged,
+            "go" => {
+                self.draining = true;
+                self.empties()
             }
             "drain" if (self.draining, self.drain_by) == (true, drain_by(given)) => Said::Unchanged,
             "drain" => {
                 (self.draining, self.drain_by) = (true, drain_by(given));
-                self.goes(step)
+                self.empties()
             }
             "undrain" if !self.draining => Said::Unchanged,
             "undrain" => {
@@ -309,17 +331,10 @@ impl Model {
         self.back = Some(Back { id: bot.id, failed_starts, crowded });
     }
 
-    fn declines(mut self, crowded: bool) -> Said {
+    /// Only of one that simply waits for its image it is known that nothing is there.
+    fn goes_elsewhere(mut self, crowded: bool, now: DateTime<Utc>) -> Said {
         self.gives_back(false, crowded);
-        self.frees()
-    }
-
-    fn clears_out(mut self, now: DateTime<Utc>) -> Said {
-        if self.step == "pulling" {
-            return self.declines(false);
-        }
-        self.gives_back(false, false);
-        self.breaks(now)
+        if self.step == "pulling" { self.frees() } else { self.breaks(now) }
     }
 
     /// The first slot gives the bot back; in the second it ends.
@@ -407,7 +422,7 @@ impl Model {
     /// When a shell is to look again.
     pub(super) fn looks_at(&self) -> Option<DateTime<Utc>> {
         let is_cut_short = self.draining
-            && ["pulling", "starting", "retrying", "restarting", "running"].contains(&self.step);
+            && ["pulling", "resuming", "starting", "retrying", "restarting", "running"].contains(&self.step);
         self.wake_at.map(|at| self.drain_by.filter(|_| is_cut_short).map_or(at, |by| by.min(at)))
     }
 
@@ -416,8 +431,12 @@ impl Model {
         let is_over = self.deadline.is_some_and(|at| now >= at);
         let is_awake = self.wake_at.is_some_and(|at| now >= at);
         match self.step {
-            "pulling" | "starting" | "retrying" | "restarting" if is_over => self.fails_to_deploy(now),
-            "pulling" | "starting" | "retrying" | "restarting" if is_drained => self.clears_out(now),
+            "pulling" | "resuming" | "starting" | "retrying" | "restarting" if is_over => {
+                self.fails_to_deploy(now)
+            }
+            "pulling" | "resuming" | "starting" | "retrying" | "restarting" if is_drained => {
+                self.goes_elsewhere(false, now)
+            }
             "retrying" if is_awake => {
                 self.wake_at = self.deadline;
                 self.operates("starting")
@@ -430,6 +449,11 @@ impl Model {
             "leaving" if is_awake => {
                 let reason = self.bot().leave.unwrap_or(EndReason::LeftByRequest);
                 self.stops(Some(reason))
+            }
+            "unprepared" | "lingering" if is_awake => {
+                self.wake_at = None;
+                let step = if self.step == "unprepared" { "preparing" } else { "removing" };
+                self.operates(step)
             }
             "error" if is_awake => {
                 self.wake_at = None;
@@ -456,11 +480,15 @@ pub(super) fn new_bot(given: &Given, now: DateTime<Utc>) -> ModelBot {
 /// Noon is the sample's: every drain that has a deadline has one of four.
 pub(super) fn drain_by(given: &Given) -> Option<DateTime<Utc>> {
     let after_s = i64::from(given.choice) * 1_800;
-    (!given.choice.is_multiple_of(3)).then(|| crate::testing::sample::now() + seconds(after_s))
+    (!given.choice.is_multiple_of(3)).then(|| sample::now() + seconds(after_s))
 }
 
 pub(super) fn nonce(given: &Given) -> Uuid {
     Uuid::from_u128(u128::from(given.choice % 2))
+}
+
+pub(super) fn memory_mib(given: &Given) -> u32 {
+    u32::from(given.choice % 2)
 }
 
 pub(super) fn image(given: &Given) -> String {
@@ -480,6 +508,7 @@ pub(super) fn seen(slot: &Slot) -> Model {
         image: slot.image.clone(),
         bot: slot.bot().map(seen_bot),
         container: None,
+        ahead_mib: None,
         attempts: 0,
         deadline: None,
         wake_at: None,
@@ -510,9 +539,29 @@ pub(super) fn seen(slot: &Slot) -> Model {
                 model.wake_at = Some(*until);
             }
         }
-        SlotState::Idle { .. } | SlotState::Retired => {}
+        SlotState::Idle { ahead, .. } => seen_ahead(&mut model, ahead),
+        SlotState::Retired => {}
     }
     model
+}
+
+fn seen_ahead(model: &mut Model, ahead: &Preparation) {
+    model.ahead_mib = ahead.limits().and_then(|limits| limits.memory_mib);
+    match ahead {
+        Preparation::Absent => {}
+        Preparation::Preparing { failures, .. } => model.attempts = *failures,
+        Preparation::Prepared { container, .. } => model.container = Some(container.0.clone()),
+        Preparation::Retrying { failures, at, .. } => {
+            (model.attempts, model.wake_at) = (*failures, Some(*at));
+        }
+        Preparation::Removing { container, failures } => {
+            (model.container, model.attempts) = (container.clone().map(|id| id.0), *failures);
+        }
+        Preparation::Lingering { container, failures, at } => {
+            (model.container, model.attempts) = (container.clone().map(|id| id.0), *failures);
+            model.wake_at = Some(*at);
+        }
+    }
 }
 
 fn seen_bot(bot: &Bot) -> ModelBot {

@@ -5,13 +5,16 @@ use super::command::SlotCommand;
 use super::effects::{Effect, effects_of};
 use super::event::{BotSource, SlotEvent};
 use super::machine::{Notice, Rejection, Transition, transition};
-use super::machine_model::{Back, Given, Model, Said, TABLE, drain_by, image, new_bot, nonce, seconds, seen};
+use super::machine_model::{
+    Back, Given, Model, Said, drain_by, image, memory_mib, new_bot, nonce, seconds, seen,
+};
+use super::machine_words::TABLE;
 use super::{Slot, SlotState, SlotTiming};
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason, Setback};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::journal::Change;
-use crate::ports::Presence;
+use crate::ports::{Presence, ResourceLimits};
 use crate::testing::sample;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -19,17 +22,21 @@ use std::time::Duration;
 
 /// The event that is meant, addressed to the slot as it is.
 fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
-    let generation = Generation(slot.generation.0 - i64::from(given.old_generation));
+    let generation = Generation(slot.container_generation().0 - i64::from(given.old_generation));
     let operation = Operation(slot.operation.0 - i64::from(given.old_operation));
     let bot_id = slot.bot().map_or(BotId(-1), |bot| bot.id);
     let reason = String::from("e");
     let leave = |bot_id| SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest };
-    let seen = |presence, began_at| SlotEvent::Observed { generation, presence, began_at };
+    // An even choice: the look began no later than the last change.
+    let began_at = slot.changed_at + TimeDelta::milliseconds(i64::from(given.choice % 2));
+    let seen = |presence| SlotEvent::Observed { generation, presence, began_at };
     match given.name {
         "assigned" => assigned(given, now),
         "pull succeeded" => SlotEvent::PullSucceeded { operation },
         "pull failed" => SlotEvent::PullFailed { operation, reason },
         "pull declined" => SlotEvent::PullDeclined { operation, reason },
+        "prepared" => SlotEvent::Prepared { generation, operation, container: ContainerId("c".into()) },
+        "prepare failed" => SlotEvent::PrepareFailed { generation, operation },
         "started" => SlotEvent::Started { generation, operation, container: ContainerId("c".into()) },
         "start failed" => SlotEvent::StartFailed { generation, operation, reason, retryable: true },
         "start failed for good" => SlotEvent::StartFailed { generation, operation, reason, retryable: false },
@@ -37,12 +44,9 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
         "reported" => SlotEvent::Reported { generation, report: report(given, slot, now) },
         "leave requested" => leave(bot_id),
         "leave requested of another" => leave(BotId(-2)),
-        "seen running" => seen(Presence::Running, now),
-        // An even choice: the look began no later than the last change.
-        "seen gone" => {
-            let later = i64::from(given.choice % 2);
-            seen(Presence::Gone, slot.changed_at + TimeDelta::milliseconds(later))
-        }
+        "seen running" => seen(Presence::Running),
+        "seen prepared" => seen(Presence::Prepared),
+        "seen gone" => seen(Presence::Gone),
         "exited" => SlotEvent::Exited { generation, note: reason },
         "heartbeat lost" => SlotEvent::HeartbeatLost { generation, silent: Duration::from_secs(300) },
         "stopped" => SlotEvent::Stopped { generation, operation },
@@ -54,6 +58,11 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
         "store" => SlotEvent::Commanded(SlotCommand::Store),
         "change image" => SlotEvent::Commanded(SlotCommand::ChangeImage { image: image(given) }),
         "refresh" => SlotEvent::Commanded(SlotCommand::Refresh),
+        "prepare" => {
+            let limits = ResourceLimits { memory_mib: Some(memory_mib(given)), ..ResourceLimits::default() };
+            SlotEvent::Commanded(SlotCommand::Prepare { limits })
+        }
+        "unprepare" => SlotEvent::Commanded(SlotCommand::Unprepare),
         "restart" => SlotEvent::Commanded(SlotCommand::Restart),
         "drain" => SlotEvent::Commanded(SlotCommand::Drain { by: drain_by(given) }),
         "undrain" => SlotEvent::Commanded(SlotCommand::Undrain),
@@ -101,21 +110,25 @@ fn report(given: &Given, slot: &Slot, at: DateTime<Utc>) -> Report {
 /// What must be under way in a step, in words; each effect must carry the slot's present numbers.
 fn effects_expected(step: &str) -> &'static [&'static str] {
     match step {
-        "pulling" => &["pull", "wake"],
+        "preparing" => &["prepare"],
+        "pulling" | "resuming" => &["pull", "wake"],
         "starting" => &["start", "wake"],
-        "retrying" | "error" => &["wake"],
+        "retrying" | "error" | "unprepared" | "lingering" => &["wake"],
         "running" | "leaving" => &["watch", "wake"],
         "restarting" => &["stop", "wake"],
-        "stopping" | "recovering" => &["stop"],
+        "stopping" | "recovering" | "removing" => &["stop"],
         _ => &[],
     }
 }
 
 fn effect_seen(effect: &Effect, slot: &Slot) -> &'static str {
-    let present = (slot.generation, slot.operation);
+    let present = (slot.container_generation(), slot.operation);
     match effect {
         Effect::PullImage { operation, image } if (slot.generation, *operation) == present => {
             if *image == slot.image { "pull" } else { "pull of another image" }
+        }
+        Effect::PrepareContainer { generation, operation, .. } if (*generation, *operation) == present => {
+            "prepare"
         }
         Effect::StartContainer { generation, operation, .. } if (*generation, *operation) == present => {
             "start"
@@ -137,7 +150,10 @@ fn keeps_the_rules(before: &Slot, name: &str, taken: &Transition) -> Result<(), 
     for effect in effects_of(after).iter().filter(|effect| !known.contains(effect)) {
         let operates = matches!(
             effect,
-            Effect::PullImage { .. } | Effect::StartContainer { .. } | Effect::StopContainer { .. }
+            Effect::PullImage { .. }
+                | Effect::PrepareContainer { .. }
+                | Effect::StartContainer { .. }
+                | Effect::StopContainer { .. }
         );
         // Learning the container's name changes no operation: the stop that is under way is told nothing new.
         prop_assert!(!operates || after.operation > before.operation, "{:?}", effect);
@@ -250,7 +266,7 @@ proptest! {
         let mut slot = fresh.clone();
         for (given, wait_s) in happenings {
             // Few lives are as short as that of a slot that is not used.
-            let cuts_short = slot.step() == "idle" && matches!(given.name, "retire" | "drain");
+            let cuts_short = matches!(slot.state, SlotState::Idle { .. }) && matches!(given.name, "retire" | "drain");
             if cuts_short && given.choice > 0 {
                 continue;
             }

@@ -11,15 +11,20 @@ pub mod machine;
 mod machine_model;
 #[cfg(test)]
 mod machine_test;
+#[cfg(test)]
+mod machine_words;
+pub mod preparation;
 mod recovery;
 mod restart;
 mod setback;
 #[cfg(test)]
 mod table;
 
+use crate::backoff::Backoff;
 use crate::bot::Bot;
 use crate::ids::{ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use chrono::{DateTime, Utc};
+use preparation::Preparation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -62,6 +67,8 @@ pub enum SlotState {
     Idle {
         /// When its last bot left it; `None`: never used.
         last_used_at: Option<DateTime<Utc>>,
+        /// The container for its next bot.
+        ahead: Preparation,
     },
     /// Has a bot whose container is being started.
     Deploying {
@@ -105,6 +112,8 @@ pub enum SlotState {
 pub enum DeployStep {
     /// The image is being made present.
     Pulling,
+    /// The same where the container was being prepared when the bot came: it may be there already.
+    Resuming,
     /// The container is being started.
     Starting,
     /// A start failed; the next one begins then.
@@ -197,7 +206,7 @@ impl Slot {
             operation: Operation(0),
             version: 0,
             changed_at: now,
-            state: SlotState::Idle { last_used_at: None },
+            state: SlotState::Idle { last_used_at: None, ahead: Preparation::Absent },
         }
     }
 
@@ -215,8 +224,9 @@ impl Slot {
     /// The step that it is at, finer than the status: a word for logs and counts.
     pub fn step(&self) -> &'static str {
         match &self.state {
-            SlotState::Idle { .. } => "idle",
+            SlotState::Idle { ahead, .. } => ahead.step(),
             SlotState::Deploying { step: DeployStep::Pulling, .. } => "pulling",
+            SlotState::Deploying { step: DeployStep::Resuming, .. } => "resuming",
             SlotState::Deploying { step: DeployStep::Starting, .. } => "starting",
             SlotState::Deploying { step: DeployStep::Retrying { .. }, .. } => "retrying",
             SlotState::Deploying { step: DeployStep::Restarting, .. } => "restarting",
@@ -237,9 +247,13 @@ impl Slot {
         }
     }
 
-    /// Whether a container of the present generation runs, may yet be started, or may be left.
+    /// Whether its container runs, may yet be made or started, or may be left.
     pub fn holds_container(&self) -> bool {
-        !matches!(self.state, SlotState::Idle { .. } | SlotState::Retired)
+        match &self.state {
+            SlotState::Idle { ahead, .. } => *ahead != Preparation::Absent,
+            SlotState::Deploying { .. } | SlotState::Busy { .. } | SlotState::Error { .. } => true,
+            SlotState::Retired => false,
+        }
     }
 
     /// The first of a time that its state waits for and the deadline of its drain.
@@ -247,9 +261,17 @@ impl Slot {
         self.drain_by.filter(|_| self.draining).map_or(at, |by| by.min(at))
     }
 
-    /// The container of the present generation.
+    /// The generation of its container: that of its bot, or the one that its next bot will get.
+    pub fn container_generation(&self) -> Generation {
+        match self.state {
+            SlotState::Idle { .. } => self.generation.next(),
+            _ => self.generation,
+        }
+    }
+
+    /// Its container, if it holds one.
     pub fn container_key(&self) -> ContainerKey {
-        ContainerKey { slot: self.id, generation: self.generation }
+        ContainerKey { slot: self.id, generation: self.container_generation() }
     }
 }
 
@@ -267,6 +289,8 @@ pub struct SlotTiming {
     pub pull: Duration,
     /// Wait before another start after one that failed.
     pub start_retry: Duration,
+    /// Waits before a container is prepared, or what was prepared is removed, once more after that failed.
+    pub prepare_retry: Backoff,
     /// Starts before the slot gives the bot back.
     pub start_attempts: u32,
     /// Slots that may give a bot back after a failed start; the next one in which it fails ends it as `deploy_failed`.
@@ -299,6 +323,7 @@ impl Default for SlotTiming {
             deploy: Duration::from_secs(600),
             pull: Duration::from_secs(2 * 3600),
             start_retry: Duration::from_secs(2),
+            prepare_retry: Backoff { first: Duration::from_secs(10), last: Duration::from_secs(300) },
             start_attempts: 3,
             start_elsewhere: 1,
             leave_grace: Duration::from_secs(120),

@@ -23,6 +23,7 @@ impl Step<'_> {
             (SlotEvent::LeaveRequested { .. } | SlotEvent::HeartbeatLost { .. }, _) => self.stale(),
             (SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. }, _) => self.stale(),
             (SlotEvent::PullDeclined { .. }, _) => self.stale(),
+            (SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. }, _) => self.stale(),
             (SlotEvent::Stopped { .. } | SlotEvent::StopFailed { .. }, RecoveryStep::Waiting { .. }) => {
                 self.stale()
             }

@@ -48,6 +48,7 @@ impl Step<'_> {
             }
             SlotEvent::PullSucceeded { .. } | SlotEvent::PullFailed { .. } => self.stale(),
             SlotEvent::PullDeclined { .. } | SlotEvent::LeaveRequested { .. } => self.stale(),
+            SlotEvent::Prepared { .. } | SlotEvent::PrepareFailed { .. } => self.stale(),
             SlotEvent::Assigned { .. } => self.illegal(),
         }
     }

@@ -24,21 +24,18 @@ impl Step<'_> {
 
     /// The slot is to be empty, and its bot has not started.
     pub(super) fn clear_out(&self, bot: &Bot, at: DeployStep) -> Decided {
-        let reason = "the slot is being emptied".to_owned();
-        match at {
-            DeployStep::Pulling => self.decline(bot, reason, false),
-            DeployStep::Starting | DeployStep::Retrying { .. } | DeployStep::Restarting => {
-                let (changes, notices) = self.returned(bot, reason.clone(), false, false);
-                let transition = self.fail(None, reason, 0, changes)?;
-                Ok(Transition { notices, ..transition })
-            }
-        }
+        self.give_back(bot, at, "the slot is being emptied".to_owned(), false)
     }
 
-    /// Nothing was started: the slot is as free as it was. `crowded`: because too many wait for the image.
-    pub(super) fn decline(&self, bot: &Bot, reason: String, crowded: bool) -> Decided {
-        let (changes, notices) = self.returned(bot, reason, false, crowded);
-        self.free_with(changes, notices)
+    /// The bot goes elsewhere, through no failure of its own. Where nothing can be there yet the slot is as free as it
+    /// was, else what may be there is for the recovery. `crowded`: because too many wait for the image.
+    pub(super) fn give_back(&self, bot: &Bot, at: DeployStep, reason: String, crowded: bool) -> Decided {
+        let (changes, notices) = self.returned(bot, reason.clone(), false, crowded);
+        if at == DeployStep::Pulling {
+            return self.free_with(changes, notices);
+        }
+        let transition = self.fail(None, reason, 0, changes)?;
+        Ok(Transition { notices, ..transition })
     }
 
     fn returned(&self, bot: &Bot, reason: String, failed: bool, crowded: bool) -> (Vec<Change>, Vec<Notice>) {

@@ -45,6 +45,17 @@ pub const REACHED: &[&str] = &[
     "start torn",
     "start denied though done",
     "start answered late",
+    "prepare panics",
+    "prepare hangs",
+    "prepare refused",
+    "prepare torn",
+    "prepare denied though done",
+    "prepare answered late",
+    "prepared already",
+    "prepared container started",
+    "prepared container lost",
+    "preparation came too late",
+    "preparation lost with its host",
     "stop panics",
     "stop hangs",
     "stop refused",
@@ -139,7 +150,14 @@ pub const EXEMPT: &[(Edge, &str)] = &[
     (Edge { from: "pulling", event: "Started", to: "running" }, NOT_STARTED),
     (Edge { from: "pulling", event: "Claimed", to: "running" }, NOT_STARTED),
     (Edge { from: "pulling", event: "Exited", to: "error" }, NOT_STARTED),
-    (Edge { from: "pulling", event: "Woke", to: "error" }, "a pull ends by its own rule, long before"),
+    (Edge { from: "pulling", event: "Woke", to: "error" }, PULL_ENDS),
+    (Edge { from: "idle", event: "Observed", to: "removing" }, MADE_AS_ASKED),
+    (Edge { from: "prepared", event: "Observed", to: "removing" }, MADE_AS_ASKED),
+    (Edge { from: "resuming", event: "Started", to: "running" }, NOT_STARTED),
+    (Edge { from: "resuming", event: "Claimed", to: "running" }, NOT_STARTED),
+    (Edge { from: "resuming", event: "Exited", to: "error" }, NOT_STARTED),
+    (Edge { from: "resuming", event: "Woke", to: "error" }, PULL_ENDS),
+    (Edge { from: "resuming", event: "ClearOut", to: "error" }, SERVER_STAYS),
     (Edge { from: "starting", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Started", to: "running" }, "a start has one outcome, and it failed"),
@@ -150,6 +168,8 @@ pub const EXEMPT: &[(Edge, &str)] = &[
     (Edge { from: "running", event: "ClearOut", to: "leaving" }, SERVER_STAYS),
 ];
 const NOT_STARTED: &str = "nothing of a generation runs before its start";
+const PULL_ENDS: &str = "a pull ends by its own rule, long before";
+const MADE_AS_ASKED: &str = "an engine that makes and runs only what it is told";
 const SERVER_STAYS: &str =
     "only who empties the whole server asks for it, and nobody does here: see `tests/drains.rs`";
 const NOT_WATCHED: &str = "a container is watched from its first sign on";

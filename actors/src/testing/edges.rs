@@ -5,10 +5,11 @@ use super::sample;
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason, Setback};
 use crate::ids::{BotId, ContainerId, Generation, Operation};
-use crate::ports::Presence;
+use crate::ports::{Presence, ResourceLimits};
 use crate::slot::command::SlotCommand;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::machine::transition;
+use crate::slot::preparation::Preparation;
 use crate::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState, SlotTiming};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
@@ -79,11 +80,24 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         container: container.clone(),
         step,
     };
+    let limits = ResourceLimits::default();
+    let ahead =
+        |ahead| Slot { state: SlotState::Idle { last_used_at: Some(past), ahead }, ..sample::idle_slot(1) };
     let running = |bot, container, step| SlotState::Busy { bot, container, step };
     vec![
         ("not stored yet", sample::vacant_slot(1)),
         ("idle", sample::idle_slot(1)),
+        ("idle, preparing", ahead(Preparation::Preparing { limits, failures: 0 })),
+        ("idle, prepared", ahead(Preparation::Prepared { limits, container: ContainerId("c".into()) })),
+        ("idle, unprepared", ahead(Preparation::Retrying { limits, failures: 1, at: past })),
+        ("idle, removing", ahead(Preparation::Removing { container: None, failures: 0 })),
+        (
+            "idle, removing; draining",
+            Slot { draining: true, ..ahead(Preparation::Removing { container: None, failures: 0 }) },
+        ),
+        ("idle, lingering", ahead(Preparation::Lingering { container: None, failures: 1, at: past })),
         ("deploying, pulling", with(deploying(DeployStep::Pulling))),
+        ("deploying, resuming", with(deploying(DeployStep::Resuming))),
         ("deploying, starting", with(deploying(DeployStep::Starting))),
         ("deploying, retrying", with(deploying(DeployStep::Retrying { at: past }))),
         ("deploying, restarting", with(deploying(DeployStep::Restarting))),
@@ -112,9 +126,13 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
     ]
 }
 
+fn small() -> ResourceLimits {
+    ResourceLimits { memory_mib: Some(64), ..ResourceLimits::default() }
+}
+
 /// Everything that may happen to a slot, by name; outcomes carry its generation and operation.
 pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
-    let (generation, operation) = (slot.generation, slot.operation);
+    let (generation, operation) = (slot.container_generation(), slot.operation);
     let bot_id = slot.bot().map_or(BotId(1), |bot| bot.id);
     let seq = slot.bot().map_or(1, |bot| bot.report_seq + 1);
     let report = |body| SlotEvent::Reported { generation, report: Report { seq, at: sample::now(), body } };
@@ -130,6 +148,8 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("PullSucceeded", SlotEvent::PullSucceeded { operation }),
         ("PullFailed", SlotEvent::PullFailed { operation, reason: "e".into() }),
         ("PullDeclined", SlotEvent::PullDeclined { operation, reason: "e".into() }),
+        ("Prepared", SlotEvent::Prepared { generation, operation, container: ContainerId("c".into()) }),
+        ("PrepareFailed", SlotEvent::PrepareFailed { generation, operation }),
         ("Started", SlotEvent::Started { generation, operation, container: ContainerId("c".into()) }),
         ("StartFailed, try again", start_failed(true)),
         ("StartFailed, for good", start_failed(false)),
@@ -140,6 +160,7 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Reported, ended", report(ReportBody::Ended(end(EndReason::MeetingEnded)))),
         ("LeaveRequested", SlotEvent::LeaveRequested { bot_id, reason: EndReason::LeftByRequest }),
         ("Observed running", observed(Presence::Running)),
+        ("Observed prepared", observed(Presence::Prepared)),
         ("Observed gone", observed(Presence::Gone)),
         (
             "Observed gone, before the last change",
@@ -154,6 +175,9 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Store", SlotEvent::Commanded(SlotCommand::Store)),
         ("ChangeImage", SlotEvent::Commanded(SlotCommand::ChangeImage { image: "image:2".into() })),
         ("Refresh", SlotEvent::Commanded(SlotCommand::Refresh)),
+        ("Prepare", SlotEvent::Commanded(SlotCommand::Prepare { limits: ResourceLimits::default() })),
+        ("Prepare, with other limits", SlotEvent::Commanded(SlotCommand::Prepare { limits: small() })),
+        ("Unprepare", SlotEvent::Commanded(SlotCommand::Unprepare)),
         ("Drain", SlotEvent::Commanded(SlotCommand::Drain { by: None })),
         ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
         ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),

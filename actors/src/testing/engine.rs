@@ -1,14 +1,14 @@
 //! An engine in memory. It carries out what it was told even after the server that told it has crashed; it refuses,
-//! is slow, never answers, and says that it failed where it did not. It keeps the one promise of the port: after a
-//! stop was acknowledged, no start of that generation runs anything.
+//! is slow, never answers, and says that it failed where it did not. It keeps the promises of the port: a generation has
+//! one container, and whoever acts late does nothing to what a later operation did.
 
 use super::disaster::Disaster;
 use super::program::Program;
 use super::world::{Happening, Shared, World};
-use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName};
+use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation};
 use crate::ports::{
-    Artifacts, ArtifactsError, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence,
-    PullProgress, StartRequest, StopRequest,
+    Artifacts, ArtifactsError, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer,
+    PrepareRequest, Presence, PullProgress, ResourceLimits, StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
@@ -22,9 +22,14 @@ use tokio::sync::{Notify, mpsc, watch};
 pub struct Containers {
     /// Running containers.
     pub running: BTreeMap<ContainerKey, ContainerId>,
-    /// Where each was told to run.
+    /// Those that were made and not started.
+    pub prepared: BTreeMap<ContainerKey, PreparedContainer>,
+    /// Where each was told to be.
     hosts: BTreeMap<ContainerKey, HostName>,
-    fenced: BTreeSet<ContainerKey>,
+    /// The last operation that made or started each.
+    made_by: BTreeMap<ContainerKey, Operation>,
+    /// The last operation that stopped each: what came before does nothing any more.
+    stopped_by: BTreeMap<ContainerKey, Operation>,
     /// Rings when a container is gone, or a host.
     pub changed: Arc<Notify>,
     /// What is known of those that ran and are gone.
@@ -33,50 +38,134 @@ pub struct Containers {
     tags_moved: u64,
 }
 
+/// A container that does not run yet.
+#[derive(Debug, Clone)]
+pub struct PreparedContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Of which image it was made.
+    pub image: String,
+    /// What it may use.
+    pub limits: ResourceLimits,
+}
+
 impl Containers {
-    /// What runs on a host.
+    /// What is on a host, running or prepared.
     pub fn on(&self, host: &HostName) -> Vec<ContainerKey> {
-        self.running.keys().filter(|key| self.hosts.get(key) == Some(host)).copied().collect()
+        let keys = self.running.keys().chain(self.prepared.keys());
+        let keys: BTreeSet<ContainerKey> =
+            keys.filter(|key| self.hosts.get(key) == Some(host)).copied().collect();
+        keys.into_iter().collect()
+    }
+
+    /// Whether something of an operation comes too late.
+    fn is_stopped(&self, key: ContainerKey, operation: Operation) -> bool {
+        self.stopped_by.get(&key).is_some_and(|stopped_by| *stopped_by > operation)
+    }
+
+    fn made(&mut self, key: ContainerKey, operation: Operation) {
+        let made_by = self.made_by.entry(key).or_insert(operation);
+        *made_by = operation.max(*made_by);
+    }
+
+    /// The id of a container, running or prepared.
+    fn id(&self, key: ContainerKey) -> Option<ContainerId> {
+        let prepared = self.prepared.get(&key).map(|prepared| &prepared.id);
+        self.running.get(&key).or(prepared).cloned()
     }
 }
 
 /// Something that the engine was told and carries out in its own time.
 #[derive(Debug, Clone)]
 pub enum Deed {
-    /// Run a container.
-    Start(ContainerKey, BotId),
+    /// Make a container.
+    Prepare(PrepareRequest),
+    /// Run one.
+    Start(StartRequest),
     /// Stop and remove it.
-    Stop(ContainerKey),
+    Stop(ContainerKey, Operation),
+    /// Somebody removes one that was prepared.
+    Lose(ContainerKey),
 }
 
 impl World {
     /// Carries out a deed.
     pub fn carry_out(&mut self, deed: Deed) {
         match deed {
-            Deed::Start(key, bot_id) => {
-                let host = self.containers.hosts.get(&key);
-                if host.is_some_and(|host| self.hosts_away.get(host) == Some(&true)) {
-                    return self.count("start lost with its host");
+            Deed::Prepare(request) => self.prepare(request),
+            Deed::Start(request) => self.start(request),
+            Deed::Stop(key, operation) => {
+                let made_by = self.containers.made_by.get(&key);
+                if made_by.is_some_and(|made_by| *made_by > operation) {
+                    return self.count("stop came too late");
                 }
-                if self.containers.fenced.contains(&key) || self.containers.running.contains_key(&key) {
-                    return;
-                }
-                self.note(format!("engine: {} g{} runs", name(key), key.generation));
-                self.containers.running.insert(key, ContainerId(format!("c-{}", key.generation)));
-                self.tell(EngineEvent::Appeared(key), key);
-                let program = Program::new(self, key, bot_id);
-                self.programs.insert(key, program);
-                let after = self.between(100, 5_000);
-                self.plan(after, Happening::Program(key));
-            }
-            Deed::Stop(key) => {
-                self.containers.fenced.insert(key);
-                if self.containers.running.contains_key(&key) {
+                let stopped_by = self.containers.stopped_by.entry(key).or_insert(operation);
+                *stopped_by = operation.max(*stopped_by);
+                if self.containers.id(key).is_some() {
                     super::invariants::before_stop(self, key);
                     self.exit(key, "stopped");
                 }
             }
+            Deed::Lose(key) => {
+                if self.containers.prepared.contains_key(&key) && !self.calm {
+                    self.count("prepared container lost");
+                    self.exit(key, "somebody removed it");
+                }
+            }
         }
+    }
+
+    /// Whether the container's host is dead.
+    fn is_lost(&self, key: ContainerKey) -> bool {
+        let host = self.containers.hosts.get(&key);
+        host.is_some_and(|host| self.hosts_away.get(host) == Some(&true))
+    }
+
+    fn prepare(&mut self, PrepareRequest { key, image, limits, operation, .. }: PrepareRequest) {
+        if self.is_lost(key) {
+            return self.count("preparation lost with its host");
+        }
+        if self.containers.is_stopped(key, operation) {
+            return self.count("preparation came too late");
+        }
+        self.containers.made(key, operation);
+        if self.containers.id(key).is_some() {
+            return self.count("prepared already");
+        }
+        self.note(format!("engine: {} g{} is prepared", name(key), key.generation));
+        let id = ContainerId(format!("c-{}", key.generation));
+        self.containers.prepared.insert(key, PreparedContainer { id, image, limits });
+        let likely = self.faults.lose_prepared;
+        if self.chance("prepared container is to be lost", likely) {
+            let after = self.between(100, 900_000);
+            self.plan(after, Happening::Engine(Deed::Lose(key)));
+        }
+    }
+
+    fn start(&mut self, StartRequest { key, image, operation, bot_id, .. }: StartRequest) {
+        if self.is_lost(key) {
+            return self.count("start lost with its host");
+        }
+        if self.containers.is_stopped(key, operation) {
+            return;
+        }
+        self.containers.made(key, operation);
+        if self.containers.running.contains_key(&key) {
+            return;
+        }
+        self.note(format!("engine: {} g{} runs", name(key), key.generation));
+        if let Some(prepared) = self.containers.prepared.remove(&key) {
+            self.count("prepared container started");
+            if prepared.image != image {
+                self.violated(format!("{} was prepared from {}, not {image}", name(key), prepared.image));
+            }
+        }
+        self.containers.running.insert(key, ContainerId(format!("c-{}", key.generation)));
+        self.tell(EngineEvent::Appeared(key), key);
+        let program = Program::new(self, key, bot_id);
+        self.programs.insert(key, program);
+        let after = self.between(100, 5_000);
+        self.plan(after, Happening::Program(key));
     }
 
     /// The engine tells whoever listens to the container's host.
@@ -101,7 +190,8 @@ impl World {
 
     /// A container is gone.
     pub fn exit(&mut self, key: ContainerKey, note: &str) {
-        if self.containers.running.remove(&key).is_some() {
+        let (ran, prepared) = (self.containers.running.remove(&key), self.containers.prepared.remove(&key));
+        if ran.is_some() || prepared.is_some() {
             self.note(format!("engine: {} g{} gone ({note})", name(key), key.generation));
             self.containers.exit_notes.insert(key, note.to_owned());
             self.containers.changed.notify_waiters();
@@ -189,6 +279,28 @@ impl FakeEngine {
         Ok(())
     }
 
+    /// What containers may use follows from their image, here; and where they are is known from then on.
+    fn is_meant(&self, host: &HostName, key: ContainerKey, image: &str, limits: &ResourceLimits) {
+        let mut world = self.0.lock();
+        world.containers.hosts.insert(key, host.clone());
+        if limits.memory_mib != super::scenario::limits(image).memory_mib {
+            world.violated(format!("{} was to be made with {limits:?}", name(key)));
+        }
+    }
+
+    /// What a call that made or started a container is answered with.
+    fn made(&self, key: ContainerKey, operation: Operation) -> Result<ContainerId, DriverError> {
+        let world = self.0.lock();
+        match world.containers.id(key) {
+            Some(id) => Ok(id),
+            None if world.containers.is_stopped(key, operation) => {
+                Err(DriverError { message: "was stopped".to_owned(), answered: true, retryable: false })
+            }
+            // It was there, and is gone already.
+            None => Ok(ContainerId("gone".to_owned())),
+        }
+    }
+
     async fn look(&self, host: &HostName) -> Result<(), DriverError> {
         self.reach(host).await?;
         self.0.delay(1, 500).await;
@@ -273,24 +385,22 @@ impl Driver for FakeEngine {
         Ok(())
     }
 
+    fn prepares(&self, _: &HostName) -> bool {
+        self.0.lock().engine_prepares
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
+        let (host, key, operation) = (request.host.clone(), request.key, request.operation);
+        self.is_meant(&host, key, &request.image, &request.limits);
+        self.call("prepare", &host, Deed::Prepare(request)).await?;
+        self.made(key, operation)
+    }
+
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        {
-            let mut world = self.0.lock();
-            world.containers.hosts.insert(request.key, request.host.clone());
-            if request.limits != super::scenario::limits(&request.image) {
-                world.violated(format!("{} was to start with {:?}", request.slot_name, request.limits));
-            }
-        }
-        self.call("start", &request.host, Deed::Start(request.key, request.bot_id)).await?;
-        let world = self.0.lock();
-        match world.containers.running.get(&request.key) {
-            Some(id) => Ok(id.clone()),
-            None if world.containers.fenced.contains(&request.key) => {
-                Err(DriverError { message: "was stopped".to_owned(), answered: true, retryable: false })
-            }
-            // It ran, and is gone already.
-            None => Ok(ContainerId("gone".to_owned())),
-        }
+        let (host, key, operation) = (request.host.clone(), request.key, request.operation);
+        self.is_meant(&host, key, &request.image, &request.limits);
+        self.call("start", &host, Deed::Start(request)).await?;
+        self.made(key, operation)
     }
 
     async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
@@ -314,13 +424,17 @@ impl Driver for FakeEngine {
     }
 
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
-        self.call("stop", &request.host, Deed::Stop(request.key)).await
+        self.call("stop", &request.host, Deed::Stop(request.key, request.operation)).await
     }
 
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
         self.look(host).await?;
-        let running = self.0.lock().containers.running.contains_key(&key);
-        Ok(if running { Presence::Running } else { Presence::Gone })
+        let world = self.0.lock();
+        if world.containers.running.contains_key(&key) {
+            return Ok(Presence::Running);
+        }
+        let is_prepared = world.containers.prepared.contains_key(&key);
+        Ok(if is_prepared { Presence::Prepared } else { Presence::Gone })
     }
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
@@ -331,8 +445,10 @@ impl Driver for FakeEngine {
         if !keys.is_empty() && world.chance("listing is partial", partial) {
             keys.retain(|_| world.rng.bool());
         }
+        let containers = &world.containers;
         let listed = keys.into_iter().filter_map(|key| {
-            world.containers.running.get(&key).map(|id| ListedContainer { key, container: id.clone() })
+            let prepared = containers.prepared.contains_key(&key);
+            containers.id(key).map(|container| ListedContainer { key, container, prepared })
         });
         Ok(listed.collect())
     }

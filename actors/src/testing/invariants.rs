@@ -14,7 +14,8 @@ use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
 use crate::schedule::actor::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
-use crate::slot::{BusyStep, DeployStep, SlotState, SlotStatus};
+use crate::slot::preparation::Preparation;
+use crate::slot::{BusyStep, DeployStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -149,7 +150,7 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         let Some(known) = known else { continue };
         let both_idle =
             matches!((&known.state, &slot.state), (SlotState::Idle { .. }, SlotState::Idle { .. }));
-        if both_idle && known.image == slot.image {
+        if both_idle && known.changed_at < slot.changed_at && *known == as_before(slot, known) {
             world.count("slot refreshed");
         }
         if known.image != slot.image {
@@ -179,9 +180,17 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
     }
 }
 
-/// A slot is idle, or its number free, only when nothing of it runs.
+/// A slot is idle, or its number free, only when nothing of it runs; and what was prepared is what its next bot gets.
 fn idle_means_gone(world: &mut World, before: &Tables) {
     let mut wrong = Vec::new();
+    for key in world.containers.prepared.keys() {
+        let slot = world.tables.slots.values().find(|slot| slot.id == key.slot);
+        let is_held = slot.is_some_and(|slot| slot.holds_container() && slot.container_key() == *key);
+        let is_known = slot.is_some() || before.slots.values().any(|slot| slot.id == key.slot);
+        if !is_held && is_known {
+            wrong.push(format!("{} (prepared)", super::engine::name(*key)));
+        }
+    }
     for key in world.containers.running.keys() {
         let slot = world.tables.slots.values().find(|slot| slot.id == key.slot);
         let known = before.slots.values().any(|slot| slot.id == key.slot);
@@ -195,6 +204,12 @@ fn idle_means_gone(world: &mut World, before: &Tables) {
     for name in wrong {
         world.violated(format!("{name} is idle, moved on or gone while its container runs"));
     }
+}
+
+/// A slot as it would be if nothing but its times and counts had changed.
+fn as_before(slot: &Slot, before: &Slot) -> Slot {
+    let Slot { changed_at, version, .. } = *before;
+    Slot { changed_at, version, ..slot.clone() }
 }
 
 fn caps_hold(world: &mut World) {
@@ -336,7 +351,10 @@ pub fn before_stop(world: &mut World, key: ContainerKey) {
         slot.state,
         SlotState::Busy { step: BusyStep::Running { .. } | BusyStep::Leaving { .. }, .. }
             | SlotState::Deploying {
-                step: DeployStep::Pulling | DeployStep::Starting | DeployStep::Retrying { .. },
+                step: DeployStep::Pulling
+                    | DeployStep::Resuming
+                    | DeployStep::Starting
+                    | DeployStep::Retrying { .. },
                 ..
             }
     );
@@ -466,6 +484,26 @@ pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
     }
 }
 
+/// How long a slot may take to have its next container ready: maintenance removes it now and then.
+const PREPARE_MAX: TimeDelta = TimeDelta::minutes(2);
+
+/// What is wrong with the container that a free slot has ready at the end.
+fn not_prepared(world: &World, slot: &Slot) -> Option<String> {
+    let SlotState::Idle { ahead, .. } = &slot.state else { return None };
+    let of = world.settings.platforms.get(&slot.platform)?;
+    let wanted = (of.enabled && world.engine_prepares).then_some(of.limits);
+    let there = world.containers.prepared.get(&slot.container_key());
+    let since = world.down.last().map_or(slot.changed_at, |(_, until)| slot.changed_at.max(*until));
+    let is_right = match (wanted, there, ahead) {
+        (Some(limits), Some(there), Preparation::Prepared { .. }) => {
+            there.limits == limits && there.image == slot.image
+        }
+        (None, None, Preparation::Absent) => true,
+        _ => since + PREPARE_MAX > world.utc(),
+    };
+    (!is_right).then(|| format!("{} has {ahead:?} ready, its engine {there:?}", slot.name))
+}
+
 /// Checked at the end, when there were no faults for long enough: nothing is left over.
 pub fn settled(world: &mut World) {
     let mut wrong = Vec::new();
@@ -477,6 +515,12 @@ pub fn settled(world: &mut World) {
     }
     for key in world.containers.running.keys() {
         wrong.push(format!("{} g{} still runs", super::engine::name(*key), key.generation));
+    }
+    wrong.extend(world.tables.slots.values().filter_map(|slot| not_prepared(world, slot)));
+    for key in world.containers.prepared.keys() {
+        if !world.tables.slots.values().any(|slot| slot.container_key() == *key) {
+            wrong.push(format!("{} g{} is still prepared", super::engine::name(*key), key.generation));
+        }
     }
     for recording in world.tables.recordings.values() {
         if matches!(recording.state.as_str(), "open" | "joining") {

@@ -76,8 +76,8 @@ fn slots_wake_in_time(world: &mut World) {
         return;
     }
     let overdue = |slot: &&Slot| {
-        let is_paused =
-            matches!(slot.state, SlotState::Error { .. }) && world.breakers_open.contains_key(&slot.host);
+        let is_paused = matches!(slot.state, SlotState::Error { .. } | SlotState::Idle { .. })
+            && world.breakers_open.contains_key(&slot.host);
         if is_paused {
             return false;
         }

@@ -76,9 +76,9 @@ fn draw_platform(world: &mut World) -> Platform {
 }
 
 fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
-    // Mostly what is neither idle nor simply running: there is least time for it.
+    // Mostly what is neither free nor simply running: there is least time for it.
     let slots = world.tables.slots.values();
-    let busy = slots.filter(|slot| !matches!(slot.step(), "idle" | "running"));
+    let busy = slots.filter(|slot| !matches!(slot.step(), "idle" | "prepared" | "running"));
     let mut names: Vec<SlotName> = busy.map(|slot| slot.name.clone()).collect();
     if names.is_empty() || world.rng.u8(0..3) == 0 {
         names = world.tables.slots.keys().cloned().collect();
@@ -120,6 +120,9 @@ fn draw_settings(world: &mut World) -> PoolSettings {
         let largest = world.platforms.get(platform).copied().unwrap_or(1);
         of.max_size = world.rng.u32(1..=largest);
         of.enabled = world.rng.u8(0..8) > 0;
+        if world.engine_prepares && world.rng.u8(0..4) == 0 {
+            of.limits.cpu_millis = Some(world.rng.u32(1..4));
+        }
         if world.rng.bool() {
             of.image = format!("{platform}:{}", world.rng.u8(1..4));
         }

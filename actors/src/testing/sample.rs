@@ -3,6 +3,7 @@
 use crate::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
 use crate::ids::{BotId, ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
 use crate::queue::{Plan, QueueEntry};
+use crate::slot::preparation::Preparation;
 use crate::slot::{BusyStep, Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ pub fn idle_slot(number: u32) -> Slot {
         operation: Operation(9),
         version: 20,
         changed_at: now(),
-        state: SlotState::Idle { last_used_at: Some(now()) },
+        state: SlotState::Idle { last_used_at: Some(now()), ahead: Preparation::Absent },
     }
 }
 

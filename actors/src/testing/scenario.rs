@@ -37,6 +37,8 @@ pub struct Scenario {
     pub disasters: usize,
     /// Whether the slots of the second platform are deleted with their bots.
     pub ephemeral: bool,
+    /// Whether the engine makes containers ahead of need.
+    pub prepares: bool,
     /// Boundaries at which the server crashes; `None`: drawn.
     pub crash_at: Option<Vec<u64>>,
     /// Whether each line of the trace is kept.
@@ -58,6 +60,7 @@ impl Scenario {
             operations: if seed.is_multiple_of(5) { 0 } else { 30 },
             disasters: if seed.is_multiple_of(3) { 0 } else { 4 },
             ephemeral: seed.is_multiple_of(3),
+            prepares: matches!(seed % 7, 2 | 3 | 6),
             crash_at: None,
             traced: true,
         }
@@ -93,6 +96,7 @@ impl Scenario {
             operations: 0,
             disasters: 0,
             ephemeral: true,
+            prepares: false,
             crash_at: Some(crash_at.into_iter().collect()),
             traced: true,
         }
@@ -161,6 +165,7 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
                 enabled: true,
                 prewarm: 0,
                 ephemeral: second_is_ephemeral && number == 1,
+                prepare: true,
                 limits: limits(&format!("{key}:1")),
             };
             (key.clone(), settings)

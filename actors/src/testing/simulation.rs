@@ -69,6 +69,7 @@ pub fn run(scenario: &Scenario) -> Report {
 fn draw(world: &mut World, scenario: &Scenario) {
     world.traced = scenario.traced;
     world.scheduled_percent = scenario.scheduled_percent;
+    world.engine_prepares = scenario.prepares;
     let spread_ms = u64::try_from(scenario.spread.num_milliseconds()).unwrap_or(0);
     let flood_at_ms = world.rng.u64(0..spread_ms);
     for number in 0..scenario.clients + scenario.flood {

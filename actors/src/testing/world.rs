@@ -41,6 +41,8 @@ pub struct Faults {
     pub partial: u32,
     /// A host dies when it is to start a container.
     pub host_dies: u32,
+    /// Somebody removes a container that was prepared.
+    pub lose_prepared: u32,
     /// A call panics inside the slot's actor.
     pub panic: u32,
     /// A slot's actor panics while its commit is on its way.
@@ -71,6 +73,7 @@ impl Faults {
             late: 20,
             partial: 50,
             host_dies: 3,
+            lose_prepared: 150,
             panic: 15,
             panic_committing: 30,
             blind: 100,
@@ -135,6 +138,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// How likely faults are.
     pub faults: Faults,
+    /// Whether the engine makes containers ahead of need.
+    pub engine_prepares: bool,
     /// No faults from then on, so that everything can settle.
     pub calm: bool,
     /// Boundaries passed so far.
@@ -379,6 +384,7 @@ impl World {
             programs: BTreeMap::new(),
             clients: Vec::new(),
             faults,
+            engine_prepares: false,
             calm: false,
             boundaries: 0,
             crash_at: BTreeSet::new(),

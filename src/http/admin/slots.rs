@@ -8,7 +8,7 @@ use crate::http::stats::observe;
 use crate::http::views;
 use actix_web::web;
 use chrono::{DateTime, TimeDelta, Utc};
-use meeboter_actors::ids::SlotName;
+use meeboter_actors::ids::{ContainerKey, SlotName};
 use meeboter_actors::pool::index::SlotLine;
 use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
 use meeboter_actors::slot;
@@ -158,7 +158,9 @@ pub async fn logs(
     let leading = state.leading()?;
     let slot = leading.tree.directory.all().into_iter().find(|handle| handle.name().0 == *name);
     let slot = slot.ok_or_else(|| ApiError::not_found(format!("slot {name}")))?.snapshot();
-    let read = leading.driver.logs(&slot.host, slot.container_key(), lines);
+    // That of its bot, not the one that a free slot may have ready for the next: that one has printed nothing.
+    let key = ContainerKey { slot: slot.id, generation: slot.generation };
+    let read = leading.driver.logs(&slot.host, key, lines);
     let lines = match tokio::time::timeout(LOG_DEADLINE, read).await {
         Ok(Ok(lines)) => lines,
         Ok(Err(error)) => return Err(ApiError::engine(&error.message)),

@@ -14,7 +14,8 @@ use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::bot::{Bot, BotState, End, EndReason, Seat};
 use meeboter_actors::ids::{ContainerId, Generation};
 use meeboter_actors::journal::{Change, Decision};
-use meeboter_actors::ports::{BatchNo, Store};
+use meeboter_actors::ports::{BatchNo, ResourceLimits, Store};
+use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use meeboter_actors::testing::sample;
 use std::sync::Arc;
@@ -92,10 +93,18 @@ fn every_slot_state(number: u32) -> Vec<SlotState> {
         container: container.clone(),
         step,
     };
+    let limits = ResourceLimits { memory_mib: Some(512), ..ResourceLimits::default() };
+    let ahead = |ahead| SlotState::Idle { last_used_at: Some(later(2)), ahead };
     vec![
-        SlotState::Idle { last_used_at: None },
-        SlotState::Idle { last_used_at: Some(later(2)) },
+        SlotState::Idle { last_used_at: None, ahead: Preparation::Absent },
+        SlotState::Idle { last_used_at: Some(later(2)), ahead: Preparation::Absent },
+        ahead(Preparation::Preparing { limits, failures: 1 }),
+        ahead(Preparation::Prepared { limits, container: ContainerId("c".into()) }),
+        ahead(Preparation::Retrying { limits, failures: 2, at: later(4) }),
+        ahead(Preparation::Removing { container: Some(ContainerId("c".into())), failures: 0 }),
+        ahead(Preparation::Lingering { container: None, failures: 3, at: later(4) }),
         deploying(DeployStep::Pulling),
+        deploying(DeployStep::Resuming),
         deploying(DeployStep::Starting),
         deploying(DeployStep::Retrying { at: later(4) }),
         deploying(DeployStep::Restarting),
