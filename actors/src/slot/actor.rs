@@ -7,9 +7,8 @@ use super::handle::{Directory, SlotHandle};
 use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::bot::Bot;
-use crate::ids::{BotId, ContainerId, Generation, Operation};
-use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
-use crate::image_pull::machine::PullFailure;
+use crate::ids::{Generation, Operation};
+use crate::image_pull::actor::ImagePullActor;
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::live::Live;
@@ -17,10 +16,7 @@ use crate::pool::actor::PoolSupervisor;
 use crate::pool::hosts::AwayHosts;
 use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
-use crate::ports::{
-    Clock, Driver, DriverError, Lead, Measure, Meter, PrepareRequest, Presence, ResourceLimits, StartRequest,
-    StopRequest,
-};
+use crate::ports::{Clock, Driver, Lead, Measure, Meter, Presence};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -35,8 +31,6 @@ const HELD_MAX: usize = 64;
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest sleep of the timer: the wall clock may be set, or the machine suspended, meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// Time between two tries to watch a container where the engine could not.
-const WATCH_RETRY: Duration = Duration::from_secs(1);
 
 /// Something happened to the slot.
 #[derive(Message)]
@@ -108,15 +102,15 @@ pub struct SlotLinks {
 /// See the module.
 pub struct SlotActor {
     /// As it was last committed; whoever is told of it shares it.
-    slot: Arc<Slot>,
-    links: Arc<SlotLinks>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) links: Arc<SlotLinks>,
     handle: Arc<SlotHandle>,
     /// A commit or a reload is under way.
     committing: bool,
     held: VecDeque<Happened>,
-    watch: Option<(Generation, SpawnHandle)>,
+    pub(super) watch: Option<(Generation, SpawnHandle)>,
     /// The wait for an image, or for a container ahead, which ends with the need for it.
-    awaited: Option<(Operation, SpawnHandle)>,
+    pub(super) awaited: Option<(Operation, SpawnHandle)>,
     wake: Option<SpawnHandle>,
     /// Silence counts from here at the earliest: a restarted or sleeping server gives everyone a full grace.
     grace_from: DateTime<Utc>,
@@ -145,7 +139,7 @@ impl SlotActor {
         }
     }
 
-    fn take(&mut self, happened: Happened, ctx: &mut Context<Self>) {
+    pub(super) fn take(&mut self, happened: Happened, ctx: &mut Context<Self>) {
         if self.committing {
             return self.hold(happened);
         }
@@ -338,126 +332,6 @@ impl SlotActor {
             };
             act.take(Happened { event, reply: None }, ctx);
         }));
-    }
-
-    fn pull_image(&mut self, image: String, operation: Operation, ctx: &mut Context<Self>) {
-        let (reply, pulled) = oneshot::channel();
-        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, for_bot: true, reply });
-        let pull = self.effect(ctx, async move {
-            match pulled.await {
-                Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
-                Ok(Err(PullFailure::Failed { reason, .. })) => SlotEvent::PullFailed { operation, reason },
-                Ok(Err(crowded)) => SlotEvent::PullDeclined { operation, reason: crowded.to_string() },
-                Err(_) => SlotEvent::PullFailed { operation, reason: "the pull was given up".to_owned() },
-            }
-        });
-        self.awaited = Some((operation, pull));
-    }
-
-    /// Makes the image present and then the container, which runs nothing.
-    fn prepare_container(&mut self, operation: Operation, limits: ResourceLimits, ctx: &mut Context<Self>) {
-        let key = self.slot.container_key();
-        let (host, image) = (self.slot.host.clone(), self.slot.image.clone());
-        let (reply, pulled) = oneshot::channel();
-        let forget = ForgetImage { host: host.clone(), image: image.clone() };
-        let wanted = EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply };
-        tell(&self.links.pulls, wanted);
-        let slot_name = self.slot.name.clone();
-        let request = PrepareRequest { host, key, slot_name, image, limits, operation };
-        let (driver, pulls) = (Arc::clone(&self.links.driver), self.links.pulls.clone());
-        let (log, patience) = (self.links.log.clone(), self.links.timing.pull);
-        let prepared = async move {
-            match tokio::time::timeout(patience, pulled).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(failure))) => return Err(failure.to_string()),
-                Ok(Err(_)) | Err(_) => return Err("the pull was given up".to_owned()),
-            }
-            let prepared = driver.prepare(request).await;
-            // The image may have been removed behind our back.
-            prepared.inspect_err(|_| tell(&pulls, forget)).map_err(|error| error.to_string())
-        };
-        let (generation, name) = (key.generation, self.slot.name.clone());
-        let preparation = self.effect(ctx, async move {
-            match prepared.await {
-                Ok(container) => SlotEvent::Prepared { generation, operation, container },
-                Err(reason) => {
-                    slog::warn!(log, "a container could not be prepared; it is tried again";
-                        "slot" => %name, "reason" => reason);
-                    SlotEvent::PrepareFailed { generation, operation }
-                }
-            }
-        });
-        self.awaited = Some((operation, preparation));
-    }
-
-    fn start_container(&self, operation: Operation, bot_id: BotId, ctx: &mut Context<Self>) {
-        let key = self.slot.container_key();
-        let request = StartRequest {
-            host: self.slot.host.clone(),
-            key,
-            slot_name: self.slot.name.clone(),
-            image: self.slot.image.clone(),
-            limits: self.links.limits.of(&self.slot.platform),
-            operation,
-            bot_id,
-        };
-        let driver = Arc::clone(&self.links.driver);
-        let pulls = self.links.pulls.clone();
-        let forget = ForgetImage { host: request.host.clone(), image: request.image.clone() };
-        self.effect(ctx, async move {
-            match driver.start(request).await {
-                Ok(container) => SlotEvent::Started { generation: key.generation, operation, container },
-                Err(DriverError { message, retryable, .. }) => {
-                    // The image may have been removed behind our back.
-                    tell(&pulls, forget);
-                    SlotEvent::StartFailed {
-                        generation: key.generation,
-                        operation,
-                        reason: message,
-                        retryable,
-                    }
-                }
-            }
-        });
-    }
-
-    fn stop_container(&self, operation: Operation, container: Option<ContainerId>, ctx: &mut Context<Self>) {
-        let key = self.slot.container_key();
-        let grace = self.links.timing.stop_grace;
-        let driver = Arc::clone(&self.links.driver);
-        let request = StopRequest { host: self.slot.host.clone(), key, container, operation, grace };
-        self.effect(ctx, async move {
-            match driver.stop(request).await {
-                Ok(()) => SlotEvent::Stopped { generation: key.generation, operation },
-                Err(DriverError { message, answered, .. }) => {
-                    SlotEvent::StopFailed { generation: key.generation, operation, reason: message, answered }
-                }
-            }
-        });
-    }
-
-    fn watch(&mut self, generation: Generation, ctx: &mut Context<Self>) {
-        let (host, key) = (self.slot.host.clone(), self.slot.container_key());
-        let driver = Arc::clone(&self.links.driver);
-        let watched = async move {
-            loop {
-                match driver.wait_exit(&host, key).await {
-                    Ok(note) => return SlotEvent::Exited { generation, note },
-                    Err(_) => tokio::time::sleep(WATCH_RETRY).await,
-                }
-            }
-        };
-        self.watch = Some((generation, self.effect(ctx, watched)));
-    }
-
-    fn effect(
-        &self,
-        ctx: &mut Context<Self>,
-        outcome: impl Future<Output = SlotEvent> + 'static,
-    ) -> SpawnHandle {
-        ctx.spawn(
-            outcome.into_actor(self).map(|event, act, ctx| act.take(Happened { event, reply: None }, ctx)),
-        )
     }
 
     /// After a conflict the row is the truth: read it behind everything submitted. Where it is not what this actor

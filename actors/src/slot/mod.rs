@@ -13,6 +13,7 @@ mod machine_model;
 mod machine_test;
 #[cfg(test)]
 mod machine_words;
+mod orders;
 pub mod preparation;
 mod recovery;
 mod restart;

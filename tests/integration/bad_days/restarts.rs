@@ -1,13 +1,18 @@
 //! Servers that die, or stop, at the worst moments.
 
 use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
-use crate::support::server::{Answer, Server};
+use crate::support::server::{Answer, Server, signal};
 use reqwest::StatusCode;
+use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// How long a server is away.
 const AWAY: Duration = Duration::from_secs(4);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn a_killed_server_finds_its_bots_again_and_nothing_is_missing() {
@@ -85,6 +90,33 @@ async fn a_server_told_to_stop_stops_and_its_bots_go_on() {
     check_tidy(&server, 1).await;
     server.terminate();
     assert_eq!(server.remains(), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_wait_for_a_request_that_never_ends() {
+    let mut server = Server::start(&[]).await;
+    let mut slow = TcpStream::connect(server.url("").trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /api/bots HTTP/1.1\r\nHost: meeboter\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+        server.key()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100", "the server waits for the body");
+    let pid = i32::try_from(server.pid()).unwrap();
+    let asked = Instant::now();
+    signal(pid, Signal::TERM);
+    while !server.log().contains("bots go on without the server") {
+        assert!(asked.elapsed() < 4 * SECOND, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+    assert!(server.runs(), "a request under way is given 5 s");
+    signal(pid, Signal::TERM);
+    let status = server.ended(4 * SECOND).await;
+    assert!(status.success() && asked.elapsed() < 4 * SECOND, "{status} after {:?}", asked.elapsed());
+    assert!(server.log().contains("told to stop again"), "{}", server.log());
 }
 
 #[tokio::test]
