@@ -8,8 +8,9 @@ use meeboter_actors::ports::{Lead, Rows, Store};
 use meeboter_actors::queue::Plan;
 use meeboter_benches::engine::Engine;
 use meeboter_benches::figures::{Figures, ms, ratio};
+use meeboter_benches::grants::Grants;
+use meeboter_benches::observed_store::ObservedStore;
 use meeboter_benches::postgres::Postgres;
-use meeboter_benches::watched_store::WatchedStore;
 use meeboter_benches::workbench::Workbench;
 use meeboter_benches::{progress, samples, verdict};
 use std::sync::Arc;
@@ -44,13 +45,13 @@ async fn run(workbench: &Workbench, waiting: i64, releases: u32) -> Result<()> {
     let rows = journal.load().await?;
     ensure!(rows.queue.len() == usize::try_from(waiting)?, "{} bots wait", rows.queue.len());
     let lead = journal.validity();
-    let store = Arc::new(WatchedStore::new(journal, &rows.queue));
+    let store = Arc::new(ObservedStore::new(journal, Grants::of(&rows.queue)));
     measure(workbench, &store, lead, rows, releases).await
 }
 
 async fn measure(
     workbench: &Workbench,
-    store: &Arc<WatchedStore>,
+    store: &Arc<ObservedStore<Grants>>,
     lead: Arc<dyn Lead>,
     rows: Rows,
     releases: u32,
@@ -66,7 +67,7 @@ async fn measure(
         ensure!(Instant::now() < deadline, "only {} of {SLOTS} slots run", engine.running());
         sleep(LOOK).await;
     }
-    store.forget();
+    store.observer().forget();
     progress(&format!("{releases} releases, 1000 a second"));
     let start = Instant::now() + PACE;
     let mut late = Figures::default();
@@ -78,12 +79,13 @@ async fn measure(
     }
     // The last ones are served too.
     let deadline = Instant::now() + FILL_LIMIT;
-    while store.granted() < releases as usize {
-        ensure!(Instant::now() < deadline, "only {} of {releases} were served", store.granted());
+    let granted = || store.observer().grants.count();
+    while granted() < releases as usize {
+        ensure!(Instant::now() < deadline, "only {} of {releases} were served", granted());
         sleep(LOOK).await;
     }
     actors.stop();
-    report(store, &late);
+    report(&store.observer(), &late);
     Ok(())
 }
 
@@ -118,8 +120,7 @@ async fn fill(postgres: &Postgres, waiting: i64) -> Result<()> {
     Ok(())
 }
 
-fn report(store: &WatchedStore, late: &Figures) {
-    let seen = store.seen();
+fn report(seen: &Grants, late: &Figures) {
     println!("queue: {} releases at 1000 a second, {} bots wait behind", seen.grants.count(), seen.left);
     for (name, figures) in
         [("release to grant", &seen.grants), ("a commit", &seen.commits), ("released late", late)]

@@ -6,7 +6,7 @@
 //! (`support/peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
 //! `--quick` is a small run.
 
-mod recorded_store;
+mod record;
 mod replay;
 
 use actix::Arbiter;
@@ -20,11 +20,12 @@ use meeboter_actors::ports::Store;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::tree::Tree;
 use meeboter_benches::figures::{Figures, ms};
-use meeboter_benches::holding::Holding;
+use meeboter_benches::observed_store::ObservedStore;
 use meeboter_benches::peer::Peer;
+use meeboter_benches::steady::Steady;
 use meeboter_benches::workbench::Workbench;
 use meeboter_benches::{progress, samples, verdict};
-use recorded_store::RecordedStore;
+use record::Record;
 use replay::Replay;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,7 +81,7 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
     let kept = Pool::start(workbench, "kept", true).await?;
     let mut replay = Replay::new(workbench.journal("replay").await?);
     replay.run(idle_slots(), SLOTS as usize).await?;
-    replay.run(kept.store.forget(), 1).await?;
+    replay.run(kept.written(), 1).await?;
     let peer = Peer::new(workbench.postgres()?, SLOTS);
     let mut outcomes = [Outcome::default(), Outcome::default()];
     for round in 1..=rounds {
@@ -98,7 +99,7 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
             outcome.released.extend(loops.released);
             say("the store alone");
             let (_, loops) = kept.run(callers, duration / 4).await?;
-            let took = replay.run(kept.store.forget(), callers).await?;
+            let took = replay.run(kept.written(), callers).await?;
             outcome.store.push(f64::from(loops.pairs) / took.as_secs_f64());
         }
     }
@@ -114,7 +115,7 @@ fn idle_slots() -> Vec<Decision> {
 /// The actors with all slots idle.
 struct Pool {
     tree: Tree,
-    store: Arc<RecordedStore>,
+    store: Arc<ObservedStore<Record>>,
     arbiter: Arbiter,
 }
 
@@ -122,16 +123,16 @@ impl Pool {
     async fn start(workbench: &Workbench, database: &str, keeps: bool) -> Result<Self> {
         let journal = workbench.journal(database).await?;
         let lead = journal.validity();
-        let store = Arc::new(RecordedStore::new(journal, keeps));
-        store.commit(RecordedStore::FIRST, &idle_slots()).await?;
-        store.flush(RecordedStore::FIRST).await?;
-        store.forget();
+        let store = Arc::new(ObservedStore::new(journal, Record::new(keeps)));
+        store.commit(Record::FIRST, &idle_slots()).await?;
+        store.flush(Record::FIRST).await?;
+        store.observer().forget();
         let rows = store.load().await?;
         ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
         let mut settings = samples::settings(SLOTS, [HostName::local()]);
         // All of them wait for the image.
         settings.pulls.waiters_max = SLOTS;
-        let driver = Arc::new(Holding);
+        let driver = Arc::new(Steady::pulling(Duration::MAX));
         let durable = Arc::clone(&store) as Arc<dyn Store>;
         let (tree, arbiter) = workbench.tree(durable, driver, lead, rows, settings).await?;
         let pool = Self { tree, store, arbiter };
@@ -139,10 +140,15 @@ impl Pool {
         Ok(pool)
     }
 
+    /// What was written since the last call, in order, if that is kept.
+    fn written(&self) -> Vec<Decision> {
+        self.store.observer().forget()
+    }
+
     /// All callers, each in a closed loop, for so long, and until the last slot is idle; pairs a second, and how long
     /// things took.
     async fn run(&self, callers: usize, duration: Duration) -> Result<(f64, Loops)> {
-        let freed_before = self.store.freed();
+        let freed_before = self.store.observer().freed();
         let began = Instant::now();
         let caller = |_| tokio::spawn(call_until(self.tree.clone(), began + duration));
         let running: Vec<_> = (0..callers).map(caller).collect();
@@ -153,7 +159,7 @@ impl Pool {
             all.acquired.extend(loops.acquired);
             all.released.extend(loops.released);
         }
-        while self.store.freed() < freed_before + u64::from(all.pairs) {
+        while self.store.observer().freed() < freed_before + u64::from(all.pairs) {
             ensure!(began.elapsed() < duration + ANSWER_LIMIT, "slots were not freed");
             sleep(LOOK).await;
         }

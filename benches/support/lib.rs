@@ -8,15 +8,15 @@ pub mod bare;
 pub mod cpu;
 pub mod engine;
 pub mod figures;
-pub mod holding;
+pub mod grants;
 pub mod memory;
+pub mod observed_store;
 pub mod open_loop;
 pub mod peer;
 pub mod postgres;
 pub mod samples;
 pub mod server;
 pub mod steady;
-pub mod watched_store;
 pub mod workbench;
 
 use std::io::Write;

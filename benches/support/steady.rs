@@ -29,7 +29,8 @@ impl Steady {
         Self { running, ..Self::default() }
     }
 
-    /// One in which nothing runs, and a pull takes so long.
+    /// One in which nothing runs, and a pull takes so long; `Duration::MAX`: no image ever arrives, so that a bot stays in
+    /// *deploying* with nothing started.
     pub fn pulling(pull: Duration) -> Self {
         Self { pull, ..Self::default() }
     }
