@@ -294,13 +294,13 @@ pub struct StopRequest {
 }
 
 /// Whether a container runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
     /// It runs.
     Running,
     /// It is there, and was never started.
     Prepared,
-    /// It does not, and nothing of it is left.
+    /// It does not run, and never will again.
     Gone,
 }
 
@@ -311,15 +311,8 @@ pub struct ListedContainer {
     pub key: ContainerKey,
     /// Its id.
     pub container: ContainerId,
-    /// It was prepared, and not started since.
-    pub prepared: bool,
-}
-
-impl ListedContainer {
-    /// What being listed says of it.
-    pub fn presence(&self) -> Presence {
-        if self.prepared { Presence::Prepared } else { Presence::Running }
-    }
+    /// Whether it runs; gone: it has ended, and there is something left of it to remove.
+    pub presence: Presence,
 }
 
 /// Something that an engine says by itself.
@@ -373,7 +366,8 @@ pub trait Driver: Send + Sync + 'static {
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError>;
     /// Looks at one container.
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError>;
-    /// Lists this installation's containers on a host, those that run and those that are prepared, all or an error.
+    /// Lists this installation's containers on a host, all or an error: those that run, those that are prepared, and
+    /// those that ended where something is left of them.
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError>;
     /// What an image's reference means now to whoever pulls it to the host; `None`: nothing.
     async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError>;

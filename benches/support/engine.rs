@@ -83,7 +83,11 @@ impl Driver for Engine {
         let containers = self.lock();
         let listed = containers.running.iter();
         Ok(listed
-            .map(|(key, id)| ListedContainer { key: *key, container: id.clone(), prepared: false })
+            .map(|(key, id)| ListedContainer {
+                key: *key,
+                container: id.clone(),
+                presence: Presence::Running,
+            })
             .collect())
     }
 

@@ -89,7 +89,7 @@ impl Driver for Steady {
         let listed = |key: &ContainerKey| ListedContainer {
             key: *key,
             container: ContainerId(key.slot.0.to_string()),
-            prepared: false,
+            presence: Presence::Running,
         };
         Ok(self.running.iter().map(listed).collect())
     }

@@ -29,6 +29,10 @@ pub const ENV_WORK_DIR: &str = "MEEBOTER_WORK_DIR";
 pub const ENV_WHEN_DONE: &str = "MEEBOTER_WHEN_DONE";
 /// File name, in the work folder, of the [`ExitNote`].
 pub const EXIT_NOTE_FILE: &str = "exit.json";
+/// File name, in the work folder, of the bot's number, which says whose the spool is.
+pub const BOT_FILE: &str = "bot";
+/// Folder name, in the work folder, of the spool: `<run>/<piece>`, what is recorded and not uploaded yet.
+pub const SPOOL_DIR: &str = "spool";
 
 /// Path of the claim: POST [`ClaimRequest`] → 200 [`Assignment`], 204 + Retry-After (nothing assigned yet), 409 (this
 /// generation belongs to another process, or is over: join nothing).

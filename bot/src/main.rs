@@ -28,7 +28,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use meeboter_bot::{ENV_WORK_DIR, EXIT_NOTE_FILE, ExitNote};
+use meeboter_bot::{BOT_FILE, ENV_WORK_DIR, EXIT_NOTE_FILE, ExitNote};
 use slog::{Logger, crit, error, info, o, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -165,6 +165,10 @@ async fn live(
         Ok(dirs) => dirs,
         Err(error) => return failed(format!("no work folder: {error}")),
     };
+    // Whoever finds the spool must know whose it is.
+    if let Err(error) = std::fs::write(work_dir.join(BOT_FILE), format!("{}\n", assignment.bot_id)) {
+        return failed(format!("the work folder cannot be written to: {error}"));
+    }
     let client = BotClient::new(client, &assignment, orders.clone(), level.clone(), log.clone());
     let (orders, spawner) = (orders.clone(), spawner.clone());
     match (Session { assignment, client, orders, spawner, work_dir, log }).run().await {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use meeboter_bot::{Assignment, WireEndReason, WireEventType, WireState};
+use meeboter_bot::{Assignment, SPOOL_DIR, WireEndReason, WireEventType, WireState};
 use slog::{Logger, error, info, warn};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -76,7 +76,7 @@ impl Session {
         tasks.spawn(sender);
         outbox.status(WireState::JoiningCall);
 
-        let end = match Spool::open(self.work_dir.join("spool")) {
+        let end = match Spool::open(self.work_dir.join(SPOOL_DIR)) {
             Ok(spool) => self.attend(&outbox, spool).await,
             Err(error) => internal(format!("the spool cannot be made: {error}")),
         };

@@ -5,6 +5,7 @@
 mod api_key_file;
 mod candidate;
 mod database;
+mod engine;
 mod error;
 mod objects;
 pub mod reload;
@@ -15,9 +16,7 @@ pub use error::StartError;
 use crate::auth::Tokens;
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::plans::Plans;
-use crate::config::{DriverKind, Loaded, Settings, Source};
-use crate::driver::process::{ProcessDriver, ProcessSettings};
-use crate::driver::spools::HostSpools;
+use crate::config::{Loaded, Settings, Source};
 use crate::http::error::ApiError;
 use crate::http::rate::TokenBucket;
 use crate::http::routes;
@@ -33,6 +32,7 @@ use actix_web::{App, HttpServer, web};
 use candidate::Candidate;
 use chrono::{DateTime, SubsecRound, Utc};
 use database::Database;
+use engine::{Basis, Engine};
 use meeboter_actors::ids::SlotId;
 use meeboter_actors::ports::{Clock, SlotIds};
 use objects::Objects;
@@ -40,7 +40,6 @@ use reload::{Reloaded, Reloader};
 use slog::{Logger, crit, debug, info, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -48,8 +47,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
 
-/// Work folders of past bots that are kept for people who look for a cause.
-const WORK_FOLDERS_KEPT: usize = 50;
 /// HTTP threads: decisions are made elsewhere, these only parse and wait.
 const HTTP_WORKERS: usize = 2;
 /// How long requests under way may take when the server stops.
@@ -100,8 +97,14 @@ impl Application {
         let installation = pool.installation().await?;
         let objects = Objects::start(&settings, data_dir.path(), &log).await?;
         let tokens = tokens(&settings, &installation);
-        let process = process_driver(&settings, &data_dir, &installation, tokens.clone(), address, &log);
-        let spools = HostSpools::new(Arc::clone(&process), objects.artifacts().clone());
+        let engine = Engine::build(Basis {
+            settings: &settings,
+            data_dir: data_dir.path(),
+            installation: installation.id,
+            tokens: tokens.clone(),
+            address,
+            log: &log,
+        })?;
         let state = web::Data::new(AppState {
             leading: OnceLock::new(),
             pool,
@@ -113,7 +116,7 @@ impl Application {
             door: Semaphore::new(settings.server.in_flight_max),
             rate: rate(&settings),
             settings,
-            reloader: Reloader::new(source, &loaded, Arc::clone(&process)),
+            reloader: Reloader::new(source, &loaded, engine.clone()),
             clock: Arc::new(SystemClock),
             log: log.clone(),
             stopping: watch::Sender::new(false),
@@ -125,8 +128,8 @@ impl Application {
         let candidate = Candidate {
             database: Arc::clone(&database),
             state: state.clone(),
-            driver: process,
-            spools: Arc::new(spools),
+            driver: engine.driver(),
+            spools: engine.spools(state.artifacts.clone()),
             actors: actors.handle(),
             data_dir: data_dir.path().to_owned(),
             stopping: Arc::clone(&stopping),
@@ -247,47 +250,6 @@ fn tokens(settings: &Settings, installation: &Installation) -> Tokens {
         secret if secret.is_empty() => Tokens::new(installation.secret.clone()),
         secret => Tokens::new(secret.expose()),
     }
-}
-
-/// The driver "process", the only one there is.
-fn process_driver(
-    settings: &Settings,
-    data_dir: &DataDir,
-    installation: &Installation,
-    tokens: Tokens,
-    address: SocketAddr,
-    log: &Logger,
-) -> Arc<ProcessDriver> {
-    for key in settings::limits_without_effect(settings) {
-        warn!(log, "a limit has no effect: this driver cannot set it"; "key" => key,
-            "driver" => format!("{:?}", settings.driver.kind).to_lowercase());
-    }
-    let DriverKind::Process = settings.driver.kind;
-    let configured = settings.driver.server_url.trim_end_matches('/');
-    let reach = if address.ip().is_unspecified() {
-        format!("127.0.0.1:{}", address.port())
-    } else {
-        address.to_string()
-    };
-    let process = ProcessSettings {
-        bot_program: bot_program(settings),
-        work_root: candidate::work_root(data_dir.path()),
-        installation: installation.id,
-        server_url: if configured.is_empty() { format!("http://{reach}") } else { configured.to_owned() },
-        bots_max: settings::bots_max(settings),
-        folders_kept: WORK_FOLDERS_KEPT,
-    };
-    let source = Arc::new(move |slot, generation| tokens.slot(slot, generation));
-    Arc::new(ProcessDriver::new(process, source, log.clone()))
-}
-
-/// The configured bot program, or `meeboter-bot` beside this one.
-fn bot_program(settings: &Settings) -> PathBuf {
-    if !settings.driver.bot_program.as_os_str().is_empty() {
-        return settings.driver.bot_program.clone();
-    }
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("meeboter-bot")));
-    beside.unwrap_or_else(|| PathBuf::from("meeboter-bot"))
 }
 
 fn serve(

@@ -1,9 +1,10 @@
 //! Settings that change while the server runs: the file and the environment are read again, checked, and what may
 //! change is told to the actors. What may not is named, and stays as it is until the next start.
 
+use super::engine::Engine;
 use super::settings as wanted;
 use crate::config::{LoadError, Loaded, Settings, Source, Values};
-use crate::driver::process::ProcessDriver;
+use crate::driver::docker::DockerError;
 use meeboter_actors::maintenance::actor as maintenance;
 use meeboter_actors::pool::message as pool;
 use meeboter_actors::scale::actor as scale;
@@ -18,7 +19,7 @@ const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."]
 /// See the module.
 pub struct Reloader {
     source: Source,
-    process: Arc<ProcessDriver>,
+    engine: Engine,
     running: RwLock<Running>,
     /// One at a time, so that what is told last is what was read last.
     turn: tokio::sync::Mutex<()>,
@@ -45,6 +46,9 @@ pub enum ReloadError {
     /// They cannot be read, or one of them cannot be used.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An engine of them cannot be used.
+    #[error("Docker's engines stay as they are (hosts)")]
+    Docker(#[from] DockerError),
     /// The thread that reads them broke off.
     #[error("the settings were not read")]
     Broken(#[from] tokio::task::JoinError),
@@ -52,9 +56,9 @@ pub enum ReloadError {
 
 impl Reloader {
     /// Begins with what was read at the start.
-    pub(super) fn new(source: Source, loaded: &Loaded, process: Arc<ProcessDriver>) -> Self {
+    pub(super) fn new(source: Source, loaded: &Loaded, engine: Engine) -> Self {
         let running = Running { settings: Arc::new(loaded.settings.clone()), values: loaded.values.clone() };
-        Self { source, process, running: RwLock::new(running), turn: tokio::sync::Mutex::default() }
+        Self { source, engine, running: RwLock::new(running), turn: tokio::sync::Mutex::default() }
     }
 
     /// The settings that count now.
@@ -67,6 +71,7 @@ impl Reloader {
         let _turn = self.turn.lock().await;
         let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || source.load()).await??;
+        self.engine.configure(&loaded.settings)?;
         let (settings, reloaded) = {
             let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
             let reloaded = compare(&running.values, &loaded.values);
@@ -76,7 +81,6 @@ impl Reloader {
             running.values.extend(loaded.values.into_iter().filter(|(key, _)| is_live(key)));
             (settings, reloaded)
         };
-        self.process.limit(wanted::bots_max(&settings));
         if let Some(tree) = tree {
             apply(&settings, tree);
         }

@@ -1,6 +1,7 @@
 //! What the actors are told of the configuration.
 
-use crate::config::{DriverKind, Host, PlatformPool, Settings};
+use crate::config::{DriverKind, Host, PlatformPool, Registry, Settings};
+use crate::driver::docker::{DEFAULT_SOCKET, EngineAddress, RegistryAccess};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
 use meeboter_actors::backoff::Backoff;
@@ -64,6 +65,7 @@ pub(super) fn limits_without_effect(settings: &Settings) -> Vec<String> {
                 .map(|(key, (limit, _))| format!("pool.platforms.{key}.{limit}"))
                 .collect()
         }
+        DriverKind::Docker => vec![],
     }
 }
 
@@ -85,7 +87,30 @@ pub(super) fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
     let hosts = settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), limits(host)));
     match settings.driver.kind {
         DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
+        DriverKind::Docker => hosts.collect(),
     }
+}
+
+/// The engines of the hosts.
+pub(super) fn docker_hosts(settings: &Settings) -> BTreeMap<HostName, EngineAddress> {
+    let address = |host: &Host| EngineAddress {
+        url: match host.docker_url.as_str() {
+            "" => DEFAULT_SOCKET.to_owned(),
+            url => url.to_owned(),
+        },
+        tls_dir: Some(host.docker_tls_dir.clone()).filter(|folder| !folder.as_os_str().is_empty()),
+    };
+    settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), address(host))).collect()
+}
+
+/// The registries that ask who it is.
+pub(super) fn registries(settings: &Settings) -> Vec<RegistryAccess> {
+    let access = |registry: &Registry| RegistryAccess {
+        server: registry.server.clone(),
+        username: registry.username.clone(),
+        password: registry.password.clone(),
+    };
+    settings.docker.registries.values().map(access).collect()
 }
 
 /// When a host whose engine does not answer is left alone.

@@ -36,7 +36,9 @@ const NOT_SETTINGS: [&str; 1] = ["MEEBOTER_CONFIG"];
 /// Keys whose values are never shown.
 const SECRET_KEYS: [&str; 3] = ["database.url", "s3.secret_key", "auth.secret"];
 /// Tables whose members' names users choose.
-const OPEN_TABLES: [&str; 2] = ["pool.platforms", "hosts"];
+const OPEN_TABLES: [&str; 3] = ["pool.platforms", "hosts", REGISTRIES];
+/// The table of registries; of what is in it, nothing is shown.
+const REGISTRIES: &str = "docker.registries";
 
 /// Where a further platform takes from what its section does not say.
 const PLATFORM_TEMPLATE: &str = "pool.platforms.zoom";
@@ -135,7 +137,7 @@ impl Layers {
     /// A mistake at a key.
     pub(super) fn error(&self, key: &str, takes: String) -> ConfigError {
         let shown = match lookup(&self.values, key) {
-            _ if SECRET_KEYS.contains(&key) => "***".to_owned(),
+            _ if is_secret(key) => "***".to_owned(),
             Some(value) => value.to_string(),
             None => "nothing".to_owned(),
         };
@@ -179,7 +181,7 @@ impl Layers {
             }
             return Err(ConfigError {
                 key: key.to_owned(),
-                value: if SECRET_KEYS.contains(&key) { "***".to_owned() } else { value.to_string() },
+                value: if is_secret(key) { "***".to_owned() } else { value.to_string() },
                 source_name: source.to_owned(),
                 takes: format!("no such key; known are {}", known.join(", ")),
             });
@@ -201,6 +203,10 @@ impl Layers {
         self.sources.insert(key.to_owned(), source.to_owned());
         Ok(())
     }
+}
+
+fn is_secret(key: &str) -> bool {
+    SECRET_KEYS.contains(&key) || key.starts_with(REGISTRIES)
 }
 
 /// What a key takes, from the words of the reader.

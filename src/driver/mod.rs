@@ -1,5 +1,7 @@
 //! Engines that run bots.
 
+pub mod docker;
+mod folders;
 pub mod metered;
 pub mod process;
 pub mod spools;

@@ -16,15 +16,16 @@
 //! nothing off in the middle.
 
 mod ending;
-mod folders;
 mod kin;
 mod leftovers;
 mod pidfd;
 mod procfs;
+mod record;
 
+use super::folders::Folders;
+use super::spools::SpoolSource;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use folders::Folders;
 use kin::bot_of;
 use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, SlotId};
 use meeboter_actors::ports::{
@@ -34,6 +35,7 @@ use meeboter_actors::ports::{
 use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR};
 use pidfd::Held;
 use procfs::{Identity, MARKER_VARIABLE, Marker, Process};
+use record::{forget, record, recorded};
 use slog::{debug, info, warn};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -116,16 +118,6 @@ impl ProcessDriver {
     /// Runs so many bots at a time from now on; those that run go on.
     pub fn limit(&self, bots_max: usize) {
         self.host.bots_max.store(bots_max, Ordering::Relaxed);
-    }
-
-    /// What bots of which nothing runs any more did not live to upload.
-    pub async fn spools(&self) -> Result<Vec<Spool>, DriverError> {
-        self.detached(|host| async move { host.spools().await }).await
-    }
-
-    /// The files in a spool by the number of their run, in the order of their upload.
-    pub async fn spooled(&self, key: ContainerKey) -> Result<Vec<(u32, PathBuf)>, DriverError> {
-        self.detached(move |host| async move { host.spooled(key).await }).await
     }
 
     /// Runs a call to its end, whatever becomes of the caller.
@@ -217,6 +209,17 @@ impl Driver for ProcessDriver {
     }
 }
 
+#[async_trait]
+impl SpoolSource for ProcessDriver {
+    async fn spools(&self) -> Result<Vec<Spool>, DriverError> {
+        self.detached(|host| async move { host.spools().await }).await
+    }
+
+    async fn spooled(&self, key: ContainerKey) -> Result<Vec<(u32, PathBuf)>, DriverError> {
+        self.detached(move |host| async move { host.spooled(key).await }).await
+    }
+}
+
 struct AbortOnDrop<T>(tokio::task::JoinHandle<Result<T, DriverError>>);
 
 impl<T> AbortOnDrop<T> {
@@ -241,7 +244,7 @@ impl Host {
         let program = self.program().await?;
         let folders = self.folders.clone();
         let (fence, recorded, all) = blocking("look for the bot", move || {
-            Ok((folders.fence(key.slot)?, folders.recorded(key)?, procfs::scan()?))
+            Ok((folders.fence(key.slot)?, recorded(&folders.of(key))?, procfs::scan()?))
         })
         .await?;
         if let Some(fence) = fence.filter(|fence| *fence >= key.generation) {
@@ -268,6 +271,7 @@ impl Host {
         let folders = self.folders.clone();
         let (folder, log, errors) = blocking("make the bot's folder", move || {
             let folder = folders.prepare(key, bot_id)?;
+            forget(&folder)?;
             let log = folders.open_log(key)?;
             let errors = log.try_clone()?;
             Ok((folder, log, errors))
@@ -302,7 +306,7 @@ impl Host {
         let folders = self.folders.clone();
         blocking("record the bot's process", move || {
             let bot = procfs::identity_of_child(pid.ok_or(io::ErrorKind::NotFound)?)?;
-            folders.record(key, bot)?;
+            record(&folders.of(key), bot)?;
             Ok(bot)
         })
         .await
@@ -366,14 +370,14 @@ impl Host {
         let mut listed = Vec::new();
         for key in self.keys_in(&all) {
             let folders = self.folders.clone();
-            let recorded = blocking("read the bot's record", move || folders.recorded(key)).await?;
+            let recorded = blocking("read the bot's record", move || recorded(&folders.of(key))).await?;
             let marker = self.marker(key);
             let kin = || all.iter().filter(|process| process.marker == Some(marker));
             // What a dead bot left behind is listed too: someone has to stop it.
             let oldest = || kin().map(|process| process.identity).min();
             if let Some(container) = bot_of(marker, recorded, &all).or_else(oldest) {
                 let container = ContainerId(container.to_string());
-                listed.push(ListedContainer { key, container, prepared: false });
+                listed.push(ListedContainer { key, container, presence: Presence::Running });
             }
             let folders = self.folders.clone();
             if let Err(error) = blocking("bound a log", move || folders.bound_log(key)).await {
@@ -386,7 +390,7 @@ impl Host {
     /// The bot of a generation, where it runs.
     async fn find(&self, key: ContainerKey) -> Result<Option<Identity>, DriverError> {
         let folders = self.folders.clone();
-        let look = move || Ok((folders.recorded(key)?, procfs::scan()?));
+        let look = move || Ok((recorded(&folders.of(key))?, procfs::scan()?));
         let (recorded, all) = blocking("look for the bot", look).await?;
         Ok(bot_of(self.marker(key), recorded, &all))
     }

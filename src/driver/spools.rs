@@ -1,33 +1,42 @@
-//! What bots of this host recorded and did not live to upload, and its way to the object store.
+//! What bots recorded and did not live to upload, as far as it is on this host, and its way to the object store.
 
-use super::process::ProcessDriver;
 use crate::artifacts::S3Artifacts;
 use async_trait::async_trait;
-use meeboter_actors::ports::{Spool, SpoolError, Spools};
+use meeboter_actors::ids::ContainerKey;
+use meeboter_actors::ports::{DriverError, Spool, SpoolError, Spools};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Who knows where spools are.
+#[async_trait]
+pub trait SpoolSource: Send + Sync + 'static {
+    /// Those of bots of which nothing runs any more.
+    async fn spools(&self) -> Result<Vec<Spool>, DriverError>;
+    /// The files in a spool by the number of their run, in the order of their upload.
+    async fn spooled(&self, key: ContainerKey) -> Result<Vec<(u32, PathBuf)>, DriverError>;
+}
+
 /// See the module.
 pub struct HostSpools {
-    driver: Arc<ProcessDriver>,
+    source: Arc<dyn SpoolSource>,
     artifacts: S3Artifacts,
 }
 
 impl HostSpools {
-    /// The spools on the host of `driver`, on their way to `artifacts`.
-    pub fn new(driver: Arc<ProcessDriver>, artifacts: S3Artifacts) -> Self {
-        Self { driver, artifacts }
+    /// The spools of `source`, on their way to `artifacts`.
+    pub fn new(source: Arc<dyn SpoolSource>, artifacts: S3Artifacts) -> Self {
+        Self { source, artifacts }
     }
 
     async fn files(&self, spool: &Spool) -> Result<Vec<(u32, PathBuf)>, SpoolError> {
-        self.driver.spooled(spool.key).await.map_err(|error| SpoolError(error.to_string()))
+        self.source.spooled(spool.key).await.map_err(|error| SpoolError(error.to_string()))
     }
 }
 
 #[async_trait]
 impl Spools for HostSpools {
     async fn find(&self) -> Result<Vec<Spool>, SpoolError> {
-        self.driver.spools().await.map_err(|error| SpoolError(error.to_string()))
+        self.source.spools().await.map_err(|error| SpoolError(error.to_string()))
     }
 
     async fn deliver(&self, spool: &Spool) -> Result<u32, SpoolError> {

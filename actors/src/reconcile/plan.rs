@@ -24,7 +24,7 @@ pub fn compare<'a>(
     suspects: &BTreeSet<ListedContainer>,
 ) -> Findings {
     let seen: BTreeMap<ContainerKey, Presence> =
-        listed.iter().map(|container| (container.key, container.presence())).collect();
+        listed.iter().map(|container| (container.key, container.presence)).collect();
     let is_here = |slot: &&Slot| slot.host == *host && !matches!(slot.state, SlotState::Retired);
     // Also of a slot that holds none: what its next bot will run in is the slot's own affair, and never a stray.
     let slots: BTreeMap<ContainerKey, &Slot> =
@@ -50,7 +50,7 @@ mod tests {
 
     fn listed(slot: &Slot, generation: i64) -> ListedContainer {
         let key = ContainerKey { slot: slot.id, generation: Generation(generation) };
-        ListedContainer { key, container: ContainerId(format!("c{generation}")), prepared: false }
+        ListedContainer { key, container: ContainerId(format!("c{generation}")), presence: Presence::Running }
     }
 
     #[test]
@@ -80,6 +80,17 @@ mod tests {
     }
 
     #[test]
+    fn what_has_ended_is_gone_to_its_slot_and_removed_where_it_has_none() {
+        let slot = sample::busy_slot(1);
+        let ended = |generation| ListedContainer { presence: Presence::Gone, ..listed(&slot, generation) };
+        let listing = [ended(slot.generation.0), ended(slot.generation.0 - 1)];
+        let suspects = BTreeSet::from([listing[1].clone()]);
+        let findings = compare(&slot.host, [&slot].into_iter(), &listing, &suspects);
+        assert_eq!(findings.observed, [(slot.name.clone(), slot.container_key(), Presence::Gone)]);
+        assert_eq!(findings.strays, suspects);
+    }
+
+    #[test]
     fn an_idle_slot_wants_nothing() {
         let slot = sample::idle_slot(1);
         let findings = compare(&slot.host, [&slot].into_iter(), &[listed(&slot, 0)], &BTreeSet::new());
@@ -95,7 +106,8 @@ mod tests {
     #[test]
     fn what_the_next_bot_will_run_in_is_no_stray_whether_its_slot_knows_of_it_or_not() {
         for slot in [sample::idle_slot(1), prepared_slot(1)] {
-            let ahead = ListedContainer { prepared: true, ..listed(&slot, slot.generation.0 + 1) };
+            let ahead =
+                ListedContainer { presence: Presence::Prepared, ..listed(&slot, slot.generation.0 + 1) };
             let told = [(slot.name.clone(), ahead.key, Presence::Prepared)];
             let findings = compare(&slot.host, [&slot].into_iter(), &[ahead], &BTreeSet::new());
             assert_eq!(findings, Findings { observed: told.into(), ..Findings::default() });
@@ -105,9 +117,10 @@ mod tests {
         assert_eq!(findings.observed, [(slot.name.clone(), slot.container_key(), Presence::Gone)]);
     }
 
-    /// One container of a few slots and generations, running or prepared.
-    fn container() -> impl Strategy<Value = (u32, i64, bool)> {
-        (1..4_u32, 2..7_i64, any::<bool>())
+    /// One container of a few slots and generations.
+    fn container() -> impl Strategy<Value = (u32, i64, Presence)> {
+        let presence = prop_oneof![Just(Presence::Running), Just(Presence::Prepared), Just(Presence::Gone)];
+        (1..4_u32, 2..7_i64, presence)
     }
 
     proptest! {
@@ -137,8 +150,8 @@ mod tests {
             let mut suspects = BTreeSet::new();
             for keys in listings {
                 let listing: Vec<_> =
-                    keys.iter().map(|(number, generation, prepared)| ListedContainer {
-                        prepared: *prepared,
+                    keys.iter().map(|(number, generation, presence)| ListedContainer {
+                        presence: *presence,
                         ..listed(&sample::idle_slot(*number), *generation)
                     }).collect();
                 let findings = compare(&host, slots.iter(), &listing, &suspects);
@@ -156,11 +169,11 @@ mod tests {
                         (container.key.slot, container.key.generation.0) == (slot.id, own(slot))
                     };
                     let presence = match listing.iter().rfind(is_its) {
-                        Some(container) if container.prepared => Presence::Prepared,
-                        Some(_) => Presence::Running,
+                        Some(container) => container.presence,
                         None => Presence::Gone,
                     };
-                    (presence != Presence::Gone || holds(slot)).then_some((slot.name.clone(), presence))
+                    let is_listed = listing.iter().any(|container| is_its(&container));
+                    (is_listed || holds(slot)).then_some((slot.name.clone(), presence))
                 }).collect();
                 let observed: BTreeMap<_, _> =
                     findings.observed.iter().map(|(name, _, presence)| (name.clone(), *presence)).collect();

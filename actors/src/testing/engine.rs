@@ -448,8 +448,9 @@ impl Driver for FakeEngine {
         }
         let containers = &world.containers;
         let listed = keys.into_iter().filter_map(|key| {
-            let prepared = containers.prepared.contains_key(&key);
-            containers.id(key).map(|container| ListedContainer { key, container, prepared })
+            let is_prepared = containers.prepared.contains_key(&key);
+            let presence = if is_prepared { Presence::Prepared } else { Presence::Running };
+            containers.id(key).map(|container| ListedContainer { key, container, presence })
         });
         Ok(listed.collect())
     }

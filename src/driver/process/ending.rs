@@ -1,10 +1,11 @@
 //! Ending a bot, and everything that came of it.
 
-use super::folders::Folders;
 use super::kin::{bot_of, kin_of};
 use super::pidfd::Held;
 use super::procfs::{self, Identity};
+use super::record::recorded;
 use super::{Host, blocking, failed, lock};
+use crate::driver::folders::Folders;
 use meeboter_actors::ids::{ContainerId, ContainerKey};
 use meeboter_actors::ports::{DriverError, StopRequest};
 use rustix::process::Signal;
@@ -43,7 +44,7 @@ impl Host {
     ) -> Result<(), DriverError> {
         let (folders, marker) = (self.folders.clone(), self.marker(key));
         let bot = blocking("look for the bot", move || {
-            let (recorded, all) = (folders.recorded(key)?, procfs::scan()?);
+            let (recorded, all) = (recorded(&folders.of(key))?, procfs::scan()?);
             let known = all.iter().find(|process| Some(process.identity) == known);
             let known =
                 known.filter(|process| process.marker == Some(marker)).map(|process| process.identity);
@@ -96,7 +97,7 @@ impl Host {
         let (folders, marker, log) = (self.folders.clone(), self.marker(key), self.log.clone());
         blocking("list the bot's processes", move || {
             let own = procfs::own()?;
-            let recorded = folders.recorded(key)?;
+            let recorded = recorded(&folders.of(key))?;
             let all = procfs::scan()?;
             // An id that was handed over may be of an earlier boot: it counts where the marker confirms it.
             let confirmed = || {

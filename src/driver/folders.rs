@@ -1,12 +1,12 @@
-//! The folders of bots: `<root>/<slot>/<generation>/` with what a bot leaves (its spool, `log`, `exit.json`), its number
-//! (`bot`) and the record of its process, and `<root>/<slot>/fence`, the highest generation that was stopped.
+//! The folders of bots: `<root>/<slot>/<generation>/` with what a bot leaves (its spool, `log`, `exit.json`) and its number
+//! (`bot`), and `<root>/<slot>/fence`, the highest generation that was stopped. A bot that is a process of this host works
+//! in its folder; of one in a container, what it left is brought there.
 //!
 //! Reads and writes are synchronous; callers run them on a blocking thread.
 
-use super::procfs::{Identity, boot_id};
 use meeboter_actors::ids::{BotId, ContainerKey, Generation, SlotId};
 use meeboter_actors::ports::Spool;
-use meeboter_bot::{EXIT_NOTE_FILE, ExitNote};
+use meeboter_bot::{BOT_FILE, EXIT_NOTE_FILE, ExitNote, SPOOL_DIR};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const FENCE_FILE: &str = "fence";
-const RECORD_FILE: &str = "process";
-const BOT_FILE: &str = "bot";
 const LOG_FILE: &str = "log";
 const OLD_LOG_FILE: &str = "log.old";
 const EXIT_NOTE_BYTES_MAX: u64 = 64 * 1024;
@@ -25,8 +23,6 @@ const LOG_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const LOG_NOTE_BYTES: u64 = 4 * 1024;
 /// How much of a log is read at most for those who ask for lines.
 const LOG_TAIL_BYTES: u64 = 1024 * 1024;
-/// Where a bot keeps its spool within its folder.
-const SPOOL_DIR: &str = "spool";
 /// Folders deeper than this hold no spool of ours.
 const SPOOL_DEPTH_MAX: u32 = 5;
 /// A slot whose folders are all removed is forgotten after this long; its uuid is never given again.
@@ -34,12 +30,12 @@ const FENCE_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(super) struct Folders {
+pub(in crate::driver) struct Folders {
     root: PathBuf,
 }
 
 impl Folders {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(in crate::driver) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
@@ -48,28 +44,34 @@ impl Folders {
     }
 
     /// The work folder of a generation.
-    pub(super) fn of(&self, key: ContainerKey) -> PathBuf {
+    pub(in crate::driver) fn of(&self, key: ContainerKey) -> PathBuf {
         self.slot(key.slot).join(key.generation.to_string())
     }
 
-    /// Makes the work folder of a bot, for nobody else to read, without the traces of an earlier start.
-    pub(super) fn prepare(&self, key: ContainerKey, bot: BotId) -> io::Result<PathBuf> {
+    /// Makes the work folder of a bot, for nobody else to read, without the exit note of an earlier start.
+    pub(in crate::driver) fn prepare(&self, key: ContainerKey, bot: BotId) -> io::Result<PathBuf> {
         let folder = self.of(key);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         fs::write(folder.join(BOT_FILE), format!("{bot}\n"))?;
-        for trace in [RECORD_FILE, EXIT_NOTE_FILE] {
-            remove_file(&folder.join(trace))?;
-        }
+        remove_file(&folder.join(EXIT_NOTE_FILE))?;
         Ok(folder)
     }
 
     /// The file that takes what the bot prints.
-    pub(super) fn open_log(&self, key: ContainerKey) -> io::Result<File> {
+    pub(in crate::driver) fn open_log(&self, key: ContainerKey) -> io::Result<File> {
         OpenOptions::new().append(true).create(true).mode(0o600).open(self.of(key).join(LOG_FILE))
     }
 
+    /// Keeps the lines that a container printed.
+    pub(in crate::driver) fn keep_log(&self, key: ContainerKey, lines: &[String]) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.of(key))?;
+        let mut log = self.open_log(key)?;
+        log.set_len(0)?;
+        lines.iter().try_for_each(|line| writeln!(log, "{line}"))
+    }
+
     /// The highest generation of the slot that was stopped.
-    pub(super) fn fence(&self, slot: SlotId) -> io::Result<Option<Generation>> {
+    pub(in crate::driver) fn fence(&self, slot: SlotId) -> io::Result<Option<Generation>> {
         let path = self.slot(slot).join(FENCE_FILE);
         match fs::read_to_string(&path) {
             Ok(text) => match text.trim().parse() {
@@ -85,7 +87,7 @@ impl Folders {
     }
 
     /// Fences a generation and all before it, durably.
-    pub(super) fn raise_fence(&self, key: ContainerKey) -> io::Result<()> {
+    pub(in crate::driver) fn raise_fence(&self, key: ContainerKey) -> io::Result<()> {
         if self.fence(key.slot)?.is_some_and(|fence| fence >= key.generation) {
             return Ok(());
         }
@@ -99,27 +101,8 @@ impl Folders {
         File::open(&slot)?.sync_all()
     }
 
-    /// Notes which process the bot is.
-    pub(super) fn record(&self, key: ContainerKey, bot: Identity) -> io::Result<()> {
-        let folder = self.of(key);
-        let written = folder.join("process.new");
-        fs::write(&written, format!("{bot} {}\n", boot_id()?))?;
-        fs::rename(written, folder.join(RECORD_FILE))
-    }
-
-    /// The recorded process of a generation; one of an earlier boot of the machine is none.
-    pub(super) fn recorded(&self, key: ContainerKey) -> io::Result<Option<Identity>> {
-        let text = match fs::read_to_string(self.of(key).join(RECORD_FILE)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some((bot, boot)) = text.trim().split_once(' ') else { return Ok(None) };
-        Ok(if boot == boot_id()? { bot.parse().ok() } else { None })
-    }
-
     /// What the bot wrote of its end, where it did.
-    pub(super) fn exit_note(&self, key: ContainerKey) -> Option<ExitNote> {
+    pub(in crate::driver) fn exit_note(&self, key: ContainerKey) -> Option<ExitNote> {
         let mut bytes = Vec::new();
         let file = File::open(self.of(key).join(EXIT_NOTE_FILE)).ok()?;
         file.take(EXIT_NOTE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
@@ -127,12 +110,12 @@ impl Folders {
     }
 
     /// The last lines the bot printed, for a note of its end.
-    pub(super) fn log_note(&self, key: ContainerKey) -> io::Result<String> {
+    pub(in crate::driver) fn log_note(&self, key: ContainerKey) -> io::Result<String> {
         Ok(tail(&self.of(key).join(LOG_FILE), LOG_NOTE_BYTES)?.trim_end().to_owned())
     }
 
     /// The last lines the bot printed, at most so many; none where there is no log.
-    pub(super) fn log_lines(&self, key: ContainerKey, lines: usize) -> io::Result<Vec<String>> {
+    pub(in crate::driver) fn log_lines(&self, key: ContainerKey, lines: usize) -> io::Result<Vec<String>> {
         let text = match tail(&self.of(key).join(LOG_FILE), LOG_TAIL_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
@@ -143,7 +126,7 @@ impl Folders {
 
     /// Keeps a running bot's log bounded: what it has is set aside, in place of what was set aside before. The bot
     /// appends, so that it goes on at the new end; lines of that very moment may be lost.
-    pub(super) fn bound_log(&self, key: ContainerKey) -> io::Result<()> {
+    pub(in crate::driver) fn bound_log(&self, key: ContainerKey) -> io::Result<()> {
         let log = self.of(key).join(LOG_FILE);
         if fs::metadata(&log)?.len() <= LOG_BYTES_MAX {
             return Ok(());
@@ -154,7 +137,7 @@ impl Folders {
 
     /// Removes the folders of stopped generations but for the last `kept`, and never one with segments in its spool:
     /// those were not uploaded yet.
-    pub(super) fn prune(&self, kept: usize) -> io::Result<()> {
+    pub(in crate::driver) fn prune(&self, kept: usize) -> io::Result<()> {
         let mut stopped = Vec::new();
         for (key, folder) in self.generations()? {
             if self.fence(key.slot)?.is_some_and(|fence| key.generation <= fence) {
@@ -174,7 +157,11 @@ impl Folders {
 
     /// Removes the folders of generations that are not `spared` and did not change since, but for those with segments
     /// in their spool; says how many.
-    pub(super) fn sweep(&self, spared: &BTreeSet<ContainerKey>, before: SystemTime) -> io::Result<u32> {
+    pub(in crate::driver) fn sweep(
+        &self,
+        spared: &BTreeSet<ContainerKey>,
+        before: SystemTime,
+    ) -> io::Result<u32> {
         let mut swept = 0;
         for (key, folder) in self.generations()? {
             let is_old = last_change(&folder)? < before;
@@ -188,7 +175,7 @@ impl Folders {
     }
 
     /// The generations with segments in their spools, and whose bots recorded them.
-    pub(super) fn spools(&self) -> io::Result<Vec<Spool>> {
+    pub(in crate::driver) fn spools(&self) -> io::Result<Vec<Spool>> {
         let mut spools = Vec::new();
         for (key, folder) in self.generations()? {
             // One without a number was begun by a server of another kind; it is nobody's to judge.
@@ -204,7 +191,7 @@ impl Folders {
     }
 
     /// The files in a generation's spool by the run's number, in the order that the bot would upload them.
-    pub(super) fn spooled(&self, key: ContainerKey) -> io::Result<Vec<(u32, PathBuf)>> {
+    pub(in crate::driver) fn spooled(&self, key: ContainerKey) -> io::Result<Vec<(u32, PathBuf)>> {
         let mut files = Vec::new();
         for run in entries(&self.of(key).join(SPOOL_DIR))? {
             let Some(number) = file_name_as(&run) else { continue };
@@ -293,7 +280,8 @@ fn file_name_as<T: std::str::FromStr>(path: &Path) -> Option<T> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-fn remove_file(path: &Path) -> io::Result<()> {
+/// Removes a file that may be gone already.
+pub(in crate::driver) fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -325,17 +313,6 @@ mod tests {
             folders.raise_fence(key(raised)).expect("written");
             assert_eq!(folders.fence(key(1).slot).expect("readable"), Some(Generation(expected)));
         }
-    }
-
-    #[test]
-    fn a_record_of_another_boot_is_none() {
-        let (_root, folders) = folders();
-        let folder = folders.prepare(key(1), BOT).expect("made");
-        let bot = Identity { start_time: 99, pid: 7 };
-        folders.record(key(1), bot).expect("written");
-        assert_eq!(folders.recorded(key(1)).expect("readable"), Some(bot));
-        fs::write(folder.join(RECORD_FILE), "7:99 another-boot\n").expect("written");
-        assert_eq!(folders.recorded(key(1)).expect("readable"), None);
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! A Docker engine of a test's own: everything of it is in a temporary folder, its containers use the host's network.
+//! It can be stopped, killed and started again on the same folder, and leaves nothing behind.
+
+use super::server::signal;
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the engine may take to answer on a machine that is busy with other tests.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to stop; it waits for what it is doing.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// Time between two looks while waiting.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub(crate) struct Dockerd {
+    folder: PathBuf,
+    daemon: Option<Child>,
+    _janitor: Janitor,
+}
+
+impl Dockerd {
+    /// Starts an engine that has nothing yet.
+    pub(crate) async fn start() -> Self {
+        // Sockets lie in it: the path must stay short.
+        let folder = tempfile::Builder::new().prefix("meeboter-dockerd-").tempdir_in("/tmp").unwrap().keep();
+        let janitor = Janitor::watch(&folder);
+        let mut dockerd = Self { folder, daemon: None, _janitor: janitor };
+        dockerd.start_again().await;
+        dockerd
+    }
+
+    /// Starts the engine on what it had; containers that ran on without it are its own again.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.daemon.is_none(), "the engine runs already");
+        assert!(rustix::process::getuid().is_root(), "a Docker engine of a test needs root");
+        self.daemon = Some(self.command().spawn().expect("dockerd, of Debian's package docker.io"));
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.answers() {
+            if let Some(status) = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap()) {
+                panic!("dockerd ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "dockerd does not answer:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn command(&self) -> Command {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(self.folder.join("root"));
+        command.arg("--exec-root").arg(self.folder.join("exec"));
+        command.arg("--pidfile").arg(self.folder.join("pid"));
+        command.args(["--host", &self.host()]);
+        // Containers of a test need no network of their own, and the machine's rules stay as they are.
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        // Containers run on while the engine is away, as on hosts that are upgraded with care.
+        command.arg("--live-restore");
+        // Debian's init script of the machine's own engine has no say here.
+        command.args(["--config-file", "/dev/null"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    /// Whether the engine takes requests; a socket that is there need not have anybody behind it.
+    fn answers(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok()
+            && self.docker().args(["version", "--format", "{{.Server.Version}}"]).output().unwrap().status.success()
+    }
+
+    /// Stops the engine politely; its containers run on.
+    pub(crate) async fn stop(&mut self) {
+        self.end(Signal::TERM).await;
+    }
+
+    /// Ends the engine without a word, as a crash does; its containers run on.
+    pub(crate) async fn kill(&mut self) {
+        self.end(Signal::KILL).await;
+        // A new one finds no pid of a process that is gone.
+        let _ = fs::remove_file(self.folder.join("pid"));
+    }
+
+    async fn end(&mut self, how: Signal) {
+        let mut daemon = self.daemon.take().expect("the engine runs");
+        signal(i32::try_from(daemon.id()).unwrap(), how);
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while daemon.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "dockerd does not end:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The engine's pid.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.daemon.as_ref().expect("the engine runs").id()).unwrap()
+    }
+
+    /// Where the engine listens, as `DOCKER_HOST` says it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("docker.sock")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("dockerd.log")
+    }
+
+    /// Everything the engine has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Docker's command line for this engine.
+    pub(crate) fn docker(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.folder.join("config"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Has Docker's command line do something, and returns what it printed, without the last line's end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let output = self.docker().args(arguments).output().expect("docker, of Debian's package docker.io");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "docker {}: {errors}", arguments.join(" "));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Makes an image of one layer from an archive of files.
+    pub(crate) fn import(&self, archive: &Path, reference: &str) {
+        self.run(&["import", &archive.display().to_string(), reference]);
+    }
+}
+
+/// Ends an engine and everything of it and removes its folder, when dropped or when this process is gone, however it
+/// went.
+struct Janitor(Child);
+
+impl Janitor {
+    fn watch(folder: &Path) -> Self {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", include_str!("dockerd_janitor.sh")]).arg(folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("a shell"))
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
