@@ -5,6 +5,7 @@ mod admin;
 mod artifacts;
 mod bad_days;
 mod dashboard;
+mod docker;
 mod door;
 mod driver;
 mod life;

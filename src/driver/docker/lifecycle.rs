@@ -36,15 +36,42 @@ pub(super) struct Found {
     state: ContainerState,
 }
 
+/// What has a name.
+enum Looked {
+    /// Nothing.
+    Nothing,
+    /// The container of that generation.
+    Ours(Found),
+    /// A container of somebody else.
+    Foreign,
+}
+
 impl Engine {
     /// The container of a generation, made if it is not there. A name that somebody else's container has is told.
-    pub(super) async fn ensure(&self, wanted: Wanted<'_>) -> Result<Found, DockerError> {
-        if let Some(found) = self.find(wanted.key).await? {
-            return Ok(found);
+    async fn ensure(&self, wanted: Wanted<'_>) -> Result<Found, DockerError> {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            match self.look(wanted.key).await? {
+                Looked::Ours(found) => return Ok(found),
+                Looked::Foreign => {
+                    let container = name(wanted.key);
+                    return Err(DockerError::NameTaken { host: self.host.clone(), container });
+                }
+                Looked::Nothing => match self.create(wanted).await {
+                    // Another server is at it: its container has the name before it can be seen.
+                    Err(error) if error.is_conflict() && Instant::now() < deadline => {
+                        tokio::time::sleep(LOOK_INTERVAL).await;
+                    }
+                    outcome => return outcome,
+                },
+            }
         }
+    }
+
+    async fn create(&self, wanted: Wanted<'_>) -> Result<Found, DockerError> {
         let call = "create a container";
-        let (client, container) = (self.client().await?, name(wanted.key));
-        let options = CreateContainerOptions { name: Some(container.clone()), platform: String::new() };
+        let client = self.client().await?;
+        let options = CreateContainerOptions { name: Some(name(wanted.key)), platform: String::new() };
         let created = client.create_container(Some(options), self.recipe.body(wanted));
         let answer = self.within(START_DEADLINE, call, created).await?;
         match answer.map_err(|error| self.error(call, error)) {
@@ -57,11 +84,6 @@ impl Engine {
                 image: wanted.image.to_owned(),
                 words,
             }),
-            // Another server made it a moment ago, or somebody else has the name.
-            Err(error) if error.is_conflict() => match self.find(wanted.key).await? {
-                Some(found) => Ok(found),
-                None => Err(DockerError::NameTaken { host: self.host.clone(), container }),
-            },
             Err(error) => Err(error),
         }
     }
@@ -176,19 +198,29 @@ impl Engine {
 
     /// The container of a generation, where it is there.
     pub(super) async fn find(&self, key: ContainerKey) -> Result<Option<Found>, DockerError> {
+        Ok(match self.look(key).await? {
+            Looked::Ours(found) => Some(found),
+            Looked::Foreign | Looked::Nothing => None,
+        })
+    }
+
+    /// What has the name of a generation's container.
+    async fn look(&self, key: ContainerKey) -> Result<Looked, DockerError> {
         let client = self.client().await?;
         let container = name(key);
         let inspected = client.inspect_container(&container, None::<InspectContainerOptions>);
         let inspected = match self.call("inspect a container", inspected).await {
             Ok(inspected) => inspected,
-            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) if error.is_missing() => return Ok(Looked::Nothing),
             Err(error) => return Err(error),
         };
         let labels = inspected.config.and_then(|config| config.labels).unwrap_or_default();
-        let (Some(id), Some(state)) = (inspected.id, inspected.state) else { return Ok(None) };
-        let is_ours = self.recipe.key(&labels) == Some(key);
+        let (Some(id), Some(state)) = (inspected.id, inspected.state) else { return Ok(Looked::Foreign) };
+        if self.recipe.key(&labels) != Some(key) {
+            return Ok(Looked::Foreign);
+        }
         let presence = presence(state.status);
-        Ok(is_ours.then_some(Found { id: ContainerId(id), presence, state }))
+        Ok(Looked::Ours(Found { id: ContainerId(id), presence, state }))
     }
 
     /// This installation's containers, running, prepared and ended.

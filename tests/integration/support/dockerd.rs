@@ -20,18 +20,42 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Dockerd {
     folder: PathBuf,
     daemon: Option<Child>,
+    /// A process of its own, as on every host: the engine may die without it.
+    containerd: Child,
     _janitor: Janitor,
 }
 
 impl Dockerd {
     /// Starts an engine that has nothing yet.
     pub(crate) async fn start() -> Self {
-        // Sockets lie in it: the path must stay short.
-        let folder = tempfile::Builder::new().prefix("meeboter-dockerd-").tempdir_in("/tmp").unwrap().keep();
-        let janitor = Janitor::watch(&folder);
-        let mut dockerd = Self { folder, daemon: None, _janitor: janitor };
+        let mut dockerd = Self::folder();
         dockerd.start_again().await;
         dockerd
+    }
+
+    /// Starts an engine that has nothing yet, on a disk of so many MiB.
+    pub(crate) async fn start_with_disk(mib: u32) -> Self {
+        let mut dockerd = Self::folder();
+        fs::create_dir(dockerd.data_root()).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dockerd.data_root());
+        assert!(mount.status().unwrap().success(), "a disk of a test needs root");
+        dockerd.start_again().await;
+        dockerd
+    }
+
+    fn folder() -> Self {
+        // Sockets lie in it: the path must stay short.
+        let folder = tempfile::Builder::new().prefix("meeboter-dockerd-").tempdir_in("/tmp").unwrap().keep();
+        fs::write(folder.join("daemon.json"), "{}").unwrap();
+        let janitor = Janitor::watch(&folder);
+        let containerd = containerd(&folder);
+        Self { folder, daemon: None, containerd, _janitor: janitor }
+    }
+
+    /// Where images and containers are kept.
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.folder.join("root")
     }
 
     /// Starts the engine on what it had; containers that ran on without it are its own again.
@@ -52,16 +76,17 @@ impl Dockerd {
     fn command(&self) -> Command {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new("dockerd");
-        command.arg("--data-root").arg(self.folder.join("root"));
+        command.arg("--data-root").arg(self.data_root());
         command.arg("--exec-root").arg(self.folder.join("exec"));
         command.arg("--pidfile").arg(self.folder.join("pid"));
+        command.arg("--containerd").arg(self.folder.join("containerd.sock"));
         command.args(["--host", &self.host()]);
         // Containers of a test need no network of their own, and the machine's rules stay as they are.
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
         // Containers run on while the engine is away, as on hosts that are upgraded with care.
         command.arg("--live-restore");
         // Debian's init script of the machine's own engine has no say here.
-        command.args(["--config-file", "/dev/null"]);
+        command.arg("--config-file").arg(self.folder.join("daemon.json"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
     }
@@ -69,7 +94,13 @@ impl Dockerd {
     /// Whether the engine takes requests; a socket that is there need not have anybody behind it.
     fn answers(&self) -> bool {
         UnixStream::connect(self.socket()).is_ok()
-            && self.docker().args(["version", "--format", "{{.Server.Version}}"]).output().unwrap().status.success()
+            && self
+                .docker()
+                .args(["version", "--format", "{{.Server.Version}}"])
+                .output()
+                .unwrap()
+                .status
+                .success()
     }
 
     /// Stops the engine politely; its containers run on.
@@ -136,6 +167,28 @@ impl Dockerd {
     /// Makes an image of one layer from an archive of files.
     pub(crate) fn import(&self, archive: &Path, reference: &str) {
         self.run(&["import", &archive.display().to_string(), reference]);
+    }
+}
+
+fn containerd(folder: &Path) -> Child {
+    let log = fs::File::create(folder.join("containerd.log")).unwrap();
+    let config = folder.join("containerd.toml");
+    fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n").unwrap();
+    let mut command = Command::new("containerd");
+    command.arg("--config").arg(config).arg("--address").arg(folder.join("containerd.sock"));
+    command.arg("--root").arg(folder.join("containerd")).arg("--state").arg(folder.join("exec/containerd"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().expect("containerd, of Debian's package of that name")
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // The janitor ends them; whoever started them takes note.
+        drop(self._janitor.0.stdin.take());
+        let _ = self._janitor.0.wait();
+        for child in self.daemon.iter_mut().chain([&mut self.containerd]) {
+            let _ = child.wait();
+        }
     }
 }
 

@@ -8,4 +8,5 @@ pub(crate) mod history;
 pub(crate) mod media;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod registry;
 pub(crate) mod server;
