@@ -218,6 +218,15 @@ impl Server {
         Ok(String::from_utf8(page.map_err(|error| anyhow!("no answer's body: {error}"))?.to_vec())?)
     }
 
+    /// Has a bot leave its meeting.
+    pub async fn end_bot(&self, id: i64) -> Result<()> {
+        let path = format!("/api/bots/{id}/remove-from-call");
+        let answer = self.request(Method::POST, &path).send_json(&json!({})).await;
+        let answer = answer.map_err(|error| anyhow!("no answer to a request: {error}"))?;
+        ensure!(answer.status().is_success(), "bot {id} was not told to leave: {}", answer.status());
+        Ok(())
+    }
+
     /// The bot as it is.
     pub async fn bot(&self, id: i64) -> Result<Value> {
         let answer = self.request(Method::GET, &format!("/api/bots/{id}")).send().await;

@@ -5,3 +5,4 @@ mod folders;
 pub mod metered;
 pub mod process;
 pub mod spools;
+mod tasks;

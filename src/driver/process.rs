@@ -12,9 +12,6 @@
 //! server has no right to make, and a limit on one process (`setrlimit`) would hit the browser's address space rather
 //! than its memory. Whoever starts it says so in the log where limits are configured.
 //!
-//! Calls run in tasks of their own, on the runtime the driver was made in: an actor that dies while it waits cuts
-//! nothing off in the middle.
-
 mod ending;
 mod kin;
 mod leftovers;
@@ -24,6 +21,7 @@ mod record;
 
 use super::folders::Folders;
 use super::spools::SpoolSource;
+use super::tasks::Tasks;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use kin::bot_of;
@@ -47,7 +45,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch};
 use uuid::Uuid;
 
@@ -83,7 +80,7 @@ pub type TokenSource = Arc<dyn Fn(SlotId, Generation) -> String + Send + Sync>;
 /// See the module.
 pub struct ProcessDriver {
     host: Arc<Host>,
-    runtime: Handle,
+    tasks: Tasks,
 }
 
 struct Host {
@@ -112,7 +109,7 @@ impl ProcessDriver {
         let bots_max = AtomicUsize::new(settings.bots_max);
         let (exits, _) = broadcast::channel(EXITS_UNTOLD_MAX);
         let host = Host { settings, bots_max, tokens, folders, turns, endings, exits, log };
-        Self { host: Arc::new(host), runtime: Handle::current() }
+        Self { host: Arc::new(host), tasks: Tasks::here() }
     }
 
     /// Runs so many bots at a time from now on; those that run go on.
@@ -126,10 +123,7 @@ impl ProcessDriver {
         T: Send + 'static,
         F: Future<Output = Result<T, DriverError>> + Send + 'static,
     {
-        self.runtime.spawn(call(Arc::clone(&self.host))).await.unwrap_or_else(|error| {
-            let message = format!("the driver's task was cut off: {error}");
-            Err(DriverError { message, answered: false, retryable: true })
-        })
+        self.tasks.finish(call(Arc::clone(&self.host))).await
     }
 }
 
@@ -151,9 +145,7 @@ impl Driver for ProcessDriver {
 
     async fn wait_exit(&self, _host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
         let host = Arc::clone(&self.host);
-        // A wait changes nothing: it ends with its caller.
-        let wait = AbortOnDrop(self.runtime.spawn(async move { host.wait_exit(key).await }));
-        wait.outcome().await
+        self.tasks.wait(async move { host.wait_exit(key).await }).await
     }
 
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
@@ -217,23 +209,6 @@ impl SpoolSource for ProcessDriver {
 
     async fn spooled(&self, key: ContainerKey) -> Result<Vec<(u32, PathBuf)>, DriverError> {
         self.detached(move |host| async move { host.spooled(key).await }).await
-    }
-}
-
-struct AbortOnDrop<T>(tokio::task::JoinHandle<Result<T, DriverError>>);
-
-impl<T> AbortOnDrop<T> {
-    async fn outcome(mut self) -> Result<T, DriverError> {
-        (&mut self.0).await.unwrap_or_else(|error| {
-            let message = format!("the driver's task was cut off: {error}");
-            Err(DriverError { message, answered: false, retryable: true })
-        })
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -2,8 +2,7 @@
 //! one use. A slot stays on its host.
 //!
 //! The engines are the state: what a container is called and labelled says whose it is, so that any server of this
-//! installation finds it again. Calls run in tasks of their own, on the runtime the driver was made in: an actor that
-//! dies while it waits cuts nothing off in the middle.
+//! installation finds it again.
 //!
 //! All limits that can be configured are honoured. A container's token is in its environment, which whoever may use the
 //! engine can read: it is worth nothing beyond its one generation.
@@ -22,6 +21,7 @@ pub use error::DockerError;
 
 use super::folders::Folders;
 use super::spools::SpoolSource;
+use super::tasks::Tasks;
 use crate::config::Secret;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -37,7 +37,6 @@ use slog::Logger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -95,7 +94,7 @@ pub struct DockerDriver {
     fences: Arc<Fences>,
     folders: Folders,
     tokens: TokenSource,
-    runtime: Handle,
+    tasks: Tasks,
     log: Logger,
 }
 
@@ -107,8 +106,8 @@ impl DockerDriver {
     pub fn new(settings: DockerSettings, tokens: TokenSource, log: Logger) -> Result<Self, DockerError> {
         let folders = Folders::new(settings.work_root.clone());
         let (hosts, engines) = (settings.hosts.clone(), RwLock::default());
-        let (fences, runtime) = (Arc::default(), Handle::current());
-        let driver = Self { settings, engines, fences, folders, tokens, runtime, log };
+        let (fences, tasks) = (Arc::default(), Tasks::here());
+        let driver = Self { settings, engines, fences, folders, tokens, tasks, log };
         driver.configure(hosts)?;
         Ok(driver)
     }
@@ -144,34 +143,9 @@ impl DockerDriver {
         })
     }
 
-    /// Runs a call to the engine of a host to its end, whatever becomes of the caller.
-    async fn detached<T, F>(
-        &self,
-        host: &HostName,
-        call: impl FnOnce(Arc<Engine>) -> F,
-    ) -> Result<T, DriverError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, DockerError>> + Send + 'static,
-    {
-        let engine = {
-            let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
-            engines.get(host).cloned()
-        };
-        let engine = engine.ok_or_else(|| DockerError::UnknownHost(host.clone()))?;
-        match self.runtime.spawn(call(engine)).await {
-            Ok(outcome) => outcome.map_err(DriverError::from),
-            Err(error) => {
-                let message = format!("the driver's task was cut off: {error}");
-                Err(DriverError { message, answered: false, retryable: true })
-            }
-        }
-    }
-
-    /// The containers of a host that run; of one that is away, an error.
-    async fn running(&self, host: &HostName) -> Result<BTreeSet<ContainerKey>, DriverError> {
-        let listed = self.list(host).await?;
-        Ok(listed.into_iter().map(|container| container.key).collect())
+    fn at(&self, host: &HostName) -> Result<Arc<Engine>, DockerError> {
+        let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
+        engines.get(host).cloned().ok_or_else(|| DockerError::UnknownHost(host.clone()))
     }
 }
 
@@ -197,8 +171,9 @@ impl Driver for DockerDriver {
         image: &str,
         progress: watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
-        let image = image.to_owned();
-        self.detached(host, |engine| async move { engine.pull(&image, &progress).await }).await
+        let (engine, image) = (self.at(host)?, image.to_owned());
+        // Others may wait for it by now.
+        self.tasks.finish(async move { engine.pull(&image, &progress).await }).await
     }
 
     fn prepares(&self, _host: &HostName) -> bool {
@@ -207,50 +182,56 @@ impl Driver for DockerDriver {
 
     async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {
         let PrepareRequest { host, key, slot_name, image, limits, operation } = request;
-        let (token, fences) = ((self.tokens)(key.slot, key.generation), Arc::clone(&self.fences));
-        let call = |engine: Arc<Engine>| async move {
+        let (engine, fences) = (self.at(&host)?, Arc::clone(&self.fences));
+        let token = (self.tokens)(key.slot, key.generation);
+        let order = async move {
             let wanted = Wanted { key, slot_name: &slot_name, image: &image, limits, token: &token };
             engine.prepare(wanted, operation, &fences).await
         };
-        self.detached(&host, call).await
+        self.tasks.finish(order).await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
         let StartRequest { host, key, slot_name, image, limits, operation, bot_id: _ } = request;
-        let (token, fences) = ((self.tokens)(key.slot, key.generation), Arc::clone(&self.fences));
-        let call = |engine: Arc<Engine>| async move {
+        let (engine, fences) = (self.at(&host)?, Arc::clone(&self.fences));
+        let token = (self.tokens)(key.slot, key.generation);
+        let order = async move {
             let wanted = Wanted { key, slot_name: &slot_name, image: &image, limits, token: &token };
             engine.start(wanted, operation, &fences).await
         };
-        self.detached(&host, call).await
+        self.tasks.finish(order).await
     }
 
     async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError> {
-        self.detached(host, |engine| async move { engine.wait_exit(key).await }).await
+        let engine = self.at(host)?;
+        self.tasks.wait(async move { engine.wait_exit(key).await }).await
     }
 
     async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
         let StopRequest { host, key, container: _, operation, grace } = request;
-        let fences = Arc::clone(&self.fences);
-        self.detached(&host, |engine| async move { engine.stop(key, operation, grace, &fences).await }).await
+        let (engine, fences) = (self.at(&host)?, Arc::clone(&self.fences));
+        self.tasks.finish(async move { engine.stop(key, operation, grace, &fences).await }).await
     }
 
     async fn inspect(&self, host: &HostName, key: ContainerKey) -> Result<Presence, DriverError> {
-        let found = self.detached(host, |engine| async move { engine.find(key).await }).await?;
+        let engine = self.at(host)?;
+        let found = self.tasks.wait(async move { engine.find(key).await }).await?;
         Ok(found.map_or(Presence::Gone, |found| found.presence))
     }
 
     async fn list(&self, host: &HostName) -> Result<Vec<ListedContainer>, DriverError> {
-        self.detached(host, |engine| async move { engine.list().await }).await
+        let engine = self.at(host)?;
+        self.tasks.wait(async move { engine.list().await }).await
     }
 
     async fn resolve(&self, host: &HostName, image: &str) -> Result<Option<ImageDigest>, DriverError> {
-        let image = image.to_owned();
-        self.detached(host, |engine| async move { engine.resolve(&image).await }).await
+        let (engine, image) = (self.at(host)?, image.to_owned());
+        self.tasks.wait(async move { engine.resolve(&image).await }).await
     }
 
     async fn logs(&self, host: &HostName, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
-        self.detached(host, |engine| async move { engine.logs(key, lines).await }).await
+        let engine = self.at(host)?;
+        self.tasks.wait(async move { engine.logs(key, lines).await }).await
     }
 
     async fn sweep(
@@ -259,13 +240,16 @@ impl Driver for DockerDriver {
         wanted: &BTreeSet<ContainerKey>,
         before: DateTime<Utc>,
     ) -> Result<u32, DriverError> {
-        let mut spared = wanted.clone();
-        spared.append(&mut self.running(host).await?);
-        self.detached(host, |engine| async move { engine.sweep(spared, before).await }).await
+        let listed = self.list(host).await?;
+        let spared =
+            listed.into_iter().map(|container| container.key).chain(wanted.iter().copied()).collect();
+        let engine = self.at(host)?;
+        self.tasks.finish(async move { engine.sweep(spared, before).await }).await
     }
 
     async fn watch(&self, host: &HostName, events: mpsc::Sender<EngineEvent>) -> Result<(), DriverError> {
-        self.detached(host, |engine| async move { engine.watch(&events).await }).await
+        let engine = self.at(host)?;
+        self.tasks.wait(async move { engine.watch(&events).await }).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! Engines that are away, and come back.
 
-use super::image;
 use super::workshop::{LIMIT, LOOK, Workshop, here, made};
 use crate::support::dockerd::Dockerd;
+use crate::support::scripted_bot;
 use meeboter_actors::ports::{Driver, DriverError, Presence};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +32,7 @@ async fn an_engine_that_is_not_there_is_named_and_nothing_is_known_of_its_contai
 #[tokio::test]
 async fn containers_outlive_their_engine_and_are_the_same_when_it_is_back() {
     let mut dockerd = Dockerd::start().await;
-    image::import_all(&dockerd);
+    scripted_bot::import_all(&dockerd);
     let workshop = Workshop::on(&dockerd);
     let (driver, key) = (workshop.driver(), workshop.key(1));
     let id = made(driver.start(workshop.start(1, "stay")).await);

@@ -1,6 +1,7 @@
 //! The Docker driver's contract, on a real engine.
 
 use super::workshop::{LIMIT, LOOK, NOTICED, Workshop, here, made, shared, until_present};
+use crate::support::scripted_bot;
 use meeboter_actors::ids::Operation;
 use meeboter_actors::ports::{
     Driver, DriverError, EngineEvent, PrepareRequest, Presence, ResourceLimits, StartRequest, StopRequest,
@@ -125,7 +126,7 @@ async fn what_an_engine_refuses_is_told_in_its_own_words() {
     );
 
     let name = format!("meeboter-{}-1", workshop.slot);
-    dockerd.run(&["create", "--name", &name, &super::image::reference("stay")]);
+    dockerd.run(&["create", "--name", &name, &scripted_bot::reference("stay")]);
     told(driver.start(workshop.start(1, "stay")).await.unwrap_err(), &[&name, "taken", "remove or rename"]);
     driver.stop(workshop.stop(1)).await.unwrap();
     dockerd.run(&["rm", &name]);

@@ -3,7 +3,6 @@
 
 mod bad_days;
 mod driver;
-mod image;
 mod registry;
 mod remains;
 mod server;

@@ -1,9 +1,9 @@
 //! Images that come from a registry: a real one, behind a proxy that counts what it sends.
 
-use super::image;
 use super::workshop::{LIMIT, Workshop, here, made};
 use crate::support::dockerd::Dockerd;
 use crate::support::registry::Registry;
+use crate::support::scripted_bot;
 use meeboter::driver::docker::RegistryAccess;
 use meeboter_actors::ids::ContainerKey;
 use meeboter_actors::ports::{Driver, DriverError, PullProgress, StartRequest};
@@ -21,7 +21,7 @@ async fn stocked(registry: &Registry) -> (Dockerd, String) {
 
 /// Puts a script's image into the registry under a reference.
 fn publish(dockerd: &Dockerd, reference: &str, script: &str) {
-    image::import(dockerd, reference, script);
+    scripted_bot::import(dockerd, reference, script);
     dockerd.run(&["push", "--quiet", reference]);
     dockerd.run(&["rmi", reference]);
 }
@@ -93,7 +93,7 @@ async fn a_registry_is_told_who_asks_and_nobody_else_is() {
     let registry = Registry::with_password().await;
     let dockerd = Dockerd::start().await;
     let image = registry.reference("scripted-bot:1");
-    image::import(&dockerd, &image, "stay");
+    scripted_bot::import(&dockerd, &image, "stay");
     let login = ["login", "--username", Registry::USER, "--password", Registry::PASSWORD, registry.server()];
     dockerd.run(&login);
     dockerd.run(&["push", "--quiet", &image]);

@@ -1,7 +1,7 @@
 //! Whole servers whose bots are containers.
 
-use super::image;
 use crate::support::dockerd::Dockerd;
+use crate::support::scripted_bot;
 use crate::support::server::Server;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
@@ -14,13 +14,13 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A server on an engine of its own, with so many slots for bots that attend until they are told to leave.
 async fn server_on(dockerd: &Dockerd, slots: &str) -> Server {
-    image::import_all(dockerd);
+    scripted_bot::import_all(dockerd);
     Server::start(&[
         ("MEEBOTER_DRIVER__KIND", "docker"),
         ("MEEBOTER_DOCKER__NETWORK", "host"),
         ("MEEBOTER_HOSTS__LOCAL__DOCKER_URL", &dockerd.host()),
         ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", slots),
-        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__IMAGE", &image::reference("attend")),
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__IMAGE", &scripted_bot::reference("attend")),
         // These bots do not hear a signal: whoever must be stopped is killed.
         ("MEEBOTER_BOTS__STOP_GRACE_MS", "200"),
         ("MEEBOTER_BOTS__RECOVERY_DELAY_MS", "500"),

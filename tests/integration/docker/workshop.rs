@@ -1,7 +1,7 @@
 //! A driver on a real engine, with a slot of its own for each test.
 
-use super::image;
 use crate::support::dockerd::Dockerd;
+use crate::support::scripted_bot;
 use meeboter::driver::docker::{DockerDriver, DockerSettings, EngineAddress, RegistryAccess};
 use meeboter_actors::ids::{
     BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName,
@@ -29,7 +29,7 @@ pub(super) async fn shared() -> &'static Dockerd {
     static SHARED: OnceCell<Dockerd> = OnceCell::const_new();
     let start = || async {
         let dockerd = Dockerd::start().await;
-        image::import_all(&dockerd);
+        scripted_bot::import_all(&dockerd);
         dockerd
     };
     SHARED.get_or_init(start).await
@@ -95,7 +95,7 @@ impl Workshop {
             host: here(),
             key: self.key(generation),
             slot_name: SlotName("pool-zoom-001".to_owned()),
-            image: image::reference(script),
+            image: scripted_bot::reference(script),
             limits: ResourceLimits::default(),
             operation: Operation(1),
         }

@@ -1,8 +1,7 @@
 //! A Docker engine of a test's own: everything of it is in a temporary folder, its containers use the host's network.
 //! It can be stopped, killed and started again on the same folder, and leaves nothing behind.
 
-use super::server::signal;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,7 @@ pub(crate) struct Dockerd {
     daemon: Option<Child>,
     /// A process of its own, as on every host: the engine may die without it.
     containerd: Child,
-    _janitor: Janitor,
+    janitor: Janitor,
 }
 
 impl Dockerd {
@@ -50,7 +49,7 @@ impl Dockerd {
         fs::write(folder.join("daemon.json"), "{}").unwrap();
         let janitor = Janitor::watch(&folder);
         let containerd = containerd(&folder);
-        Self { folder, daemon: None, containerd, _janitor: janitor }
+        Self { folder, daemon: None, containerd, janitor }
     }
 
     /// Where images and containers are kept.
@@ -117,7 +116,7 @@ impl Dockerd {
 
     async fn end(&mut self, how: Signal) {
         let mut daemon = self.daemon.take().expect("the engine runs");
-        signal(i32::try_from(daemon.id()).unwrap(), how);
+        kill_process(Pid::from_child(&daemon), how).unwrap();
         let deadline = Instant::now() + STOP_DEADLINE;
         while daemon.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "dockerd does not end:\n{}", self.log());
@@ -184,8 +183,8 @@ fn containerd(folder: &Path) -> Child {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         // The janitor ends them; whoever started them takes note.
-        drop(self._janitor.0.stdin.take());
-        let _ = self._janitor.0.wait();
+        drop(self.janitor.0.stdin.take());
+        let _ = self.janitor.0.wait();
         for child in self.daemon.iter_mut().chain([&mut self.containerd]) {
             let _ = child.wait();
         }

@@ -9,4 +9,5 @@ pub(crate) mod media;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod scripted_bot;
 pub(crate) mod server;

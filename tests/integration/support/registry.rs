@@ -1,6 +1,5 @@
 //! A registry of a test's own, Debian's `docker-registry`, behind a proxy that counts what it sends.
 
-use super::server::free_port;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -44,7 +43,8 @@ impl Registry {
 
     async fn configured(auth: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (path, port) = (folder.path().display(), free_port());
+        let path = folder.path().display();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let auth = auth.replace("FOLDER", &path.to_string());
         fs::write(folder.path().join("users"), format!("{}:{PASSWORD_HASH}\n", Self::USER)).unwrap();
         let config = format!(

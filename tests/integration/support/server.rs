@@ -601,6 +601,6 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (status, answer.json().await.unwrap_or(Value::Null))
 }
 
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

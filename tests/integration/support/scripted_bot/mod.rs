@@ -1,6 +1,6 @@
 //! The image of the scripted bot: one static program, built from `bot.rs` once a run of the tests.
 
-use crate::support::dockerd::Dockerd;
+use super::dockerd::Dockerd;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,29 +8,29 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 /// What the bot can be told to do; each is an image of its own.
-pub(super) const SCRIPTS: [&str; 4] = ["attend", "stay", "fail", "record"];
+pub(crate) const SCRIPTS: [&str; 4] = ["attend", "stay", "fail", "record"];
 
 /// The reference of a script's image on an engine that got them all. Its registry is nobody: such an image is either on
 /// the host or nowhere.
-pub(super) fn reference(script: &str) -> String {
+pub(crate) fn reference(script: &str) -> String {
     format!("127.0.0.1:1/scripted-bot:{script}")
 }
 
 /// Gives an engine the image of every script.
-pub(super) fn import_all(dockerd: &Dockerd) {
+pub(crate) fn import_all(dockerd: &Dockerd) {
     for script in SCRIPTS {
         import(dockerd, &reference(script), script);
     }
 }
 
 /// Gives an engine the image of a script under a name.
-pub(super) fn import(dockerd: &Dockerd, reference: &str, script: &str) {
+pub(crate) fn import(dockerd: &Dockerd, reference: &str, script: &str) {
     let command = format!("CMD [\"/bot\", \"{script}\"]");
     dockerd.run(&["import", "--change", &command, &archive().display().to_string(), reference]);
 }
 
 /// An archive of the program; it goes with the process.
-pub(super) fn archive() -> &'static Path {
+pub(crate) fn archive() -> &'static Path {
     static ARCHIVE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let make = || {
         let folder = tempfile::tempdir().unwrap();
