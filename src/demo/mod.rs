@@ -5,6 +5,7 @@
 //! through its signed link, measured, and listened to. Whatever happens, the server is stopped at the end.
 
 mod api;
+pub mod engine;
 mod folder;
 mod logs;
 mod progress;
@@ -15,6 +16,7 @@ mod tone;
 mod watch;
 
 use self::api::{Api, ApiError};
+use self::engine::EngineOptions;
 use self::folder::Folder;
 use self::progress::Display;
 use self::server::Server;
@@ -45,6 +47,9 @@ pub struct DemoOptions {
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(10..=3600))]
     pub timeout: u64,
+    /// What runs the bots.
+    #[command(flatten)]
+    pub engine: EngineOptions,
 }
 
 /// Why a demonstration did not succeed.
@@ -138,7 +143,7 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
     recording::find_tools().await?;
     let mut signals = Signals::listen()?;
     let folder = Folder::prepare(options.data_dir.as_deref())?;
-    let mut server = Server::start(&folder, options.slots)?;
+    let mut server = Server::start(&folder, options.slots, &options.engine)?;
     println!("The demo's server, its logs and the recordings are in {}", folder.root().display());
     println!("Dashboard: {}/ with the key in {}", server.base(), folder.key().display());
     let mut play = Play::new(&options, folder.clone(), server.base());

@@ -1,6 +1,7 @@
 //! The server under demonstration: this same program, as a child.
 
 use super::api::Api;
+use super::engine::EngineOptions;
 use super::folder::Folder;
 use super::progress::Display;
 use super::{DemoError, logs};
@@ -45,7 +46,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the server on a free port, with the folder as its home.
-    pub(super) fn start(folder: &Folder, slots: u16) -> Result<Self, DemoError> {
+    pub(super) fn start(folder: &Folder, slots: u16, engine: &EngineOptions) -> Result<Self, DemoError> {
         let system = |what| move |source| DemoError::System { what, source };
         let port = free_port().map_err(system("finding a free port"))?;
         let program = std::env::current_exe().map_err(system("finding this program's own file"))?;
@@ -65,6 +66,7 @@ impl Server {
             .env("MEEBOTER_DATA_DIR", folder.root())
             .env("MEEBOTER_REHEARSAL__ENABLED", "true")
             .env("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", slots.to_string())
+            .envs(engine.settings())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

@@ -14,9 +14,12 @@ use slog::Logger;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// How long an engine may take for a call that has no deadline of its own: it may be at fifty others.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// Containers that are made ahead at a time: bots that start meanwhile share the engine with them.
+const PREPARED_AT_ONCE: usize = 4;
 /// The client's own, longer than any of ours: a stop waits for the container's grace.
 const CLIENT_TIMEOUT_S: u64 = 3600;
 
@@ -24,6 +27,8 @@ const CLIENT_TIMEOUT_S: u64 = 3600;
 pub(super) struct Engine {
     pub(super) place: Place,
     client: tokio::sync::Mutex<Option<Docker>>,
+    /// Permits for making containers ahead.
+    pub(super) ahead: Semaphore,
     /// One operation on a generation's container at a time. Holds only those that someone is at.
     turns: Mutex<HashMap<ContainerKey, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -52,7 +57,7 @@ impl std::ops::Deref for Engine {
 impl Engine {
     pub(super) fn new(place: Place) -> Self {
         let (client, turns) = Default::default();
-        Self { place, client, turns }
+        Self { place, client, ahead: Semaphore::new(PREPARED_AT_ONCE), turns }
     }
 
     /// The client, in a version of the API that the engine speaks.

@@ -20,6 +20,8 @@ use tokio::time::Instant;
 
 /// How long a call waits for its turn at a container, beside the grace of a stop that may be before it.
 const TURN_DEADLINE: Duration = Duration::from_secs(180);
+/// How long a container that is made ahead may wait for others that are: a host has hundreds at most.
+const AHEAD_DEADLINE: Duration = Duration::from_secs(600);
 /// How long making and starting a container may take: fifty at once share one disk.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// How long a stop may take beyond the container's own grace.
@@ -95,6 +97,8 @@ impl Engine {
         operation: Operation,
         fences: &Fences,
     ) -> Result<ContainerId, DockerError> {
+        // Never given up: the semaphore is never closed.
+        let _ahead = self.within(AHEAD_DEADLINE, "prepare a container", self.ahead.acquire()).await?;
         let _turn = self.turn(wanted.key, TURN_DEADLINE).await?;
         fences.check(wanted.key, operation)?;
         let found = self.ensure(wanted).await?;

@@ -124,11 +124,6 @@ impl Dockerd {
         }
     }
 
-    /// The engine's pid.
-    pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.daemon.as_ref().expect("the engine runs").id()).unwrap()
-    }
-
     /// Where the engine listens, as `DOCKER_HOST` says it.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
@@ -161,11 +156,6 @@ impl Dockerd {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "docker {}: {errors}", arguments.join(" "));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    }
-
-    /// Makes an image of one layer from an archive of files.
-    pub(crate) fn import(&self, archive: &Path, reference: &str) {
-        self.run(&["import", &archive.display().to_string(), reference]);
     }
 }
 
