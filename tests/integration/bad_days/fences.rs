@@ -1,19 +1,26 @@
 //! Programs that are not, or no longer, who they say.
 
 use super::{MINUTE, check_tidy, check_whole_meeting, meeting};
-use crate::support::server::{Server, answer, environment};
+use crate::support::frozen::Frozen;
+use crate::support::server::{Server, answer, environment, silent_bot};
 use meeboter::auth::Tokens;
 use meeboter_actors::ids::{BotId, Generation};
 use meeboter_bot::{
     ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR, TOKEN_HEADER, assignment_path, heartbeat_path,
+    status_path,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 use uuid::Uuid;
 
 const SECRET: &str = "a secret of at least 32 characters";
 const STALE: (StatusCode, &str) = (StatusCode::CONFLICT, "stale_generation");
+const IN_DOUBT: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown");
+const CARRY_ON: (StatusCode, &str) = (StatusCode::OK, "");
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn only_the_process_that_claimed_a_generation_speaks_for_its_bot() {
@@ -66,6 +73,47 @@ async fn only_the_process_that_claimed_a_generation_speaks_for_its_bot() {
 
     check_whole_meeting(&server, present, 8_000).await;
     check_tidy(&server, 1).await;
+}
+
+#[tokio::test]
+async fn a_server_in_doubt_of_its_lead_tells_no_program_that_its_time_is_over() {
+    let programs = tempfile::tempdir().unwrap();
+    let program = silent_bot(programs.path());
+    let settings = [
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"),
+        ("MEEBOTER_DRIVER__BOT_PROGRAM", program.as_str()),
+        ("AUTH_SECRET", SECRET),
+    ];
+    let server = Server::start(&settings).await;
+    let bot = server.send_bot("present", "").await;
+    server.wait_state(bot, MINUTE, &["JOINING_CALL"]).await;
+    let token = Tokens::new(SECRET).bot(BotId(bot), Generation(7));
+    let speak = async |method: Method, path: String, body: &Value| {
+        outcome(answer(server.bare(method, &path).header(TOKEN_HEADER, &token).json(body)).await)
+    };
+    let beat = json!({ "generation": 7 });
+    let report = json!({ "generation": 7, "seq": 1, "at": "2026-01-01T00:00:00Z", "status": "IN_CALL" });
+    // What a program of another generation is told: by its heartbeats, and by its reports.
+    let told = async |heartbeats: (StatusCode, &str), reports: (StatusCode, &str)| {
+        let deadline = Instant::now() + MINUTE;
+        loop {
+            let told = [
+                speak(Method::POST, heartbeat_path(bot), &beat).await,
+                speak(Method::PATCH, status_path(bot), &report).await,
+            ];
+            if told == [owned(heartbeats), owned(reports)] {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{told:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    told(STALE, STALE).await;
+    let frozen = Frozen::cluster(&server.cluster(), server.postgres_pid().unwrap());
+    told(CARRY_ON, IN_DOUBT).await;
+    drop(frozen);
+    told(STALE, STALE).await;
+    assert_eq!(server.bot(bot).await["state"], "JOINING_CALL", "nothing happened to the bot");
 }
 
 /// The slot that the one running bot is in, and the token that was given to it.
