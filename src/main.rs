@@ -1,9 +1,9 @@
-//! The program: the server, the demonstration, and operators' tools.
+//! The program: the server, the demonstration, backups, and operators' tools.
 
 use clap::{Parser, Subcommand};
 use meeboter::app::Application;
 use meeboter::config::Source;
-use meeboter::{cli, config, demo, telemetry};
+use meeboter::{backup, cli, config, demo, telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +31,8 @@ enum Command {
     Config,
     /// Show it all: real bots in rehearsal meetings.
     Demo(demo::DemoOptions),
+    /// Backups of the database in the object store: create, list, restore.
+    Backup(backup::BackupOptions),
     #[command(flatten)]
     Operate(cli::Tool),
 }
@@ -44,6 +46,7 @@ async fn main() -> ExitCode {
             Ok(())
         }
         Command::Demo(options) => demo::run(options).await.map_err(Into::into),
+        Command::Backup(options) => backup::run(options).await.map_err(Into::into),
         Command::Operate(tool) => cli::run(tool).await.map_err(Into::into),
     };
     match outcome {

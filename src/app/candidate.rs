@@ -18,8 +18,8 @@ use meeboter_actors::ports::{Driver, Rows, Spools, Store, StoreError};
 use meeboter_actors::tree::{Ports, Tree};
 use slog::{Logger, info, warn};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +40,8 @@ pub(super) struct Candidate {
     pub(super) actors: ArbiterHandle,
     pub(super) data_dir: PathBuf,
     pub(super) stopping: Arc<AtomicBool>,
+    /// What it leads by, once it does.
+    pub(super) lead: Arc<OnceLock<Arc<JournalConnection>>>,
     /// Says that this server cannot go on.
     pub(super) broken: mpsc::UnboundedSender<String>,
     pub(super) log: Logger,
@@ -78,6 +80,8 @@ impl Candidate {
         if self.state.leading.set(leading).is_err() {
             return Err(StartError::Broken("this server leads already".to_owned()));
         }
+        // Only one call gets here: the next was refused above.
+        let _ = self.lead.set(Arc::clone(&journal));
         self.confirm(journal, tree);
         info!(self.log, "taking requests"; "api_key_file" => %key_file.display());
         Ok(())

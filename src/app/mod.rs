@@ -23,6 +23,7 @@ use crate::http::routes;
 use crate::http::state::AppState;
 use crate::metrics::Metrics;
 use crate::store::data_dir::DataDir;
+use crate::store::journal::JournalConnection;
 use crate::store::queries::Installation;
 use crate::telemetry::chain;
 use actix::Arbiter;
@@ -42,7 +43,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
@@ -77,6 +78,7 @@ pub struct Application {
     actors: Arbiter,
     database: Arc<Database>,
     stopping: Arc<AtomicBool>,
+    lead: Arc<OnceLock<Arc<JournalConnection>>>,
     fatal: mpsc::UnboundedReceiver<String>,
     log: Logger,
     _objects: Objects,
@@ -124,6 +126,7 @@ impl Application {
         });
         let actors = Arbiter::new();
         let stopping = Arc::new(AtomicBool::new(false));
+        let lead = Arc::new(OnceLock::new());
         let (broken, fatal) = mpsc::unbounded_channel();
         let candidate = Candidate {
             database: Arc::clone(&database),
@@ -133,6 +136,7 @@ impl Application {
             actors: actors.handle(),
             data_dir: data_dir.path().to_owned(),
             stopping: Arc::clone(&stopping),
+            lead: Arc::clone(&lead),
             broken,
             log: log.clone(),
         };
@@ -149,6 +153,7 @@ impl Application {
             actors,
             database,
             stopping,
+            lead,
             fatal,
             log,
             _objects: objects,
@@ -201,11 +206,17 @@ impl Application {
         }
     }
 
+    /// Refuses what comes, answers what was asked, gives the lead back, and only then closes connections: that can take
+    /// seconds, and a standby waits for the lead.
     async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.state.stopping.send_replace(true);
-        self.server.stop(true).await;
+        self.state.all_answered(Duration::from_secs(SHUTDOWN_TIMEOUT_S)).await;
         self.actors.stop();
+        if let Some(lead) = self.lead.get() {
+            lead.resign().await;
+        }
+        self.server.stop(true).await;
         if let Err(error) = self.database.stop().await {
             warn!(self.log, "the embedded database did not stop"; "error" => %error);
         }

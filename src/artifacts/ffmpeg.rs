@@ -67,7 +67,7 @@ async fn run(program: &'static str, mut command: Command) -> Result<String, Fail
     let failed = |source| Failure::Program { program, source };
     let mut child = command.spawn().map_err(failed)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let all = async { tokio::join!(tail(stdout), tail(stderr), child.wait()) };
+    let all = async { tokio::join!(last_words(stdout), last_words(stderr), child.wait()) };
     let Ok((said, errors, status)) = tokio::time::timeout(DEADLINE, all).await else {
         return Err(Failure::Late { what: program, limit: DEADLINE });
     };
@@ -79,8 +79,8 @@ async fn run(program: &'static str, mut command: Command) -> Result<String, Fail
     }
 }
 
-/// Reads to the end, and keeps the last of it.
-async fn tail(source: Option<impl AsyncRead + Unpin>) -> String {
+/// Reads what a program says to the end, and keeps the last of it.
+pub(crate) async fn last_words(source: Option<impl AsyncRead + Unpin>) -> String {
     let mut kept = Vec::new();
     if let Some(mut source) = source {
         let mut chunk = [0; TAIL_BYTES];

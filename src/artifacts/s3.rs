@@ -82,7 +82,7 @@ impl S3Settings {
 /// See the module. Calls run in tasks of their own, on the runtime it was made in; cheap to clone.
 #[derive(Clone)]
 pub struct S3Artifacts {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     runtime: Handle,
 }
 
@@ -264,7 +264,7 @@ impl Store {
         Ok(removed)
     }
 
-    async fn remove(&self, key: &str) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, key: &str) -> Result<(), Failure> {
         let bucket = &self.settings.bucket;
         let removed = self.client.delete_object().bucket(bucket).key(key).send().await;
         removed.map(drop).map_err(|error| Failure::store(format!("remove {bucket}/{key}"), error))

@@ -1,4 +1,4 @@
-//! Uploading a file: small ones at once, others in parts.
+//! Uploading a file, or what a program writes: little at once, the rest in parts.
 
 use super::Failure;
 use aws_sdk_s3::Client;
@@ -6,9 +6,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use std::path::Path;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The size of a part, and of what needs none.
+/// The size of a part; what is smaller needs none.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Where a file goes.
@@ -23,20 +23,35 @@ impl Target<'_> {
     /// Uploads a file; says its size. An upload that fails leaves nothing.
     pub(super) async fn upload(&self, path: &Path) -> Result<u64, Failure> {
         let mut file = File::open(path).await.map_err(Failure::file("open the joined file"))?;
-        let bytes = file.metadata().await.map_err(Failure::file("measure the joined file"))?.len();
-        if bytes <= PART_BYTES {
-            self.put(read_part(&mut file).await?).await?;
+        self.upload_from(&mut file, async { Ok(()) }).await
+    }
+
+    /// Uploads what comes out of `source`; says how many bytes. `whole` is asked at its end whether that was all of it.
+    /// An upload that fails leaves nothing.
+    pub(super) async fn upload_from(
+        &self,
+        source: &mut (impl AsyncRead + Unpin),
+        whole: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<u64, Failure> {
+        let first = read_part(source).await?;
+        let bytes = first.len() as u64;
+        if bytes < PART_BYTES {
+            whole.await?;
+            self.put(first).await?;
             return Ok(bytes);
         }
         let upload = self.begin().await?;
-        let outcome = match self.put_parts(&upload, &mut file).await {
-            Ok(parts) => self.complete(&upload, parts).await,
-            Err(failure) => Err(failure),
+        let outcome = async {
+            let (parts, bytes) = self.put_parts(&upload, first, source).await?;
+            whole.await?;
+            self.complete(&upload, parts).await?;
+            Ok(bytes)
         };
+        let outcome = outcome.await;
         if outcome.is_err() {
             self.abort(&upload).await;
         }
-        outcome.map(|()| bytes)
+        outcome
     }
 
     async fn put(&self, bytes: Vec<u8>) -> Result<(), Failure> {
@@ -55,20 +70,26 @@ impl Target<'_> {
         })
     }
 
-    async fn put_parts(&self, upload: &str, file: &mut File) -> Result<Vec<CompletedPart>, Failure> {
-        let mut parts = Vec::new();
+    async fn put_parts(
+        &self,
+        upload: &str,
+        first: Vec<u8>,
+        source: &mut (impl AsyncRead + Unpin),
+    ) -> Result<(Vec<CompletedPart>, u64), Failure> {
+        let (mut parts, mut bytes, mut part) = (Vec::new(), 0, first);
         for number in 1.. {
-            let bytes = read_part(file).await?;
-            if bytes.is_empty() {
+            if part.is_empty() {
                 break;
             }
+            bytes += part.len() as u64;
             let request = self.client.upload_part().bucket(self.bucket).key(self.key);
-            let request = request.upload_id(upload).part_number(number).body(ByteStream::from(bytes));
+            let request = request.upload_id(upload).part_number(number).body(ByteStream::from(part));
             let what = || self.what(&format!("put part {number} of"));
             let answer = request.send().await.map_err(|error| Failure::store(what(), error))?;
             parts.push(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build());
+            part = read_part(source).await?;
         }
-        Ok(parts)
+        Ok((parts, bytes))
     }
 
     async fn complete(&self, upload: &str, parts: Vec<CompletedPart>) -> Result<(), Failure> {
@@ -89,9 +110,9 @@ impl Target<'_> {
     }
 }
 
-async fn read_part(file: &mut File) -> Result<Vec<u8>, Failure> {
+async fn read_part(source: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    let read = file.take(PART_BYTES).read_to_end(&mut bytes).await;
-    read.map_err(Failure::file("read the joined file"))?;
+    let read = source.take(PART_BYTES).read_to_end(&mut bytes).await;
+    read.map_err(Failure::file("read what is uploaded"))?;
     Ok(bytes)
 }

@@ -90,6 +90,13 @@ impl AppState {
         self.door.try_acquire().map_err(|_| full())
     }
 
+    /// Waits until those who were let in have their answers, but not longer than this.
+    pub async fn all_answered(&self, limit: Duration) {
+        let places = u32::try_from(self.settings.server.in_flight_max).unwrap_or(u32::MAX);
+        // Too late or not, what comes next is the same.
+        let _ = tokio::time::timeout(limit, self.door.acquire_many(places)).await;
+    }
+
     /// Refuses while the server is shutting down.
     pub fn check_running(&self) -> Result<(), ApiError> {
         if *self.stopping.borrow() {
@@ -109,12 +116,47 @@ impl AppState {
 
     /// The base of links that this request's sender can follow.
     pub fn public_base(&self, request: &HttpRequest) -> String {
-        let server = &self.settings.server;
-        let configured = [&self.settings.s3.public_endpoint, &server.public_url, &self.settings.s3.endpoint];
-        if let Some(base) = configured.into_iter().find(|base| !base.is_empty()) {
+        if let Some(base) = configured_base(&self.settings) {
             return base.trim_end_matches('/').to_owned();
         }
         let info = request.connection_info();
         format!("{}://{}", info.scheme(), info.host())
+    }
+}
+
+/// The address that links to objects begin with, where the settings know it: of an object store outside of this server,
+/// its own; of the embedded one, this server's, which passes such requests on.
+fn configured_base(settings: &Settings) -> Option<&str> {
+    let s3 = &settings.s3;
+    let own = if s3.endpoint.is_empty() { &settings.server.public_url } else { &s3.endpoint };
+    [&s3.public_endpoint, own].into_iter().find(|base| !base.is_empty()).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn links_lead_to_the_store_that_holds_the_objects() {
+        let base = |environment: &[(&str, &str)]| {
+            let keys = [("S3_ACCESS_KEY", "a"), ("S3_SECRET_KEY", "b")];
+            let environment = environment.iter().chain(&keys);
+            let environment = environment.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let settings = config::load(None, environment).expect("good").settings;
+            configured_base(&settings).map(str::to_owned)
+        };
+        let public = ("NEXT_PUBLIC_APP_ORIGIN_URL", "https://bots.example");
+        let store = ("S3_ENDPOINT", "http://minio:9000");
+        let outside = ("S3_PUBLIC_ENDPOINT", "https://objects.example");
+        for (environment, expected) in [
+            (vec![], None),
+            (vec![public], Some(public.1)),
+            (vec![store], Some(store.1)),
+            (vec![public, store], Some(store.1)),
+            (vec![public, store, outside], Some(outside.1)),
+        ] {
+            assert_eq!(base(&environment).as_deref(), expected, "{environment:?}");
+        }
     }
 }

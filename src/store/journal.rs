@@ -118,6 +118,16 @@ impl JournalConnection {
         self.call(CALL_DEADLINE, |link| async move { link.confirm().await }).await
     }
 
+    /// Gives the lead back: nothing more is written or acted on here, and a standby leads as soon as it looks.
+    pub async fn resign(&self) {
+        self.validity.resign();
+        // The session that has the lock ends with its link.
+        if let Ok(mut lead) = timeout(CALL_DEADLINE, self.lead.lock()).await {
+            lead.deposed = true;
+            lead.link = None;
+        }
+    }
+
     /// Whether this process may act on what it has decided.
     pub fn validity(&self) -> Arc<Validity> {
         Arc::clone(&self.validity)

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use meeboter_actors::ports::Lead;
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -20,6 +20,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 pub struct Validity {
     /// Milliseconds since the machine's start, suspension counted; 0: never proven.
     proven_at_ms: AtomicU64,
+    /// The lead was given back: no proof counts any more.
+    resigned: AtomicBool,
     proofs: watch::Sender<()>,
 }
 
@@ -38,7 +40,8 @@ impl Moment {
 
 impl Default for Validity {
     fn default() -> Self {
-        Self { proven_at_ms: AtomicU64::new(0), proofs: watch::Sender::new(()) }
+        let (proven_at_ms, resigned) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { proven_at_ms, resigned, proofs: watch::Sender::new(()) }
     }
 }
 
@@ -49,10 +52,16 @@ impl Validity {
         self.proofs.send_replace(());
     }
 
+    /// It does not hold from now on, whatever the database still answers.
+    pub fn resign(&self) {
+        self.resigned.store(true, Ordering::Release);
+    }
+
     fn holds_at(&self, now: Moment) -> bool {
         let limit = u64::try_from((SILENCE_MAX - MARGIN).as_millis()).unwrap_or(0);
         let proven = self.proven_at_ms.load(Ordering::Acquire);
-        proven > 0 && now.0.saturating_sub(proven) < limit
+        let resigned = self.resigned.load(Ordering::Acquire);
+        !resigned && proven > 0 && now.0.saturating_sub(proven) < limit
     }
 }
 
@@ -86,6 +95,10 @@ mod tests {
         }
         // An answer that comes late counts from its own question.
         validity.prove(Moment(9_000));
+        assert!(!validity.holds_at(Moment(12_500)));
+        // Given back is given back, also where an answer comes after that.
+        validity.resign();
+        validity.prove(Moment(12_400));
         assert!(!validity.holds_at(Moment(12_500)));
     }
 

@@ -12,6 +12,7 @@ mod life;
 mod metrics;
 mod schedule;
 mod settings;
+mod shipping;
 mod store;
 mod support;
 mod torture;

@@ -417,6 +417,13 @@ fn resolved(folder: PathBuf) -> PathBuf {
     folder.canonicalize().unwrap_or(folder)
 }
 
+/// Where one of PostgreSQL's programs is: in PATH, else that of the newest version installed; its bare name where there is
+/// none, for the error that comes of it.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let mut places = search_path().into_iter().map(|folder| folder.join(name));
+    places.find(|place| place.is_file()).unwrap_or_else(|| PathBuf::from(name))
+}
+
 /// Beside the cluster if a socket's path may be that long, else in a short folder named after it.
 fn socket_folder(folder: &Path) -> PathBuf {
     let beside = folder.join("run");

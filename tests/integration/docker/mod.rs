@@ -5,5 +5,6 @@ mod bad_days;
 mod driver;
 mod registry;
 mod remains;
+mod rolling_deploy;
 mod server;
 mod workshop;

@@ -72,6 +72,26 @@ async fn whoever_waits_to_succeed_leads_when_the_leader_is_silent_and_not_before
 }
 
 #[tokio::test]
+async fn a_lead_that_is_given_back_is_anothers_at_once() {
+    let (database, journal) = fresh().await;
+    let log = log();
+    let succeed = JournalConnection::take_lead(&database, Claim::Succeed, &log);
+    tokio::pin!(succeed);
+    let a_while = tokio::time::sleep(Duration::from_millis(200));
+    tokio::select! {
+        () = a_while => {}
+        _ = &mut succeed => panic!("nobody has resigned"),
+    }
+    // Whoever holds on to it holds nothing.
+    journal.resign().await;
+    assert!(!journal.validity().holds());
+    let next = tokio::time::timeout(Duration::from_secs(1), succeed).await.expect("at once").expect("leads");
+    let outcome = journal.commit(BatchNo(1), &[vec![write_bot(&sample::bot(1))]]).await;
+    assert_eq!(outcome, Err(StoreError::Deposed));
+    assert_eq!(next.confirm_lead().await, Ok(()));
+}
+
+#[tokio::test]
 async fn a_lost_connection_is_made_again() {
     let (database, journal) = fresh().await;
     let client = psql(&database).await;

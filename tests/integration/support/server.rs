@@ -536,7 +536,8 @@ impl Visitor {
     }
 }
 
-fn client() -> Client {
+/// A client that waits for no answer without end.
+pub(crate) fn client() -> Client {
     // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().timeout(Duration::from_secs(20)).build().unwrap()
