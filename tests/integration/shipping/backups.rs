@@ -110,7 +110,7 @@ async fn a_server_goes_on_from_a_backup_in_another_database() {
 
     let said = store.done(&database, &["create"]).await;
     let name = said.split(':').next().unwrap().to_owned();
-    assert_eq!(store.names(&database).await, [name.clone()]);
+    assert_eq!(store.names(&database).await, std::slice::from_ref(&name));
     let file = store.folder.path().join("objects/meeboter-recordings/backups").join(&name);
     assert!(file.metadata().unwrap().len() > 12 << 20, "{file:?}");
     let (status, late) = create(&before, &key, "late").await;
