@@ -131,26 +131,50 @@ impl<'a> Contained<'a> {
         }
     }
 
-    /// Sends a bot to a meeting of eight seconds, and waits until its recording is there.
-    async fn record(&self) -> (Value, Media) {
-        let options = "host=admit&admitAfterMs=300&guestJoinMs=500&lengthMs=8000&end=ended";
+    /// Sends a bot to a meeting; its path.
+    async fn send(&self, length_ms: u32) -> String {
+        let options = format!("host=admit&admitAfterMs=300&guestJoinMs=500&lengthMs={length_ms}&end=ended");
         let meeting = format!("{}/rehearsal/contained?{options}", self.base);
         let bot = json!({ "meetingInfo": { "platform": "rehearsal", "meetingUrl": meeting } });
         let (status, bot) = answer(self.request(Method::POST, "/api/bots").json(&bot)).await;
         assert_eq!(status, StatusCode::CREATED, "{bot}");
-        let (path, deadline) = (format!("/api/bots/{}", bot["id"]), Instant::now() + 3 * MINUTE);
-        let bot = loop {
-            let (_, bot) = answer(self.request(Method::GET, &path)).await;
-            if bot["recordingState"] == "ready" || bot["state"] == "FATAL" {
-                break bot;
+        format!("/api/bots/{}", bot["id"])
+    }
+
+    /// Waits until a bot is as wanted.
+    async fn wait(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + 3 * MINUTE;
+        loop {
+            let (_, bot) = answer(self.request(Method::GET, path)).await;
+            if wanted(&bot) {
+                return bot;
             }
             assert!(Instant::now() < deadline, "{bot}\n{}", self.log());
             tokio::time::sleep(LOOK).await;
-        };
+        }
+    }
+
+    /// What is recorded of a bot.
+    async fn media(&self, path: &str) -> Media {
         let (status, link) = answer(self.request(Method::GET, &format!("{path}/recording"))).await;
-        assert_eq!(status, StatusCode::OK, "{bot} {link}\n{}", self.log());
+        assert_eq!(status, StatusCode::OK, "{link}\n{}", self.log());
         let file = self.client.get(link["recordingUrl"].as_str().unwrap()).send().await.unwrap();
-        (bot, Media::of(&file.bytes().await.unwrap()))
+        Media::of(&file.bytes().await.unwrap())
+    }
+
+    /// Kills the container of a bot that records while its server hears nothing: when so many pieces wait in it.
+    async fn kill_bot(&self, pieces: usize) {
+        let running = ["ps", "--quiet", "--filter", "label=meeboter.slot-name=pool-rehearsal-001"];
+        let bot = self.dockerd.run(&running);
+        self.dockerd.run(&["pause", SERVER]);
+        let deadline = Instant::now() + MINUTE;
+        let spooled = ["exec", &bot, "find", "/tmp/meeboter/spool", "-name", "*.m4s"];
+        while self.dockerd.run(&spooled).lines().count() < pieces {
+            assert!(Instant::now() < deadline, "nothing is recorded while the server is away");
+            tokio::time::sleep(LOOK).await;
+        }
+        self.dockerd.run(&["kill", &bot]);
+        self.dockerd.run(&["unpause", SERVER]);
     }
 }
 
@@ -180,10 +204,31 @@ async fn the_images_are_built_and_a_contained_server_records_a_meeting_with_a_co
     assert_eq!(answer(contained.request(Method::GET, "/healthz")).await.0, StatusCode::OK);
     contained.key = operators_key(&database).await;
     say("a bot of the image attends a meeting");
-    let (ended, media) = contained.record().await;
+    let bot = contained.send(8_000).await;
+    let ended = contained.wait(&bot, |bot| bot["recordingState"] == "ready" || bot["state"] == "FATAL").await;
+    let media = contained.media(&bot).await;
     assert_eq!((&ended["state"], &ended["endReason"]), (&json!("DONE"), &json!("meeting_ended")), "{ended}");
     assert!(media.has_picture && media.has_sound && media.complaints.is_empty(), "{media:?}");
     assert!(media.seconds > 4.0, "{media:?}");
+
+    say("a bot is killed while its server hears nothing");
+    let bot = contained.send(120_000).await;
+    contained.wait(&bot, |bot| bot["state"] == "RECORDING").await;
+    contained.kill_bot(4).await;
+    let ended = contained.wait(&bot, |bot| bot["state"] == "FATAL").await;
+    assert_eq!(ended["endReason"], "crashed", "{ended}");
+    // Joined again when what lay in the container is there: pieces are two seconds long.
+    let deadline = Instant::now() + 2 * MINUTE;
+    loop {
+        contained.wait(&bot, |bot| bot["recordingState"] == "ready").await;
+        let media = contained.media(&bot).await;
+        if media.seconds >= 6.0 && media.complaints.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{media:?}\n{}", contained.log());
+        tokio::time::sleep(LOOK).await;
+    }
+
     for program in ["pg_dump", "pg_restore"] {
         let version = dockerd.run(&["exec", SERVER, program, "--version"]);
         assert!(version.contains(" 17."), "as compose.yaml's PostgreSQL: {version}");
