@@ -1,9 +1,10 @@
 //! A rolling deploy: the new server starts beside the old one, is healthy as a standby, and leads when the old one is told
 //! to stop. A proxy in front sends requests to both meanwhile, as the one of Coolify does; bots notice nothing.
 
-use super::image;
+use super::MINUTE;
 use crate::support::dockerd::Dockerd;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
+use crate::support::scripted_bot;
 use crate::support::server::{Server, answer};
 use futures_util::future::join_all;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -14,7 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// What the documents promise: from the old server's signal to stop until the new one decides.
 const GAP_MAX: Duration = Duration::from_secs(1);
@@ -147,10 +147,10 @@ fn containers(dockerd: &Dockerd) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_deploy_loses_nothing_and_is_hardly_noticed() {
     let dockerd = Dockerd::start().await;
-    image::import_all(&dockerd);
+    scripted_bot::import_all(&dockerd);
     let (database, balancer) = (fresh_database().await, Balancer::start().await);
     let (url, slots, engine) = (url_of(&database), BOTS.to_string(), dockerd.host());
-    let attend = image::reference("attend");
+    let attend = scripted_bot::reference("attend");
     let settings: [(&str, &str); 8] = [
         ("DATABASE_URL", &url),
         ("NEXT_PUBLIC_APP_ORIGIN_URL", &balancer.url),
