@@ -7,6 +7,7 @@ mod endings;
 mod fences;
 mod organs;
 mod restarts;
+mod rolling_deploy;
 mod spools;
 mod standby;
 mod starts;

@@ -5,6 +5,5 @@ mod bad_days;
 mod driver;
 mod registry;
 mod remains;
-mod rolling_deploy;
 mod server;
 mod workshop;

@@ -41,7 +41,7 @@ fn build(dockerd: &Dockerd, target: &str) -> String {
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         if line.starts_with("Step ") {
-            say(&format!("{target}: {}", line.split('\\').next().unwrap_or_default().trim()));
+            say(&format!("{target}: {}", line.chars().take(100).collect::<String>()));
         }
         said.push_str(&line);
         said.push('\n');

@@ -1,6 +1,7 @@
 //! A rolling deploy: the new server starts beside the old one, is healthy as a standby, and leads when the old one is told
 //! to stop. A proxy in front sends requests to both meanwhile, as the one of Coolify does; bots notice nothing.
 
+use super::MINUTE;
 use crate::support::dockerd::Dockerd;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::scripted_bot;
@@ -14,7 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// What the documents promise: from the old server's signal to stop until the new one decides.
 const GAP_MAX: Duration = Duration::from_secs(1);
