@@ -7,6 +7,7 @@ pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod coolify_emulator;
 pub mod demo;
 pub mod disks;
 pub mod driver;

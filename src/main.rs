@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use meeboter::app::Application;
 use meeboter::config::Source;
-use meeboter::{cli, config, demo, telemetry};
+use meeboter::{cli, config, coolify_emulator, demo, telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +31,8 @@ enum Command {
     Config,
     /// Show it all: real bots in rehearsal meetings.
     Demo(demo::DemoOptions),
+    /// Run an emulator of the part of Coolify's API that Meeboter uses, to try it without a Coolify.
+    CoolifyEmulator(coolify_emulator::EmulatorOptions),
     #[command(flatten)]
     Operate(cli::Tool),
 }
@@ -44,6 +46,7 @@ async fn main() -> ExitCode {
             Ok(())
         }
         Command::Demo(options) => demo::run(options).await.map_err(Into::into),
+        Command::CoolifyEmulator(options) => coolify_emulator::run(options).await.map_err(Into::into),
         Command::Operate(tool) => cli::run(tool).await.map_err(Into::into),
     };
     match outcome {
