@@ -7,9 +7,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The length of Coolify's window.
-pub(super) const WINDOW: Duration = Duration::from_secs(60);
-
 /// What a request is for; the first comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
@@ -35,55 +32,64 @@ impl Priority {
     }
 }
 
+/// What Coolify said.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    at: Instant,
+    left: u32,
+    of: u32,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u32,
+    /// The length of Coolify's window.
+    window: Duration,
     /// When the requests of the last window were sent, the oldest first.
     sent: VecDeque<Instant>,
     /// Nothing is sent before.
     paused_until: Option<Instant>,
-    /// What Coolify said is left, and when; others spend too.
-    heard: Option<(Instant, u32)>,
+    /// What Coolify said is left, and of how many, and when; others spend too.
+    heard: Option<Heard>,
 }
 
 impl Budget {
-    /// So many requests a minute.
-    pub(super) fn new(limit: u32) -> Self {
-        Self { limit: limit.max(1), sent: VecDeque::new(), paused_until: None, heard: None }
+    /// So many requests in a window.
+    pub(super) fn new(limit: u32, window: Duration) -> Self {
+        Self { limit: limit.max(1), window, sent: VecDeque::new(), paused_until: None, heard: None }
     }
 
     /// Spends one request, or says when to ask again.
     pub(super) fn spend(&mut self, priority: Priority, now: Instant) -> Result<(), Instant> {
-        while self.sent.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+        let window = self.window;
+        while self.sent.front().is_some_and(|at| now.duration_since(*at) >= window) {
             self.sent.pop_front();
         }
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Err(until);
         }
-        self.heard = self.heard.filter(|(at, _)| now.duration_since(*at) < WINDOW);
-        // Never all of it: a limit of few requests still lets one of each kind through.
-        let kept = (self.limit * priority.left_percent() / 100).min(self.limit - 1);
+        self.heard = self.heard.filter(|heard| now.duration_since(heard.at) < window);
         let own = self.limit.saturating_sub(u32::try_from(self.sent.len()).unwrap_or(u32::MAX));
-        if own <= kept {
-            return Err(self.sent.front().map_or(now, |at| *at) + WINDOW);
+        if own <= kept(self.limit, priority) {
+            return Err(self.sent.front().map_or(now, |at| *at) + window);
         }
         // A stop asks in any case: an answer with Retry-After is the most exact word there is.
-        if let Some((at, left)) = self.heard.filter(|_| priority != Priority::Stop)
-            && left <= kept
+        if let Some(heard) = self.heard.filter(|_| priority != Priority::Stop)
+            && heard.left <= kept(heard.of, priority)
         {
-            return Err(at + WINDOW);
+            return Err(heard.at + window);
         }
         self.sent.push_back(now);
-        if let Some((_, left)) = &mut self.heard {
-            *left = left.saturating_sub(1);
+        if let Some(heard) = &mut self.heard {
+            heard.left = heard.left.saturating_sub(1);
         }
         Ok(())
     }
 
     /// Coolify says how many requests are left of its window.
-    pub(super) fn hear(&mut self, left: u32, now: Instant) {
-        self.heard = Some((now, left));
+    pub(super) fn hear(&mut self, left: u32, of: u32, now: Instant) {
+        self.heard = Some(Heard { at: now, left, of });
     }
 
     /// Coolify says to come back later.
@@ -93,10 +99,18 @@ impl Budget {
     }
 }
 
+/// What a request leaves to those before it. Never all: a limit of few requests still lets one of each kind through.
+fn kept(limit: u32, priority: Priority) -> u32 {
+    (limit / 100 * priority.left_percent() + limit % 100 * priority.left_percent() / 100)
+        .min(limit.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
 
     fn spend_all(budget: &mut Budget, priority: Priority, now: Instant) -> u32 {
         (0..).take_while(|_| budget.spend(priority, now).is_ok()).count() as u32
@@ -105,7 +119,7 @@ mod tests {
     #[test]
     fn each_kind_leaves_a_part_to_those_before_it() {
         let now = Instant::now();
-        let mut budget = Budget::new(200);
+        let mut budget = Budget::new(200, WINDOW);
         assert_eq!(spend_all(&mut budget, Priority::Notice, now), 100);
         assert_eq!(spend_all(&mut budget, Priority::Look, now), 40);
         assert_eq!(spend_all(&mut budget, Priority::Start, now), 40);
@@ -117,8 +131,8 @@ mod tests {
     #[test]
     fn what_others_spend_counts_too() {
         let now = Instant::now();
-        let mut budget = Budget::new(200);
-        budget.hear(25, now);
+        let mut budget = Budget::new(200, WINDOW);
+        budget.hear(25, 200, now);
         assert_eq!(budget.spend(Priority::Look, now), Err(now + WINDOW));
         assert_eq!(spend_all(&mut budget, Priority::Start, now), 5);
         assert!(budget.spend(Priority::Stop, now).is_ok());
@@ -128,7 +142,7 @@ mod tests {
     #[test]
     fn a_pause_holds_for_all_and_is_never_shortened() {
         let now = Instant::now();
-        let mut budget = Budget::new(200);
+        let mut budget = Budget::new(200, WINDOW);
         budget.pause(now + Duration::from_secs(30));
         budget.pause(now + Duration::from_secs(5));
         assert_eq!(budget.spend(Priority::Stop, now), Err(now + Duration::from_secs(30)));
@@ -139,7 +153,10 @@ mod tests {
     fn a_small_limit_lets_everybody_through_in_the_end() {
         for limit in 1..4 {
             for priority in [Priority::Stop, Priority::Start, Priority::Look, Priority::Notice] {
-                assert!(Budget::new(limit).spend(priority, Instant::now()).is_ok(), "{limit} {priority:?}");
+                assert!(
+                    Budget::new(limit, WINDOW).spend(priority, Instant::now()).is_ok(),
+                    "{limit} {priority:?}"
+                );
             }
         }
     }
@@ -152,7 +169,7 @@ mod tests {
             asked in prop::collection::vec((0..4_000_u64, 0..4_u8), 1..400),
         ) {
             let began = Instant::now();
-            let (mut budget, mut now, mut sent) = (Budget::new(limit), began, Vec::new());
+            let (mut budget, mut now, mut sent) = (Budget::new(limit, WINDOW), began, Vec::new());
             for (later_ms, kind) in asked {
                 now += Duration::from_millis(later_ms);
                 let priority = match kind {

@@ -40,7 +40,8 @@ pub(super) struct Access {
     /// The address, without `/api/v1`.
     pub(super) url: String,
     pub(super) token: Secret,
-    pub(super) requests_per_minute: u32,
+    pub(super) requests_per_window: u32,
+    pub(super) rate_window: Duration,
     /// How long an answer may take.
     pub(super) answer_limit: Duration,
 }
@@ -121,12 +122,19 @@ impl Client {
     }
 }
 
+/// What an answer says of the limit: how many requests are left, of how many.
+#[derive(Default)]
+struct Heard {
+    left: Option<u32>,
+    of: Option<u32>,
+}
+
 /// What came of one exchange.
 struct Came {
     at: (Priority, u64),
     call: Call,
     outcome: Result<Vec<u8>, ApiError>,
-    left: Option<u32>,
+    heard: Heard,
 }
 
 /// The thread's side.
@@ -154,7 +162,7 @@ impl Exchange {
             .bearer_auth(access.token.expose())
             .add_default_header(("accept", "application/json"))
             .finish();
-        let budget = Budget::new(access.requests_per_minute);
+        let budget = Budget::new(access.requests_per_window, access.rate_window);
         Self { http, access, budget, waiting: BTreeMap::new(), arrivals: 0, log }
     }
 
@@ -210,8 +218,8 @@ impl Exchange {
 
     fn take(&mut self, came: Came) {
         let now = Instant::now();
-        if let Some(left) = came.left {
-            self.budget.hear(left, now);
+        if let Heard { left: Some(left), of: Some(of) } = came.heard {
+            self.budget.hear(left, of, now);
         }
         match &came.outcome {
             Err(ApiError::Refused { status: 429, words, retry_after, .. }) if !is_queue_full(words) => {
@@ -234,23 +242,23 @@ async fn wake_at(at: Option<Instant>) {
 }
 
 async fn exchange(http: awc::Client, access: Access, at: (Priority, u64), call: Call) -> Came {
-    let mut left = None;
+    let mut heard = Heard::default();
     let limit = access.answer_limit;
-    let outcome = match timeout(limit, speak(&http, &access.url, &call.request, &mut left)).await {
+    let outcome = match timeout(limit, speak(&http, &access.url, &call.request, &mut heard)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ApiError::Unanswered {
             request: call.request.name(),
             detail: format!("no answer within {} ms", limit.as_millis()),
         }),
     };
-    Came { at, call, outcome, left }
+    Came { at, call, outcome, heard }
 }
 
 async fn speak(
     http: &awc::Client,
     url: &str,
     request: &Request,
-    left: &mut Option<u32>,
+    heard: &mut Heard,
 ) -> Result<Vec<u8>, ApiError> {
     let name = request.name();
     let unanswered = |detail: String| ApiError::Unanswered { request: name.clone(), detail };
@@ -263,7 +271,8 @@ async fn speak(
         None => asking.insert_header(("content-type", "application/json")).send().await,
     };
     let mut response = sent.map_err(|error| unanswered(error.to_string()))?;
-    *left = number(response.headers(), "x-ratelimit-remaining").and_then(|left| u32::try_from(left).ok());
+    let count = |name| number(response.headers(), name).and_then(|count| u32::try_from(count).ok());
+    *heard = Heard { left: count("x-ratelimit-remaining"), of: count("x-ratelimit-limit") };
     let retry_after = number(response.headers(), RETRY_AFTER.as_str()).map(Duration::from_secs);
     let body = response.body().limit(ANSWER_BYTES_MAX).await;
     let body = body.map_err(|error| unanswered(error.to_string()))?;

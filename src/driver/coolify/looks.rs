@@ -57,7 +57,7 @@ impl Engine {
     /// status is an old one.
     pub(super) async fn answers(&self, application: &str, priority: Priority) -> Result<bool, ApiError> {
         let request = Request::logs(application, 1);
-        match self.client.ask::<Logs>(priority, self.pace().answer_limit, request).await {
+        match self.client.ask::<Logs>(priority, self.pace().patience, request).await {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(false),
             Err(error) => Err(error),
@@ -72,8 +72,7 @@ impl Engine {
     ) -> Result<(Instant, Arc<HashMap<String, Reading>>), ApiError> {
         let request = Request::resources(&self.settings.server);
         let look = async {
-            let rows: Rows<ResourceRow> =
-                self.client.ask(priority, self.pace().answer_limit, request).await?;
+            let rows: Rows<ResourceRow> = self.client.ask(priority, self.pace().patience, request).await?;
             Ok(rows.0.into_iter().map(|row| (row.uuid, read(&row.status))).collect())
         };
         let shared = if priority == Priority::Stop { &self.urgent_resources } else { &self.resources };
@@ -121,7 +120,7 @@ impl Engine {
             return Ok(Vec::new());
         };
         let request = Request::logs(&uuid, lines);
-        match self.client.ask::<Logs>(Priority::Look, self.pace().answer_limit, request).await {
+        match self.client.ask::<Logs>(Priority::Look, self.pace().patience, request).await {
             Ok(Logs { logs }) => {
                 let all: Vec<_> = logs.lines().map(str::to_owned).collect();
                 let latest = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
@@ -143,7 +142,7 @@ impl Engine {
         let request = Request::applications(&self.tag);
         // Not from memory: what is deleted has to be seen as it is now.
         let rows: Rows<super::api::ApplicationRow> =
-            self.client.ask(Priority::Look, self.pace().answer_limit, request).await?;
+            self.client.ask(Priority::Look, self.pace().patience, request).await?;
         self.registry().refresh(&rows.0, began);
         let mut deleted = 0;
         for row in rows.0 {
@@ -174,7 +173,7 @@ impl Engine {
     /// Deletes an application that does not run; one that is deleted already is no error.
     pub(super) async fn delete(&self, application: &str) -> Result<(), ApiError> {
         let request = Request::delete(application);
-        match self.client.ask::<serde_json::Value>(Priority::Start, self.pace().answer_limit, request).await {
+        match self.client.ask::<serde_json::Value>(Priority::Start, self.pace().patience, request).await {
             Ok(_) => {}
             Err(error) if error.status() == Some(404) => {}
             Err(error) => {

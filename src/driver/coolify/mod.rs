@@ -90,7 +90,7 @@ pub struct CoolifySettings {
 /// How often and how much Coolify is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct CoolifyPace {
-    /// Requests a minute, over everything that the token's user does.
+    /// Requests in a window, over everything that the token's user does.
     pub requests_per_minute: u32,
     /// Deployments that are given to Coolify at a time.
     pub deployments_at_once: usize,
@@ -98,6 +98,10 @@ pub struct CoolifyPace {
     pub usual_deployment: Duration,
     /// The longest start, its wait in the line included.
     pub start_limit: Duration,
+    /// The window that Coolify counts requests in.
+    pub rate_window: Duration,
+    /// How long a look or a stop waits for its turn in that limit.
+    pub patience: Duration,
     /// How long an answer may take.
     pub answer_limit: Duration,
     /// Between two looks at deployments that are under way.
@@ -118,6 +122,8 @@ impl Default for CoolifyPace {
             deployments_at_once: 3,
             usual_deployment: s(30),
             start_limit: s(3_600),
+            rate_window: s(60),
+            patience: s(45),
             answer_limit: s(30),
             deployment_poll: s(3),
             status_poll: s(10),
@@ -164,7 +170,8 @@ impl CoolifyDriver {
         let access = Access {
             url: url.strip_suffix("/api/v1").unwrap_or(url).to_owned(),
             token: settings.token.clone(),
-            requests_per_minute: settings.pace.requests_per_minute,
+            requests_per_window: settings.pace.requests_per_minute,
+            rate_window: settings.pace.rate_window,
             answer_limit: settings.pace.answer_limit,
         };
         let client = Client::start(access, log.clone())?;
@@ -290,7 +297,7 @@ impl Engine {
     async fn list_applications(&self, priority: Priority) -> Result<(), ApiError> {
         let began = Instant::now();
         let rows: Rows<api::ApplicationRow> =
-            self.client.ask(priority, self.pace().answer_limit, Request::applications(&self.tag)).await?;
+            self.client.ask(priority, self.pace().patience, Request::applications(&self.tag)).await?;
         self.registry().refresh(&rows.0, began);
         Ok(())
     }

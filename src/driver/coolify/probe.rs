@@ -113,8 +113,7 @@ impl CoolifyDriver {
 impl Engine {
     async fn probe(&self, wished: WishedLimits) -> Result<(), ProbeError> {
         let (project, server) = (&self.place.project, &self.place.server);
-        let version =
-            self.client.exchange(Priority::Start, self.pace().answer_limit, Request::version()).await;
+        let version = self.client.exchange(Priority::Start, self.pace().patience, Request::version()).await;
         let version = version.map_err(|error| denied(error, "read"))?;
         self.look(Request::project(project), ProbeError::Project { project: project.clone() }).await?;
         let name = self.place.environment.clone();
@@ -137,7 +136,7 @@ impl Engine {
 
     /// Asks for something that has to be there.
     async fn look(&self, request: Request, missing: ProbeError) -> Result<Value, ProbeError> {
-        match self.client.ask(Priority::Start, self.pace().answer_limit, request).await {
+        match self.client.ask(Priority::Start, self.pace().patience, request).await {
             Ok(found) => Ok(found),
             Err(error) if matches!(error.status(), Some(400 | 404 | 422)) => Err(missing),
             Err(error) => Err(denied(error, "read")),
@@ -147,7 +146,7 @@ impl Engine {
     async fn probe_destination(&self) -> Result<(), ProbeError> {
         let request = Request::destinations(&self.place.server);
         let rows: Rows<DestinationRow> =
-            match self.client.ask(Priority::Start, self.pace().answer_limit, request).await {
+            match self.client.ask(Priority::Start, self.pace().patience, request).await {
                 Ok(rows) => rows,
                 // Older versions do not list them; the first creation says what is wrong.
                 Err(error) if error.status() == Some(404) => return Ok(()),
@@ -167,7 +166,7 @@ impl Engine {
     async fn probe_abilities(&self) -> Result<(), ProbeError> {
         let change = Request::change(NOTHING, Map::from_iter([("name".to_owned(), json!(NOTHING))]));
         for (request, ability) in [(change, "write"), (Request::deploy(NOTHING), "deploy")] {
-            match self.client.ask::<Value>(Priority::Start, self.pace().answer_limit, request).await {
+            match self.client.ask::<Value>(Priority::Start, self.pace().patience, request).await {
                 Ok(_) => {}
                 Err(error) if matches!(error.status(), Some(400 | 404 | 422)) => {}
                 Err(error) => return Err(denied(error, ability)),
@@ -183,7 +182,7 @@ impl Engine {
         let (more_builds, more_queue) = (wished.concurrent_builds.max(builds), wished.queue_limit.max(queue));
         if wished.raise && (more_builds, more_queue) != (builds, queue) {
             let request = Request::raise_limits(&self.place.server, more_builds, more_queue);
-            match self.client.ask::<Value>(Priority::Start, self.pace().answer_limit, request).await {
+            match self.client.ask::<Value>(Priority::Start, self.pace().patience, request).await {
                 Ok(_) => {
                     info!(self.log, "the limits of Coolify's server are raised";
                         "concurrent_builds" => more_builds, "queue_limit" => more_queue);

@@ -421,7 +421,7 @@ impl Engine {
         let look = async {
             let request = Request::active_deployments();
             let rows: Rows<DeploymentRow> =
-                self.client.ask(Priority::Look, self.pace().answer_limit, request).await?;
+                self.client.ask(Priority::Look, self.pace().patience, request).await?;
             Ok(rows.0.into_iter().map(|row| row.deployment_uuid).collect())
         };
         self.deployments.since(since, look).await.map(|(_, active)| active)

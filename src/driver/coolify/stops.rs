@@ -112,7 +112,7 @@ impl Engine {
 
     async fn ask_to_stop(&self, application: &str) -> Result<(), ApiError> {
         let request = Request::stop(application);
-        self.client.ask::<Value>(Priority::Stop, self.pace().answer_limit, request).await.map(drop)
+        self.client.ask::<Value>(Priority::Stop, self.pace().patience, request).await.map(drop)
     }
 
     /// Status and engine have to agree: a status may be old, and a container that Docker is about to start again does not
@@ -141,14 +141,14 @@ impl Engine {
     pub(super) async fn cancel(&self, deployments: &[String]) -> Result<(), ApiError> {
         for deployment in deployments {
             let request = Request::cancel(deployment);
-            match self.client.send::<Value>(Priority::Stop, self.pace().answer_limit, request).await {
+            match self.client.send::<Value>(Priority::Stop, self.pace().patience, request).await {
                 Ok(_) => {}
                 Err(error) if matches!(error.status(), Some(400 | 404)) => {}
                 // Versions before 4.3.7 answer 500 though they cancelled; what came of it, its row says.
                 Err(error) if error.may_have_acted() => {
                     let request = Request::deployment(deployment);
                     let row: super::api::DeploymentRow =
-                        self.client.ask(Priority::Stop, self.pace().answer_limit, request).await?;
+                        self.client.ask(Priority::Stop, self.pace().patience, request).await?;
                     if read(&row.status) == Standing::UnderWay {
                         return Err(error);
                     }

@@ -1,6 +1,6 @@
 //! Days when Coolify answers late, wrongly, or not at all, or is restarted in the middle.
 
-use super::workshop::{Workshop, eventually, here, key, listed, start, started, stop};
+use super::workshop::{Workshop, eventually, here, http, key, listed, start, started, stop};
 use chrono::{TimeDelta, Utc};
 use meeboter::coolify_emulator::{Emulator, Trouble};
 use meeboter_actors::ids::BotId;
@@ -77,10 +77,11 @@ async fn a_429_at_every_step() {
 
 #[tokio::test]
 async fn another_client_that_spends_the_limit_is_waited_for() {
-    let shop = Workshop::with(|coolify| {
+    let mut shop = Workshop::with(|coolify| {
         (coolify.rate_limit, coolify.rate_window) = (60, Duration::from_secs(1));
     })
     .await;
+    shop.settings.pace.rate_window = Duration::from_secs(1);
     let driver = shop.driver();
     started(driver.start(start(1, 1)).await);
     shop.emulator.exhaust_rate();
@@ -93,10 +94,11 @@ async fn another_client_that_spends_the_limit_is_waited_for() {
 
 #[tokio::test]
 async fn a_storm_of_429s_loses_nobody() {
-    let shop = Workshop::with(|coolify| {
+    let mut shop = Workshop::with(|coolify| {
         (coolify.rate_limit, coolify.rate_window) = (40, Duration::from_secs(1));
     })
     .await;
+    shop.settings.pace.rate_window = Duration::from_secs(1);
     let driver = shop.driver();
     let starts = (1..9).map(|slot| {
         let driver = driver.clone();
@@ -202,7 +204,7 @@ async fn an_engine_that_is_away_has_not_answered() {
 #[tokio::test]
 async fn faults_are_switched_on_from_outside() {
     let shop = Workshop::new().await;
-    let client = reqwest::Client::new();
+    let client = http();
     let url = |emulator: &Emulator, switch: &str| format!("{}/emulator/{switch}", emulator.url());
     let fault = serde_json::json!({ "method": "GET", "path": "/applications", "trouble": "server_error", "times": 9 });
     let switched = client.post(url(&shop.emulator, "faults")).json(&fault).send().await.unwrap();

@@ -113,12 +113,8 @@ impl Workshop {
 
     /// Asks the emulator as somebody else with the same token does.
     pub(super) async fn by_hand(&self, method: reqwest::Method, path: &str) -> Value {
-        let provider = rustls::crypto::ring::default_provider();
-        // Another test may have been first.
-        drop(provider.install_default());
-        let client = reqwest::Client::new();
         let request =
-            client.request(method, format!("{}/api/v1{path}", self.emulator.url())).bearer_auth(TOKEN);
+            http().request(method, format!("{}/api/v1{path}", self.emulator.url())).bearer_auth(TOKEN);
         request.send().await.unwrap().json().await.unwrap()
     }
 }
@@ -129,6 +125,13 @@ impl Drop for Workshop {
             openapi::check(&self.emulator.requests());
         }
     }
+}
+
+/// A client of whoever is not Meeboter.
+pub(super) fn http() -> reqwest::Client {
+    // Another test may have been first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
 }
 
 pub(super) fn here() -> HostName {
