@@ -8,6 +8,7 @@ pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod coolify_emulator;
 pub mod demo;
 pub mod disks;
 pub mod driver;

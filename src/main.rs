@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use meeboter::app::Application;
 use meeboter::config::Source;
-use meeboter::{backup, cli, config, demo, telemetry};
+use meeboter::{backup, cli, config, coolify_emulator, demo, telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,6 +33,8 @@ enum Command {
     Demo(demo::DemoOptions),
     /// Backups of the database in the object store: create, list, restore.
     Backup(backup::BackupOptions),
+    /// Run an emulator of the part of Coolify's API that Meeboter uses, to try it without a Coolify.
+    CoolifyEmulator(coolify_emulator::EmulatorOptions),
     #[command(flatten)]
     Operate(cli::Tool),
 }
@@ -47,6 +49,7 @@ async fn main() -> ExitCode {
         }
         Command::Demo(options) => demo::run(options).await.map_err(Into::into),
         Command::Backup(options) => backup::run(options).await.map_err(Into::into),
+        Command::CoolifyEmulator(options) => coolify_emulator::run(options).await.map_err(Into::into),
         Command::Operate(tool) => cli::run(tool).await.map_err(Into::into),
     };
     match outcome {

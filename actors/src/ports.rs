@@ -259,6 +259,10 @@ pub struct StartRequest {
     pub operation: Operation,
     /// The bot it will run, for people and logs.
     pub bot_id: BotId,
+    /// The slot's platform.
+    pub platform: Platform,
+    /// The slot is deleted with its bot.
+    pub ephemeral: bool,
 }
 
 /// What to prepare: a container that has everything but a bot, and does not run.

@@ -5,11 +5,14 @@ use super::{candidate, settings as wanted};
 use crate::artifacts::S3Artifacts;
 use crate::auth::Tokens;
 use crate::config::{DriverKind, Settings};
+use crate::driver::coolify::CoolifyDriver;
+use crate::driver::coolify::probe::ProbeError;
 use crate::driver::docker::{DockerDriver, DockerError, DockerSettings};
 use crate::driver::process::{ProcessDriver, ProcessSettings};
-use crate::driver::spools::{HostSpools, SpoolSource};
+use crate::driver::spools::{HostSpools, NoSpools, SpoolSource};
 use meeboter_actors::ports::{Driver, Spools};
 use slog::{Logger, warn};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +28,22 @@ pub(super) enum Engine {
     Process(Arc<ProcessDriver>),
     /// Containers of Docker engines.
     Docker(Arc<DockerDriver>),
+    /// Applications of a Coolify.
+    Coolify(Arc<CoolifyDriver>),
+}
+
+/// Why an engine cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// An address or a certificate of Docker's is wrong.
+    #[error("Docker's engines cannot be used (hosts)")]
+    Docker(#[from] DockerError),
+    /// The way to Coolify cannot be made.
+    #[error("the way to Coolify cannot be set up (coolify.url)")]
+    CoolifyClient(#[source] io::Error),
+    /// What the settings name is not there, or may not be used.
+    #[error("Coolify cannot be used")]
+    Coolify(#[from] ProbeError),
 }
 
 /// What an engine is built from.
@@ -40,7 +59,7 @@ pub(super) struct Basis<'a> {
 
 impl Engine {
     /// Builds the one that is configured. Asks it nothing: an engine that is away must not keep the server from starting.
-    pub(super) fn build(basis: Basis<'_>) -> Result<Self, DockerError> {
+    pub(super) fn build(basis: Basis<'_>) -> Result<Self, EngineError> {
         let Basis { settings, data_dir, installation, tokens, address, log } = basis;
         for key in wanted::limits_without_effect(settings) {
             warn!(log, "a limit has no effect: this driver cannot set it"; "key" => key,
@@ -74,7 +93,24 @@ impl Engine {
                 };
                 Self::Docker(Arc::new(DockerDriver::new(docker, source, log.clone())?))
             }
+            DriverKind::Coolify => {
+                let coolify = wanted::coolify(settings, installation, server_url);
+                let driver = CoolifyDriver::new(coolify, source, log.clone());
+                Self::Coolify(Arc::new(driver.map_err(EngineError::CoolifyClient)?))
+            }
         })
+    }
+
+    /// Asks the engine whether the settings are right, where only it can say. One that is away says nothing about them.
+    pub(super) async fn probe(&self, settings: &Settings, log: &Logger) -> Result<(), EngineError> {
+        let Self::Coolify(coolify) = self else { return Ok(()) };
+        match coolify.probe(wanted::coolify_limits(settings)).await {
+            Err(error) if error.is_passing() => {
+                warn!(log, "Coolify does not answer; whether its settings are right is not known"; "error" => %error);
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     /// What runs containers.
@@ -82,6 +118,7 @@ impl Engine {
         match self {
             Self::Process(process) => Arc::clone(process) as Arc<dyn Driver>,
             Self::Docker(docker) => Arc::clone(docker) as Arc<dyn Driver>,
+            Self::Coolify(coolify) => Arc::clone(coolify) as Arc<dyn Driver>,
         }
     }
 
@@ -90,15 +127,19 @@ impl Engine {
         let source: Arc<dyn SpoolSource> = match self {
             Self::Process(process) => Arc::clone(process) as _,
             Self::Docker(docker) => Arc::clone(docker) as _,
+            // They are in containers of another machine.
+            Self::Coolify(_) => return Arc::new(NoSpools),
         };
         Arc::new(HostSpools::new(source, artifacts))
     }
 
     /// Tells it of what may change while the server runs.
-    pub(super) fn configure(&self, settings: &Settings) -> Result<(), DockerError> {
+    pub(super) fn configure(&self, settings: &Settings) -> Result<(), EngineError> {
         match self {
             Self::Process(process) => process.limit(wanted::bots_max(settings)),
             Self::Docker(docker) => docker.configure(wanted::docker_hosts(settings))?,
+            // How many bots there may be is the pool's to say; the rest counts from the next start on.
+            Self::Coolify(_) => {}
         }
         Ok(())
     }
@@ -110,6 +151,7 @@ fn server_url(settings: &Settings, address: SocketAddr) -> String {
     let shares_network = match settings.driver.kind {
         DriverKind::Process => true,
         DriverKind::Docker => settings.docker.network == "host",
+        DriverKind::Coolify => false,
     };
     let configured = if own.is_empty() && !shares_network { public } else { own };
     match configured.trim_end_matches('/') {

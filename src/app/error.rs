@@ -1,8 +1,8 @@
 //! Why the server does not start, or stops.
 
+use super::engine::EngineError;
 use crate::artifacts::Failure;
 use crate::artifacts::embedded::EmbeddedError as EmbeddedS3Error;
-use crate::driver::docker::DockerError;
 use crate::store::data_dir::DataDirError;
 use crate::store::database::DatabaseError;
 use crate::store::embedded::EmbeddedError;
@@ -40,8 +40,8 @@ pub enum StartError {
     EmbeddedObjects(#[from] EmbeddedS3Error),
     #[error("the object store cannot be used (s3.endpoint, s3.bucket)")]
     Objects(#[from] Failure),
-    #[error("Docker's engines cannot be used (hosts)")]
-    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("the metrics cannot be set up")]
     Metrics(#[source] prometheus::Error),
     #[error("signals cannot be received")]

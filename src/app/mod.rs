@@ -107,6 +107,7 @@ impl Application {
             address,
             log: &log,
         })?;
+        engine.probe(&settings, &log).await?;
         let state = web::Data::new(AppState {
             leading: OnceLock::new(),
             pool,

@@ -1,10 +1,9 @@
 //! Settings that change while the server runs: the file and the environment are read again, checked, and what may
 //! change is told to the actors. What may not is named, and stays as it is until the next start.
 
-use super::engine::Engine;
+use super::engine::{Engine, EngineError};
 use super::settings as wanted;
 use crate::config::{LoadError, Loaded, Settings, Source, Values};
-use crate::driver::docker::DockerError;
 use meeboter_actors::maintenance::actor as maintenance;
 use meeboter_actors::pool::message as pool;
 use meeboter_actors::scale::actor as scale;
@@ -47,8 +46,8 @@ pub enum ReloadError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// An engine of them cannot be used.
-    #[error("Docker's engines stay as they are (hosts)")]
-    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The thread that reads them broke off.
     #[error("the settings were not read")]
     Broken(#[from] tokio::task::JoinError),

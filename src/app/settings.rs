@@ -1,6 +1,8 @@
 //! What the actors are told of the configuration.
 
-use crate::config::{DriverKind, Host, PlatformPool, Registry, Settings};
+use crate::config::{DriverKind, Host, PlatformPool, Registry, Secret, Settings};
+use crate::driver::coolify::probe::WishedLimits;
+use crate::driver::coolify::{CoolifyPace, CoolifySettings};
 use crate::driver::docker::{DEFAULT_SOCKET, EngineAddress, RegistryAccess};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
@@ -16,6 +18,10 @@ use meeboter_actors::schedule::ScheduleSettings;
 use meeboter_actors::slot::SlotTiming;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use uuid::Uuid;
+
+/// Deployments that a server of Coolify's does at a time where nobody has changed it.
+const COOLIFY_BUILDS_USUAL: u32 = 2;
 
 /// The pool's settings.
 pub(super) fn pool(settings: &Settings) -> PoolSettings {
@@ -65,7 +71,7 @@ pub(super) fn limits_without_effect(settings: &Settings) -> Vec<String> {
                 .map(|(key, (limit, _))| format!("pool.platforms.{key}.{limit}"))
                 .collect()
         }
-        DriverKind::Docker => vec![],
+        DriverKind::Docker | DriverKind::Coolify => vec![],
     }
 }
 
@@ -86,7 +92,10 @@ pub(super) fn hosts(settings: &Settings) -> BTreeMap<HostName, HostSettings> {
     let limits = |host: &Host| HostSettings { capacity: host.capacity };
     let hosts = settings.hosts.iter().map(|(name, host)| (HostName(name.clone()), limits(host)));
     match settings.driver.kind {
-        DriverKind::Process => hosts.filter(|(name, _)| *name == HostName::local()).collect(),
+        // A Coolify of one server: whatever else is configured is none of its.
+        DriverKind::Process | DriverKind::Coolify => {
+            hosts.filter(|(name, _)| *name == HostName::local()).collect()
+        }
         DriverKind::Docker => hosts.collect(),
     }
 }
@@ -127,7 +136,10 @@ pub(super) fn schedule(settings: &Settings) -> ScheduleSettings {
     ScheduleSettings {
         lead: schedule.lead(),
         lateness: schedule.lateness(),
-        burst: schedule.burst,
+        burst: match settings.driver.kind {
+            DriverKind::Coolify => schedule.burst.min(coolify_builds(settings)),
+            DriverKind::Process | DriverKind::Docker => schedule.burst,
+        },
         max: schedule.max,
     }
 }
@@ -168,12 +180,84 @@ pub(super) fn maintenance(settings: &Settings) -> MaintenanceSettings {
     }
 }
 
+/// How a Coolify is reached and used.
+pub(super) fn coolify(settings: &Settings, installation: Uuid, server_url: String) -> CoolifySettings {
+    let coolify = &settings.coolify;
+    let ms = |value: u32| Duration::from_millis(u64::from(value));
+    CoolifySettings {
+        url: coolify.url.clone(),
+        token: coolify.token.clone(),
+        project: coolify.project_uuid.clone(),
+        environment: coolify.environment_name.clone(),
+        server: coolify.server_uuid.clone(),
+        destination: coolify.destination_uuid.clone(),
+        installation,
+        server_url,
+        legacy_environment: legacy_environment(settings),
+        stop_grace: Duration::from_millis(settings.bots.stop_grace_ms),
+        pace: CoolifyPace {
+            requests_per_minute: coolify.requests_per_minute,
+            usual_deployment: ms(coolify.deployment_ms),
+            start_limit: deploy_timeout(settings),
+            deployment_poll: ms(coolify.deployment_poll_ms),
+            status_poll: ms(coolify.status_poll_ms),
+            status_lag: ms(coolify.status_lag_ms),
+            ..CoolifyPace::default()
+        },
+    }
+}
+
+/// What is wished of the limits of Coolify's server.
+pub(super) fn coolify_limits(settings: &Settings) -> WishedLimits {
+    WishedLimits {
+        concurrent_builds: settings.coolify.concurrent_builds as usize,
+        queue_limit: settings.coolify.queue_limit as usize,
+        raise: settings.coolify.raise_limits,
+    }
+}
+
+/// Deployments that Coolify does at a time, as far as the configuration knows.
+fn coolify_builds(settings: &Settings) -> u32 {
+    match settings.coolify.concurrent_builds {
+        0 => COOLIFY_BUILDS_USUAL,
+        builds => builds,
+    }
+}
+
+/// The storage keys that bots of the older design expect, for the platforms whose bots are such.
+fn legacy_environment(settings: &Settings) -> BTreeMap<Platform, Vec<(String, Secret)>> {
+    let s3 = &settings.s3;
+    let variables: Vec<_> = [
+        ("S3_ENDPOINT", s3.endpoint.as_str()),
+        ("S3_ACCESS_KEY", &s3.access_key),
+        ("S3_SECRET_KEY", s3.secret_key.expose()),
+        ("S3_BUCKET_NAME", &s3.bucket),
+        ("S3_REGION", &s3.region),
+    ]
+    .map(|(name, value)| (name.to_owned(), Secret::from(value)))
+    .into();
+    let platforms = settings.served_platforms().filter(|(_, platform)| platform.legacy_env);
+    platforms.map(|(key, _)| (Platform(key.clone()), variables.clone())).collect()
+}
+
+/// From the end of the pull to the first sign of life. Where starts stand in a line of the driver's, what a full pool of
+/// them takes counts too: nobody's start fails for having been the last.
+fn deploy_timeout(settings: &Settings) -> Duration {
+    let own = Duration::from_millis(settings.bots.deploy_timeout_ms);
+    if settings.driver.kind != DriverKind::Coolify {
+        return own;
+    }
+    let slots = u32::try_from(bots_max(settings)).unwrap_or(u32::MAX).min(settings.pool.max_size);
+    let rounds = slots.div_ceil(coolify_builds(settings));
+    own + Duration::from_millis(u64::from(settings.coolify.deployment_ms) * u64::from(rounds))
+}
+
 /// The slot machine's durations.
 pub(super) fn timing(settings: &Settings) -> SlotTiming {
     let bots = &settings.bots;
     let ms = Duration::from_millis;
     SlotTiming {
-        deploy: ms(bots.deploy_timeout_ms),
+        deploy: deploy_timeout(settings),
         start_elsewhere: bots.start_elsewhere_max,
         leave_grace: ms(bots.leave_grace_ms),
         segment_grace: ms(bots.segment_grace_ms),
@@ -204,6 +288,35 @@ mod tests {
         assert_eq!(limits_without_effect(&settings), ["pool.platforms.zoom.memory_mib"]);
         let limits = pool(&settings).platforms[&Platform("zoom".into())].limits;
         assert_eq!((limits.memory_mib, limits.cpu_millis), (Some(2048), None));
+    }
+
+    #[test]
+    fn a_line_for_the_engine_counts_in_what_a_start_may_take() {
+        let environment = [
+            ("MEEBOTER_DRIVER__KIND", "coolify"),
+            ("COOLIFY_API_URL", "https://coolify.example.com/api/v1"),
+            ("COOLIFY_API_TOKEN", "1|secret"),
+            ("COOLIFY_PROJECT_UUID", "p"),
+            ("COOLIFY_SERVER_UUID", "s"),
+            ("NEXT_PUBLIC_APP_ORIGIN_URL", "https://meeboter.example.com"),
+            ("MAX_POOL_SIZE", "50"),
+            ("S3_ENDPOINT", "http://minio:9000"),
+            ("S3_ACCESS_KEY", "key"),
+            ("S3_SECRET_KEY", "hidden"),
+            ("MEEBOTER_POOL__PLATFORMS__ZOOM__LEGACY_ENV", "true"),
+        ];
+        let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = config::load(None, environment).expect("good").settings;
+        let (own, line) = (Duration::from_secs(600), Duration::from_secs(25 * 30));
+        assert_eq!(timing(&settings).deploy, own + line);
+        assert_eq!(schedule(&settings).burst, 2);
+        let coolify = coolify(&settings, Uuid::nil(), "https://meeboter.example.com".to_owned());
+        assert_eq!(coolify.pace.start_limit, own + line);
+        assert_eq!(coolify.environment, "production");
+        let zoom = &coolify.legacy_environment[&Platform("zoom".into())];
+        assert!(zoom.iter().any(|(name, value)| name == "S3_SECRET_KEY" && value.expose() == "hidden"));
+        assert_eq!(coolify.legacy_environment.len(), 1, "off where nobody asked for it");
+        assert!(!format!("{coolify:?}").contains("secret") && !format!("{coolify:?}").contains("hidden"));
     }
 
     #[test]

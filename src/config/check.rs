@@ -110,11 +110,69 @@ fn check_engine(
             return Err(layers.error(&format!("hosts.{name}.docker_tls_dir"), takes.to_owned()));
         }
     }
+    check_coolify(settings, layers, number)?;
     let reachable = !settings.driver.server_url.is_empty() || !settings.server.public_url.is_empty();
     if settings.driver.kind == DriverKind::Docker && settings.docker.network != "host" && !reachable {
         let takes = "the address that bots' containers reach this server by, such as http://172.17.0.1:3000 \
             (or set server.public_url, or docker.network = \"host\")";
         return Err(layers.error("driver.server_url", takes.to_owned()));
+    }
+    if settings.driver.kind == DriverKind::Coolify && !reachable {
+        let takes =
+            "the address that bots on Coolify's server reach this server by (or set server.public_url)";
+        return Err(layers.error("driver.server_url", takes.to_owned()));
+    }
+    Ok(())
+}
+
+fn check_coolify(
+    settings: &Settings,
+    layers: &Layers,
+    number: &impl Fn(&str, u64, u64, u64) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    let coolify = &settings.coolify;
+    number("coolify.requests_per_minute", u64::from(coolify.requests_per_minute), 10, 100_000)?;
+    number("coolify.concurrent_builds", u64::from(coolify.concurrent_builds), 0, 1_000)?;
+    number("coolify.queue_limit", u64::from(coolify.queue_limit), 0, 100_000)?;
+    number("coolify.deployment_ms", u64::from(coolify.deployment_ms), 10, 3_600_000)?;
+    number("coolify.deployment_poll_ms", u64::from(coolify.deployment_poll_ms), 10, 60_000)?;
+    number("coolify.status_poll_ms", u64::from(coolify.status_poll_ms), 10, 600_000)?;
+    number("coolify.status_lag_ms", u64::from(coolify.status_lag_ms), 0, 3_600_000)?;
+    let url = coolify.url.trim_end_matches('/');
+    if !url.is_empty() && !is_base_url(url.strip_suffix("/api/v1").unwrap_or(url)) {
+        let takes = "Coolify's address, such as https://coolify.example.com";
+        return Err(layers.error("coolify.url", takes.to_owned()));
+    }
+    let legacy = settings.pool.platforms.iter().find(|(_, platform)| platform.legacy_env);
+    if let Some((key, _)) = legacy.filter(|_| settings.s3.endpoint.is_empty()) {
+        let takes = "true only where s3.endpoint is set: bots cannot reach the embedded object store by keys";
+        return Err(layers.error(&format!("pool.platforms.{key}.legacy_env"), takes.to_owned()));
+    }
+    if settings.driver.kind != DriverKind::Coolify {
+        return Ok(());
+    }
+    for (key, is_set, takes) in [
+        ("coolify.url", !url.is_empty(), "Coolify's address, such as https://coolify.example.com"),
+        ("coolify.token", !coolify.token.is_empty(), "a token, from Keys & Tokens → API tokens in Coolify"),
+        (
+            "coolify.project_uuid",
+            !coolify.project_uuid.is_empty(),
+            "the UUID in the address of a project's page",
+        ),
+        (
+            "coolify.server_uuid",
+            !coolify.server_uuid.is_empty(),
+            "the UUID in the address of a server's page",
+        ),
+        (
+            "coolify.environment_name",
+            !coolify.environment_name.is_empty(),
+            "the name of one of its environments",
+        ),
+    ] {
+        if !is_set {
+            return Err(layers.error(key, takes.to_owned()));
+        }
     }
     Ok(())
 }

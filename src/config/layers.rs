@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// Names that deployments already use. The first of two names for a key wins.
-const KNOWN_NAMES: [(&str, &str); 22] = [
+const KNOWN_NAMES: [(&str, &str); 28] = [
     ("MEEBOTER_DATA_DIR", "data_dir"),
     ("DATABASE_URL", "database.url"),
     ("S3_ENDPOINT", "s3.endpoint"),
@@ -25,6 +25,12 @@ const KNOWN_NAMES: [(&str, &str); 22] = [
     ("POOL_PREWARM_ON_STARTUP", "pool.prewarm_on_startup"),
     ("NEXT_PUBLIC_APP_ORIGIN_URL", "server.public_url"),
     ("AUTH_SECRET", "auth.secret"),
+    ("COOLIFY_API_URL", "coolify.url"),
+    ("COOLIFY_API_TOKEN", "coolify.token"),
+    ("COOLIFY_PROJECT_UUID", "coolify.project_uuid"),
+    ("COOLIFY_SERVER_UUID", "coolify.server_uuid"),
+    ("COOLIFY_ENVIRONMENT_NAME", "coolify.environment_name"),
+    ("COOLIFY_DESTINATION_UUID", "coolify.destination_uuid"),
     ("GHCR_ORG", "images.ghcr_org"),
     ("BOT_IMAGE_TAG", "images.tag"),
     ("MEEBOTER_LOG_LEVEL", "log.level"),
@@ -34,7 +40,7 @@ const PREFIX: &str = "MEEBOTER_";
 /// Variables with the prefix that are not settings.
 const NOT_SETTINGS: [&str; 1] = ["MEEBOTER_CONFIG"];
 /// Keys whose values are never shown.
-const SECRET_KEYS: [&str; 3] = ["database.url", "s3.secret_key", "auth.secret"];
+const SECRET_KEYS: [&str; 4] = ["database.url", "s3.secret_key", "auth.secret", "coolify.token"];
 /// Tables whose members' names users choose.
 const OPEN_TABLES: [&str; 3] = ["pool.platforms", "hosts", REGISTRIES];
 /// The table of registries; of what is in it, nothing is shown.

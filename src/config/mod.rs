@@ -57,6 +57,7 @@ pub struct Settings {
     pub bots: Bots,
     pub driver: Driver,
     pub docker: Docker,
+    pub coolify: Coolify,
     pub rehearsal: Rehearsal,
     pub auth: Auth,
     pub log: Log,
@@ -135,6 +136,7 @@ sections! {
     /// `[pool.platforms.<key>]`
     PlatformPool {
         max_size: u32, image: String, enabled: bool, prewarm: u32, ephemeral: bool, prepare: bool,
+        legacy_env: bool,
         cpu_millis: u32, memory_mib: u32, shm_mib: u32,
     }
     /// `[breaker]`
@@ -171,6 +173,12 @@ sections! {
     Docker { network: String, log_max_mib: u32, registries: BTreeMap<String, Registry> }
     /// `[docker.registries.<name>]`
     Registry { server: String, username: String, password: Secret }
+    /// `[coolify]`
+    Coolify {
+        url: String, token: Secret, project_uuid: String, environment_name: String, server_uuid: String,
+        destination_uuid: String, requests_per_minute: u32, concurrent_builds: u32, queue_limit: u32,
+        raise_limits: bool, deployment_ms: u32, deployment_poll_ms: u32, status_poll_ms: u32, status_lag_ms: u32,
+    }
     /// `[rehearsal]`
     Rehearsal { enabled: bool }
     /// `[auth]`
@@ -236,6 +244,8 @@ pub enum DriverKind {
     Process,
     /// Containers of Docker engines.
     Docker,
+    /// Applications of a Coolify.
+    Coolify,
 }
 
 /// `log.level`
@@ -501,6 +511,29 @@ mod tests {
                 assert!(message.contains(part), "{message:?} does not name {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_coolify_needs_is_asked_for_by_name() {
+        let (kind, own) =
+            (("MEEBOTER_DRIVER__KIND", "coolify"), ("NEXT_PUBLIC_APP_ORIGIN_URL", "https://m.example"));
+        let mut environment = vec![kind, own];
+        for (key, variable, value) in [
+            ("coolify.url", "COOLIFY_API_URL", "https://coolify.example.com"),
+            ("coolify.token", "COOLIFY_API_TOKEN", "1|secret"),
+            ("coolify.project_uuid", "COOLIFY_PROJECT_UUID", "p"),
+            ("coolify.server_uuid", "COOLIFY_SERVER_UUID", "s"),
+        ] {
+            let message = refused(&environment);
+            assert!(message.contains(key) && !message.contains("secret"), "{message}");
+            environment.push((variable, value));
+        }
+        assert_eq!(read(&environment).expect("good").settings.coolify.environment_name, "production");
+        environment.retain(|variable| *variable != own);
+        assert!(refused(&environment).contains("driver.server_url"));
+        let legacy = ("MEEBOTER_POOL__PLATFORMS__ZOOM__LEGACY_ENV", "true");
+        assert!(refused(&[legacy]).contains("pool.platforms.zoom.legacy_env"));
+        assert!(refused(&[("COOLIFY_API_URL", "coolify")]).contains("coolify.url"));
     }
 
     #[test]

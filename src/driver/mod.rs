@@ -1,5 +1,6 @@
 //! Engines that run bots.
 
+pub mod coolify;
 pub mod docker;
 mod folders;
 pub mod metered;

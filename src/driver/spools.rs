@@ -60,6 +60,24 @@ impl Spools for HostSpools {
     }
 }
 
+/// Bots whose spools nobody here can read.
+pub struct NoSpools;
+
+#[async_trait]
+impl Spools for NoSpools {
+    async fn find(&self) -> Result<Vec<Spool>, SpoolError> {
+        Ok(Vec::new())
+    }
+
+    async fn deliver(&self, spool: &Spool) -> Result<u32, SpoolError> {
+        Err(SpoolError(format!("the spool of bot {} cannot be reached", spool.bot_id)))
+    }
+
+    async fn discard(&self, spool: &Spool) -> Result<(), SpoolError> {
+        Err(SpoolError(format!("the spool of bot {} cannot be reached", spool.bot_id)))
+    }
+}
+
 /// Whether a bot had finished it: what is still being written has another name, and the list is of no more use.
 fn is_piece(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "m4s" || extension == "mp4")

@@ -2,7 +2,7 @@
 
 use meeboter::driver::process::{ProcessDriver, ProcessSettings};
 use meeboter_actors::ids::{
-    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName,
+    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName,
 };
 use meeboter_actors::ports::{Driver, DriverError, Presence, ResourceLimits, StartRequest, StopRequest};
 use std::fs;
@@ -79,6 +79,8 @@ impl Bench {
             limits: ResourceLimits::default(),
             operation: Operation(1),
             bot_id: BotId(1),
+            platform: Platform("rehearsal".to_owned()),
+            ephemeral: false,
         }
     }
 

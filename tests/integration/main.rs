@@ -4,6 +4,7 @@
 mod admin;
 mod artifacts;
 mod bad_days;
+mod coolify;
 mod dashboard;
 mod docker;
 mod door;

@@ -82,6 +82,8 @@ impl SlotActor {
             limits: self.links.limits.of(&self.slot.platform),
             operation,
             bot_id,
+            platform: self.slot.platform.clone(),
+            ephemeral: self.slot.ephemeral,
         };
         let driver = Arc::clone(&self.links.driver);
         let pulls = self.links.pulls.clone();

@@ -192,7 +192,7 @@ impl Driver for DockerDriver {
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
-        let StartRequest { host, key, slot_name, image, limits, operation, bot_id: _ } = request;
+        let StartRequest { host, key, slot_name, image, limits, operation, .. } = request;
         let (engine, fences) = (self.at(&host)?, Arc::clone(&self.fences));
         let token = (self.tokens)(key.slot, key.generation);
         let order = async move {

@@ -28,7 +28,7 @@ fn refusal(error: ReloadError) -> ApiError {
         ReloadError::Load(error @ LoadError::File { .. }) => {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "settings_unreadable", chain(&error))
         }
-        ReloadError::Docker(_) => {
+        ReloadError::Engine(_) => {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_settings", chain(&error))
         }
         ReloadError::Broken(error) => ApiError::internal(error),

@@ -4,7 +4,7 @@ use crate::support::dockerd::Dockerd;
 use crate::support::scripted_bot;
 use meeboter::driver::docker::{DockerDriver, DockerSettings, EngineAddress, RegistryAccess};
 use meeboter_actors::ids::{
-    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, SlotId, SlotName,
+    BotId, ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName,
 };
 use meeboter_actors::ports::{
     Driver, DriverError, PrepareRequest, Presence, ResourceLimits, StartRequest, StopRequest,
@@ -104,7 +104,8 @@ impl Workshop {
     pub(super) fn start(&self, generation: i64, script: &str) -> StartRequest {
         let PrepareRequest { host, key, slot_name, image, limits, operation } =
             self.prepare(generation, script);
-        StartRequest { host, key, slot_name, image, limits, operation, bot_id: BotId(7) }
+        let (bot_id, platform) = (BotId(7), Platform("zoom".to_owned()));
+        StartRequest { host, key, slot_name, image, limits, operation, bot_id, platform, ephemeral: false }
     }
 
     /// Nobody is left to wait for: these bots do not hear a signal.

@@ -48,7 +48,7 @@ impl Server {
         server
     }
 
-    /// Starts the process of a server with rehearsals on; it may not be ready yet.
+    /// Starts the process of a server with rehearsals on; it may not be ready yet. `{port}` in a value is its port.
     pub(crate) fn spawned(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("meeboter-test-").tempdir().unwrap();
         // PostgreSQL's own user has to get through.
@@ -64,7 +64,8 @@ impl Server {
             ("MEEBOTER_BOTS__SEGMENT_MS".into(), "2000".into()),
             ("MEEBOTER_BOTS__HEARTBEAT_INTERVAL_MS".into(), "1000".into()),
         ];
-        environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let filled = |value: &str| value.replace("{port}", &port.to_string());
+        environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), filled(value))));
         let mut server = Self { folder, port, environment, child: None, client: client() };
         server.spawn();
         server

@@ -29,6 +29,11 @@ pub(crate) fn import(dockerd: &Dockerd, reference: &str, script: &str) {
     dockerd.run(&["import", "--change", &command, &archive().display().to_string(), reference]);
 }
 
+/// The program itself; it goes with the process.
+pub(crate) fn program() -> PathBuf {
+    archive().with_file_name("bot")
+}
+
 /// An archive of the program; it goes with the process.
 pub(crate) fn archive() -> &'static Path {
     static ARCHIVE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();

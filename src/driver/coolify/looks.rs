@@ -1,0 +1,198 @@
+//! Looks: what runs, whether one container does, when one ends, what it printed. Nothing here starts or stops anything.
+
+use super::api::{Logs, Request, ResourceRow, Rows};
+use super::budget::Priority;
+use super::description::key_of;
+use super::error::ApiError;
+use super::registry::Known;
+use super::status::{Deed, Reading, Verdict, read, weigh};
+use super::{Engine, lock};
+use chrono::{DateTime, Utc};
+use meeboter_actors::ids::{ContainerId, ContainerKey};
+use meeboter_actors::ports::{DriverError, ListedContainer, Presence};
+use slog::warn;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Engine {
+    /// Every application of this installation that runs, as far as anybody can know.
+    pub(super) async fn list(&self) -> Result<Vec<ListedContainer>, DriverError> {
+        self.list_applications(Priority::Look).await?;
+        *self.loaded.lock().await = true;
+        self.forget_gates();
+        let known: Vec<Known> = self.registry().all().cloned().collect();
+        let mut listed = Vec::new();
+        for known in known {
+            let Some(key) = known.key else { continue };
+            if known.is_left_over() {
+                // What does not succeed now does at the next listing.
+                self.delete(&known.uuid).await.ok();
+                continue;
+            }
+            // A deployment under way is the affair of whoever started it.
+            if known.deed == Deed::Deploying {
+                continue;
+            }
+            let (reading, began) = known.reading;
+            if self.is_there(&known, reading, began).await? {
+                let container = ContainerId(known.uuid.clone());
+                listed.push(ListedContainer { key, container, presence: Presence::Running });
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Whether an application runs; the container itself is asked for where its status is not enough.
+    async fn is_there(&self, known: &Known, reading: Reading, read_at: Instant) -> Result<bool, ApiError> {
+        match weigh(known.deed, reading, read_at, self.pace().status_lag) {
+            // Another program in the place of the bot's is still one that has to be stopped.
+            Verdict::Running | Verdict::Restarted => Ok(true),
+            Verdict::Gone => Ok(false),
+            Verdict::Ask => self.answers(&known.uuid, Priority::Look).await,
+        }
+    }
+
+    /// Whether a container of an application runs at this moment: its log is read from the engine itself, while every
+    /// status is an old one.
+    pub(super) async fn answers(&self, application: &str, priority: Priority) -> Result<bool, ApiError> {
+        let request = Request::logs(application, 1);
+        match self.client.ask::<Logs>(priority, self.pace().patience, request).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The statuses of everything on the server, from one request for whoever asks.
+    pub(super) async fn statuses(
+        &self,
+        since: Instant,
+        priority: Priority,
+    ) -> Result<(Instant, Arc<HashMap<String, Reading>>), ApiError> {
+        let request = Request::resources(&self.settings.server);
+        let look = async {
+            let rows: Rows<ResourceRow> = self.client.ask(priority, self.pace().patience, request).await?;
+            Ok(rows.0.into_iter().map(|row| (row.uuid, read(&row.status))).collect())
+        };
+        let shared = if priority == Priority::Stop { &self.urgent_resources } else { &self.resources };
+        shared.since(since, look).await
+    }
+
+    pub(super) async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
+        self.load().await?;
+        let Some(known) = self.registry().by_key(key).cloned() else { return Ok(Presence::Gone) };
+        let (began, statuses) = self.statuses(Instant::now(), Priority::Look).await?;
+        let Some(reading) = statuses.get(&known.uuid) else { return Ok(Presence::Gone) };
+        let is_there = self.is_there(&known, *reading, began).await?;
+        Ok(if is_there { Presence::Running } else { Presence::Gone })
+    }
+
+    /// Comes back when a container is gone, or when its program was started a second time: then the bot is lost.
+    pub(super) async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
+        self.load().await?;
+        let poll = self.pace().status_poll;
+        loop {
+            let Some(known) = self.registry().by_key(key).cloned() else {
+                return Ok("Coolify has no application of this container any more".to_owned());
+            };
+            let since = Instant::now().checked_sub(poll).unwrap_or_else(Instant::now);
+            let (began, statuses) = self.statuses(since, Priority::Look).await?;
+            let verdict = match statuses.get(&known.uuid) {
+                Some(reading) => weigh(known.deed, *reading, began, self.pace().status_lag),
+                None => Verdict::Ask,
+            };
+            match verdict {
+                _ if known.was_restarted() => return Ok(restarted()),
+                Verdict::Restarted => return Ok(restarted()),
+                Verdict::Gone => return Ok("its container is gone from Coolify's server".to_owned()),
+                Verdict::Ask if !self.answers(&known.uuid, Priority::Look).await? => {
+                    return Ok("its container no longer runs on Coolify's server".to_owned());
+                }
+                Verdict::Ask | Verdict::Running => tokio::time::sleep(poll).await,
+            }
+        }
+    }
+
+    pub(super) async fn logs(&self, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
+        self.load().await?;
+        let Some(uuid) = self.registry().by_key(key).map(|known| known.uuid.clone()) else {
+            return Ok(Vec::new());
+        };
+        let request = Request::logs(&uuid, lines);
+        match self.client.ask::<Logs>(Priority::Look, self.pace().patience, request).await {
+            Ok(Logs { logs }) => {
+                let all: Vec<_> = logs.lines().map(str::to_owned).collect();
+                let latest = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+                Ok(all[latest..].to_vec())
+            }
+            // It does not run, and what it printed went with it.
+            Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes applications that do not run, that no slot holds, and that nobody has touched since then.
+    pub(super) async fn sweep(
+        &self,
+        wanted: &BTreeSet<ContainerKey>,
+        before: DateTime<Utc>,
+    ) -> Result<u32, DriverError> {
+        let began = Instant::now();
+        let request = Request::applications(&self.tag);
+        // Not from memory: what is deleted has to be seen as it is now.
+        let rows: Rows<super::api::ApplicationRow> =
+            self.client.ask(Priority::Look, self.pace().patience, request).await?;
+        self.registry().refresh(&rows.0, began);
+        let mut deleted = 0;
+        for row in rows.0 {
+            let is_old = row.updated_at.parse::<DateTime<Utc>>().is_ok_and(|updated_at| updated_at < before);
+            let is_wanted = key_of(&row.description).is_some_and(|key| wanted.contains(&key));
+            let Some(known) = self.registry().get(&row.uuid).cloned() else { continue };
+            let is_held = known.key.is_some_and(|key| wanted.contains(&key));
+            if !is_old || is_wanted || is_held || matches!(known.deed, Deed::Deploying | Deed::Running(_)) {
+                continue;
+            }
+            if read(&row.status) != Reading::Exited || self.answers(&row.uuid, Priority::Look).await? {
+                continue;
+            }
+            let gate = known.key.map(|key| self.gate(key.slot));
+            let turn = gate.as_ref().map(|gate| gate.turn.try_lock());
+            // Somebody is at it: it is wanted after all.
+            if matches!(turn, Some(Err(_)))
+                || self.registry().get(&row.uuid).is_none_or(|now| now.deed != known.deed)
+            {
+                continue;
+            }
+            self.delete(&row.uuid).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes an application that does not run; one that is deleted already is no error.
+    pub(super) async fn delete(&self, application: &str) -> Result<(), ApiError> {
+        let request = Request::delete(application);
+        match self.client.ask::<serde_json::Value>(Priority::Start, self.pace().patience, request).await {
+            Ok(_) => {}
+            Err(error) if error.status() == Some(404) => {}
+            Err(error) => {
+                warn!(self.log, "an application could not be deleted; it is tried again";
+                    "application" => application, "error" => %error);
+                return Err(error);
+            }
+        }
+        self.registry().remove(application);
+        Ok(())
+    }
+
+    /// Forgets the gates of slots that have no application any more and that nobody is at.
+    fn forget_gates(&self) {
+        let registry = self.registry();
+        lock(&self.gates).retain(|slot, gate| Arc::strong_count(gate) > 1 || registry.has_slot(*slot));
+    }
+}
+
+fn restarted() -> String {
+    "its program ended, and Docker started it anew: the bot is lost".to_owned()
+}

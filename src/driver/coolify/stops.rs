@@ -1,0 +1,161 @@
+//! Stops: deployments cancelled, the container stopped, and its end seen.
+
+use super::Engine;
+use super::api::Request;
+use super::budget::Priority;
+use super::description::Shown;
+use super::error::ApiError;
+use super::outcome::{Standing, read};
+use super::registry::Known;
+use super::status::{Deed, Reading};
+use chrono::Utc;
+use meeboter_actors::ids::ContainerKey;
+use meeboter_actors::ports::{DriverError, StopRequest};
+use serde_json::Value;
+use slog::{info, warn};
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// What a stop may take beyond the container's grace.
+const STOP_LIMIT: Duration = Duration::from_secs(55);
+
+impl Engine {
+    pub(super) async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
+        let key = request.key;
+        let gate = self.gate(key.slot);
+        gate.close(key.generation, request.operation);
+        let stopped = async {
+            // A start that is under way ends at its next step.
+            let _turn = gate.turn.lock().await;
+            let Some(known) = self.holder(key).await? else { return Ok(()) };
+            let outcome = self.end(&known.uuid).await;
+            if let Err(error) = &outcome {
+                self.show(&known.uuid, Shown::Error(error.message.clone(), Utc::now()));
+                return outcome;
+            }
+            info!(self.log, "container stopped"; "application" => &known.name, "generation" => key.generation.0);
+            if known.is_for_one_bot() {
+                // Known gone: that its application stays a while longer is no failure of the stop.
+                self.delete(&known.uuid).await.ok();
+            } else {
+                self.show(&known.uuid, Shown::Idle(Utc::now()));
+            }
+            Ok(())
+        };
+        let limit = request.grace + STOP_LIMIT;
+        timeout(limit, stopped).await.unwrap_or_else(|_| {
+            let message = format!("Coolify did not stop the container within {} s", limit.as_secs());
+            Err(DriverError { message, answered: true, retryable: true })
+        })
+    }
+
+    /// The application that holds a container; none: there is no such container, and never will be.
+    async fn holder(&self, key: ContainerKey) -> Result<Option<Known>, ApiError> {
+        self.load().await?;
+        let known = self.registry().by_key(key).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        // Its application may have been made by another server since.
+        self.list_applications(Priority::Stop).await?;
+        Ok(self.registry().by_key(key).cloned())
+    }
+
+    /// Ends whatever runs of an application, or is about to; `Ok`: known gone.
+    pub(super) async fn end(&self, application: &str) -> Result<(), DriverError> {
+        let deed = self.registry().get(application).map(|known| known.deed);
+        let mut cancelled = false;
+        if !matches!(deed, Some(Deed::Running(_))) {
+            cancelled = match self.cancel_all(application).await {
+                Ok(cancelled) => cancelled,
+                Err(error) if error.status() == Some(404) => return self.vanished(application),
+                Err(error) => return Err(error.into()),
+            };
+        }
+        // What a cancelled deployment was about to start may come a moment later: it is looked at twice.
+        let mut looks_left = if cancelled { 2 } else { 1 };
+        let mut asked: Option<Instant> = None;
+        loop {
+            if asked.is_none_or(|asked| asked.elapsed() >= self.pace().stop_repeat) {
+                if asked.is_some() {
+                    warn!(self.log, "a stop shows no effect; it is asked for again"; "application" => application);
+                }
+                match self.ask_to_stop(application).await {
+                    Ok(()) => asked = Some(Instant::now()),
+                    Err(error) if error.status() == Some(404) => return self.vanished(application),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            sleep(self.pace().deployment_poll).await;
+            match self.is_gone(application).await {
+                Ok(true) => looks_left -= 1,
+                Ok(false) => {}
+                // A look that failed says nothing.
+                Err(error) if error.status().is_none_or(|status| status >= 429) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if looks_left == 0 {
+                let now = Instant::now();
+                if let Some(known) = self.registry().get_mut(application) {
+                    known.did(Deed::Stopped(now), now);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Its application was deleted, and Coolify removes the container with it.
+    fn vanished(&self, application: &str) -> Result<(), DriverError> {
+        self.registry().remove(application);
+        Ok(())
+    }
+
+    async fn ask_to_stop(&self, application: &str) -> Result<(), ApiError> {
+        let request = Request::stop(application);
+        self.client.ask::<Value>(Priority::Stop, self.pace().patience, request).await.map(drop)
+    }
+
+    /// Status and engine have to agree: a status may be old, and a container that Docker is about to start again does not
+    /// run at this moment either.
+    async fn is_gone(&self, application: &str) -> Result<bool, ApiError> {
+        let (_, statuses) = self.statuses(Instant::now(), Priority::Stop).await?;
+        match statuses.get(application) {
+            Some(Reading::Exited) | None => Ok(!self.answers(application, Priority::Stop).await?),
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// Cancels what is queued or under way of an application; tells whether there was any.
+    async fn cancel_all(&self, application: &str) -> Result<bool, ApiError> {
+        let rows = self.deployments_of(application, Priority::Stop).await?;
+        let active: Vec<String> = rows
+            .into_iter()
+            .filter(|row| read(&row.status) == Standing::UnderWay)
+            .map(|row| row.deployment_uuid)
+            .collect();
+        self.cancel(&active).await?;
+        Ok(!active.is_empty())
+    }
+
+    /// Cancels deployments; those that have ended are no error.
+    pub(super) async fn cancel(&self, deployments: &[String]) -> Result<(), ApiError> {
+        for deployment in deployments {
+            let request = Request::cancel(deployment);
+            match self.client.send::<Value>(Priority::Stop, self.pace().patience, request).await {
+                Ok(_) => {}
+                Err(error) if matches!(error.status(), Some(400 | 404)) => {}
+                // Versions before 4.3.7 answer 500 though they cancelled; what came of it, its row says.
+                Err(error) if error.may_have_acted() => {
+                    let request = Request::deployment(deployment);
+                    let row: super::api::DeploymentRow =
+                        self.client.ask(Priority::Stop, self.pace().patience, request).await?;
+                    if read(&row.status) == Standing::UnderWay {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Whole servers whose bots are applications of an emulated Coolify, which runs them as processes.
+
+use crate::support::scripted_bot;
+use crate::support::server::{Server, refused, script_bot};
+use futures_util::future::join_all;
+use meeboter::coolify_emulator::{Emulator, EmulatorSettings, Pace, ProcessContainers};
+use reqwest::StatusCode;
+use serde_json::json;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TOKEN: &str = "1|a-token-of-tests";
+
+/// A Coolify whose applications attend until they are told to leave.
+async fn coolify(folder: &TempDir) -> Emulator {
+    let attend = format!("exec {} attend", scripted_bot::program().display());
+    let program = script_bot(folder.path(), "attending-bot", &attend);
+    let mut settings = EmulatorSettings::new(TOKEN, Pace::quick());
+    settings.rate_limit = 100_000;
+    let containers = Arc::new(ProcessContainers::new(program.into(), folder.path().to_owned()));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    Emulator::start(listener, settings, containers).await.unwrap()
+}
+
+fn settings(coolify: &Emulator) -> Vec<(&'static str, String)> {
+    let site = meeboter::coolify_emulator::Site::default();
+    vec![
+        ("MEEBOTER_DRIVER__KIND", "coolify".to_owned()),
+        ("MEEBOTER_DRIVER__SERVER_URL", "http://127.0.0.1:{port}".to_owned()),
+        ("COOLIFY_API_URL", format!("{}/api/v1", coolify.url())),
+        ("COOLIFY_API_TOKEN", TOKEN.to_owned()),
+        ("COOLIFY_PROJECT_UUID", site.project),
+        ("COOLIFY_SERVER_UUID", site.server),
+        ("MEEBOTER_COOLIFY__REQUESTS_PER_MINUTE", "100000".to_owned()),
+        ("MEEBOTER_COOLIFY__DEPLOYMENT_POLL_MS", "50".to_owned()),
+        ("MEEBOTER_COOLIFY__STATUS_POLL_MS", "200".to_owned()),
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "5".to_owned()),
+        ("MEEBOTER_BOTS__STOP_GRACE_MS", "1000".to_owned()),
+    ]
+}
+
+fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
+    settings.iter().map(|(key, value)| (*key, value.as_str())).collect()
+}
+
+#[tokio::test]
+async fn bots_attend_survive_a_crash_of_the_server_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let coolify = coolify(&folder).await;
+    let mut server = Server::start(&borrowed(&settings(&coolify))).await;
+    let ids =
+        join_all((0..5).map(async |number| server.send_bot(&format!("meeting-{number}"), "").await)).await;
+    for id in &ids {
+        server.wait_state(*id, 2 * MINUTE, &["IN_CALL", "RECORDING"]).await;
+    }
+    let deployments = coolify.deployments().len();
+    server.kill();
+    server.spawn();
+    server.wait_ready().await;
+    let told = ids
+        .iter()
+        .map(async |id| server.post(&format!("/api/bots/{id}/remove-from-call"), &json!({})).await.0);
+    assert!(join_all(told).await.into_iter().all(|status| status == StatusCode::OK));
+    for id in &ids {
+        server.wait_state(*id, 2 * MINUTE, &["DONE", "FATAL"]).await;
+        let bot = server.bot(*id).await;
+        assert_eq!((&bot["state"], &bot["endReason"]), (&json!("DONE"), &json!("left_by_request")), "{bot}");
+    }
+    server.wait_slots(MINUTE, "idle", 5).await;
+    assert_eq!(coolify.deployments().len(), deployments, "nothing was deployed again");
+    // One for each slot, and the one that holds the image.
+    assert_eq!(coolify.applications().len(), 6);
+    assert!(!server.log().contains("a-token-of-tests"), "tokens are in no log");
+    coolify.end().await;
+}
+
+#[tokio::test]
+async fn a_server_with_a_wrong_token_says_which_and_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let coolify = coolify(&folder).await;
+    let mut settings = settings(&coolify);
+    settings.push(("COOLIFY_API_TOKEN", "1|another-token".to_owned()));
+    settings.push(("MEEBOTER_DRIVER__SERVER_URL", "http://127.0.0.1:9".to_owned()));
+    let (status, log) = refused(&borrowed(&settings)).await;
+    assert!(!status.success());
+    assert!(log.contains("COOLIFY_API_TOKEN") && log.contains("Keys & Tokens"), "{log}");
+    assert!(!log.contains("another-token"), "{log}");
+}
