@@ -9,6 +9,7 @@ mod access;
 mod answer;
 mod containers;
 mod deployments;
+mod engine;
 mod faults;
 mod processes;
 mod rate;
@@ -20,6 +21,7 @@ mod world;
 
 pub use access::{Ability, Token};
 pub use containers::{ContainerSpec, ContainerState, Containers, SimulatedContainers};
+pub use engine::DockerContainers;
 pub use faults::{Fault, Trouble};
 pub use processes::ProcessContainers;
 pub use run::{EmulatorOptions, run};

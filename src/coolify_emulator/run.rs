@@ -1,7 +1,8 @@
 //! The emulator as a command of the program.
 
 use super::{
-    Containers, Emulator, EmulatorSettings, Pace, ProcessContainers, SimulatedContainers, Site, Token,
+    Containers, DockerContainers, Emulator, EmulatorSettings, Pace, ProcessContainers, SimulatedContainers,
+    Site, Token,
 };
 use clap::Args;
 use std::io;
@@ -42,6 +43,9 @@ pub struct EmulatorOptions {
     /// The program that every application runs, with the application's environment; without it they run nothing.
     #[arg(long)]
     program: Option<PathBuf>,
+    /// The socket of a Docker engine, such as unix:///var/run/docker.sock, whose containers every application is.
+    #[arg(long, conflicts_with = "program")]
+    docker: Option<String>,
     /// Where the programs' output goes; without it, a temporary folder.
     #[arg(long, requires = "program")]
     log_dir: Option<PathBuf>,
@@ -98,9 +102,13 @@ pub async fn run(options: EmulatorOptions) -> Result<(), RunError> {
     let (bind, port) = (options.bind, options.port);
     let failed = |source| RunError::Start { bind, port, source };
     let temporary = tempfile::Builder::new().prefix("coolify-emulator-").tempdir().map_err(failed)?;
-    let containers: Arc<dyn Containers> = match &options.program {
-        None => Arc::<SimulatedContainers>::default(),
-        Some(program) => {
+    let containers: Arc<dyn Containers> = match (&options.program, &options.docker) {
+        (None, None) => Arc::<SimulatedContainers>::default(),
+        (None, Some(url)) => {
+            let connected = DockerContainers::connect(url).await;
+            Arc::new(connected.map_err(|error| failed(io::Error::other(error)))?)
+        }
+        (Some(program), _) => {
             let logs = options.log_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
             std::fs::create_dir_all(&logs).map_err(failed)?;
             Arc::new(ProcessContainers::new(program.clone(), logs))

@@ -16,7 +16,7 @@ mod tone;
 mod watch;
 
 use self::api::{Api, ApiError};
-use self::engine::EngineOptions;
+use self::engine::{Engine, EngineOptions};
 use self::folder::Folder;
 use self::progress::Display;
 use self::server::Server;
@@ -143,7 +143,8 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
     recording::find_tools().await?;
     let mut signals = Signals::listen()?;
     let folder = Folder::prepare(options.data_dir.as_deref())?;
-    let mut server = Server::start(&folder, options.slots, &options.engine)?;
+    let engine = Engine::start(&options.engine, folder.root()).await?;
+    let mut server = Server::start(&folder, options.slots, &engine)?;
     println!("The demo's server, its logs and the recordings are in {}", folder.root().display());
     println!("Dashboard: {}/ with the key in {}", server.base(), folder.key().display());
     let mut play = Play::new(&options, folder.clone(), server.base());
@@ -177,6 +178,7 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
         () = play.tidy() => {}
     }
     server.stop(&play.display).await;
+    engine.end().await;
     outcome?;
     play.verdict()
 }

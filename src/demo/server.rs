@@ -1,7 +1,7 @@
 //! The server under demonstration: this same program, as a child.
 
 use super::api::Api;
-use super::engine::EngineOptions;
+use super::engine::Engine;
 use super::folder::Folder;
 use super::progress::Display;
 use super::{DemoError, logs};
@@ -46,9 +46,10 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the server on a free port, with the folder as its home.
-    pub(super) fn start(folder: &Folder, slots: u16, engine: &EngineOptions) -> Result<Self, DemoError> {
+    pub(super) fn start(folder: &Folder, slots: u16, engine: &Engine) -> Result<Self, DemoError> {
         let system = |what| move |source| DemoError::System { what, source };
         let port = free_port().map_err(system("finding a free port"))?;
+        let base = format!("http://127.0.0.1:{port}");
         let program = std::env::current_exe().map_err(system("finding this program's own file"))?;
         let log_failed = |source| DemoError::Folder { path: folder.server_log(), source };
         let log = folder.create_server_log().map_err(log_failed)?;
@@ -66,7 +67,7 @@ impl Server {
             .env("MEEBOTER_DATA_DIR", folder.root())
             .env("MEEBOTER_REHEARSAL__ENABLED", "true")
             .env("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", slots.to_string())
-            .envs(engine.settings())
+            .envs(engine.settings(&base))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -74,7 +75,7 @@ impl Server {
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().map_err(system("starting the server"))?;
-        Ok(Self { child, base: format!("http://127.0.0.1:{port}") })
+        Ok(Self { child, base })
     }
 
     /// Its address, without a slash at the end.
