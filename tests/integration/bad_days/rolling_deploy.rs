@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const LOOK: Duration = Duration::from_millis(20);
@@ -138,6 +139,18 @@ async fn ask_on(asker: Asker, number: usize, stop: Arc<AtomicBool>) -> Vec<Ackno
     acknowledged
 }
 
+/// A request that never ends: a server that stops waits for it, and nobody else should have to.
+async fn half_a_request(server: &Server) -> TcpStream {
+    let mut slow = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    let head = "POST /api/session HTTP/1.1\r\nHost: meeboter\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100", "the server waits for the body");
+    slow
+}
+
 /// The containers that run.
 fn containers(dockerd: &Dockerd) -> BTreeSet<String> {
     let listed = dockerd.run(&["ps", "--no-trunc", "--quiet"]);
@@ -183,6 +196,7 @@ async fn a_rolling_deploy_loses_nothing_and_is_hardly_noticed() {
     let (status, said) = answer(new.bare(Method::GET, "/readyz")).await;
     assert_eq!((status, &said["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("standby")));
 
+    let _slow = half_a_request(&old).await;
     let signalled = Instant::now();
     let stopped = tokio::task::block_in_place(|| old.terminate());
     let gone = signalled.elapsed();
