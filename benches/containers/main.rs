@@ -11,7 +11,7 @@ mod events;
 #[expect(dead_code, clippy::unwrap_used, reason = "it is the tests' own")]
 mod registry;
 #[path = "../../tests/integration/support/scripted_bot/mod.rs"]
-#[expect(clippy::unwrap_used, reason = "it is the tests' own")]
+#[expect(dead_code, clippy::unwrap_used, reason = "it is the tests' own")]
 mod scripted_bot;
 mod starts;
 mod transfers;

@@ -238,7 +238,7 @@ mod tests {
         known.restarts = 3;
         known.did(Deed::Stopped(began + Duration::from_secs(2)), began + Duration::from_secs(2));
         let old = ApplicationRow { restart_count: 3, ..row("a", "pool-zoom-001", "") };
-        registry.refresh(&[old.clone()], began + Duration::from_secs(1));
+        registry.refresh(std::slice::from_ref(&old), began + Duration::from_secs(1));
         assert!(!registry.get("a").expect("known").was_restarted());
         registry.refresh(&[old], began + Duration::from_secs(3));
         assert!(registry.get("a").expect("known").was_restarted());
