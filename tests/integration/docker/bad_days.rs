@@ -3,7 +3,9 @@
 use super::workshop::{LIMIT, LOOK, Workshop, here, made};
 use crate::support::dockerd::Dockerd;
 use crate::support::scripted_bot;
+use meeboter::driver::docker::EngineAddress;
 use meeboter_actors::ports::{Driver, DriverError, Presence};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -27,6 +29,29 @@ async fn an_engine_that_is_not_there_is_named_and_nothing_is_known_of_its_contai
         let (events, _told) = mpsc::channel(1);
         away(&driver.watch(&here(), events).await.unwrap_err());
     }
+}
+
+#[tokio::test]
+async fn an_engine_behind_tls_is_used_with_a_certificate_and_not_without() {
+    let (dockerd, address, folder) = Dockerd::start_with_tls().await;
+    scripted_bot::import_all(&dockerd);
+    let mut workshop = Workshop::at(address);
+    workshop.tls_dir = Some(folder.clone());
+    let driver = workshop.driver();
+    made(driver.start(workshop.start(1, "stay")).await);
+    assert_eq!(driver.inspect(&here(), workshop.key(1)).await, Ok(Presence::Running));
+    driver.stop(workshop.stop(1)).await.unwrap();
+
+    workshop.tls_dir = None;
+    let error = workshop.driver().list(&here()).await.unwrap_err();
+    assert!(error.message.contains("HTTPS server") || !error.answered, "{error:?}");
+    std::fs::remove_file(folder.join("key.pem")).unwrap();
+    let hosts = BTreeMap::from([(
+        here(),
+        EngineAddress { url: "tcp://127.0.0.1:1".to_owned(), tls_dir: Some(folder.clone()) },
+    )]);
+    let refused = driver.configure(hosts).unwrap_err().to_string();
+    assert!(refused.contains("key.pem") && refused.contains(&folder.display().to_string()), "{refused}");
 }
 
 #[tokio::test]

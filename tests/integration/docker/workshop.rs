@@ -10,7 +10,7 @@ use meeboter_actors::ports::{
     Driver, DriverError, PrepareRequest, Presence, ResourceLimits, StartRequest, StopRequest,
 };
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -46,6 +46,7 @@ pub(super) struct Workshop {
     pub(super) slot: SlotId,
     pub(super) root: TempDir,
     host: String,
+    pub(super) tls_dir: Option<PathBuf>,
     pub(super) registries: Vec<RegistryAccess>,
 }
 
@@ -57,7 +58,7 @@ impl Workshop {
     pub(super) fn at(host: String) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (installation, slot) = (Uuid::new_v4(), SlotId(Uuid::new_v4()));
-        Self { installation, slot, root, host, registries: vec![] }
+        Self { installation, slot, root, host, tls_dir: None, registries: vec![] }
     }
 
     /// A driver; every call is another server that works on the same engine.
@@ -66,7 +67,7 @@ impl Workshop {
     }
 
     pub(super) fn driver_of(&self, installation: Uuid) -> Arc<DockerDriver> {
-        let address = EngineAddress { url: self.host.clone(), tls_dir: None };
+        let address = EngineAddress { url: self.host.clone(), tls_dir: self.tls_dir.clone() };
         let settings = DockerSettings {
             hosts: BTreeMap::from([(here(), address)]),
             registries: self.registries.clone(),

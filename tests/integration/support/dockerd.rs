@@ -3,6 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,10 +16,24 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// Time between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Makes an authority, and a certificate of it for the engine and one for its clients.
+const CERTIFICATES: &str = "
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca-key.pem -out ca.pem -subj /CN=authority
+sign() {
+  openssl req -newkey rsa:2048 -nodes -keyout $1 -out request.pem -subj /CN=$3
+  echo $4 >extensions
+  openssl x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile extensions -out $2
+}
+sign server-key.pem server-cert.pem 127.0.0.1 subjectAltName=IP:127.0.0.1
+sign key.pem cert.pem client extendedKeyUsage=clientAuth
+";
+
 /// See the module.
 pub(crate) struct Dockerd {
     folder: PathBuf,
     daemon: Option<Child>,
+    /// Further arguments of the daemon.
+    more: Vec<String>,
     /// A process of its own, as on every host: the engine may die without it.
     containerd: Child,
     janitor: Janitor,
@@ -43,13 +58,32 @@ impl Dockerd {
         dockerd
     }
 
+    /// Starts an engine that also listens at an address with TLS; the address, and the folder of a client's certificate.
+    pub(crate) async fn start_with_tls() -> (Self, String, PathBuf) {
+        let mut dockerd = Self::folder();
+        let tls = dockerd.folder.join("tls");
+        fs::create_dir(&tls).unwrap();
+        let made = Command::new("sh").args(["-ec", CERTIFICATES]).current_dir(&tls).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("tcp://127.0.0.1:{port}");
+        dockerd.more = vec!["--host".to_owned(), address.clone(), "--tlsverify".to_owned()];
+        for (option, file) in
+            [("--tlscacert", "ca.pem"), ("--tlscert", "server-cert.pem"), ("--tlskey", "server-key.pem")]
+        {
+            dockerd.more.extend([option.to_owned(), tls.join(file).display().to_string()]);
+        }
+        dockerd.start_again().await;
+        (dockerd, address, tls)
+    }
+
     fn folder() -> Self {
         // Sockets lie in it: the path must stay short.
         let folder = tempfile::Builder::new().prefix("meeboter-dockerd-").tempdir_in("/tmp").unwrap().keep();
         fs::write(folder.join("daemon.json"), "{}").unwrap();
         let janitor = Janitor::watch(&folder);
         let containerd = containerd(&folder);
-        Self { folder, daemon: None, containerd, janitor }
+        Self { folder, daemon: None, more: vec![], containerd, janitor }
     }
 
     /// Where images and containers are kept.
@@ -86,6 +120,7 @@ impl Dockerd {
         command.arg("--live-restore");
         // Debian's init script of the machine's own engine has no say here.
         command.arg("--config-file").arg(self.folder.join("daemon.json"));
+        command.args(&self.more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
     }

@@ -27,7 +27,8 @@ fn main() {
             sleep(Duration::from_secs(3600));
         },
         "fail" => {
-            eprintln!("this bot fails");
+            // Where the other lines go: an engine keeps no order between two streams.
+            println!("this bot fails");
             exit(7);
         }
         "record" => record(),
