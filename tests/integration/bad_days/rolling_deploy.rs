@@ -214,7 +214,9 @@ async fn a_rolling_deploy_loses_nothing_and_is_hardly_noticed() {
         "rolling deploy: {} bots taken, the old server gone after {gone:?}, longest without one {longest:?}",
         acknowledged.len()
     );
-    assert!(times[0] < signalled && times[times.len() - 1] > signalled + gone, "asked throughout");
+    // The old one stays for its slow client; the clients that count went on long before it was gone.
+    let last = times[times.len() - 1];
+    assert!(times[0] < signalled && last > signalled + GAP_MAX, "asked throughout");
     assert!(longest <= GAP_MAX, "{longest:?} without an answer");
     for Acknowledged { key, id, .. } in &acknowledged {
         assert_eq!(asker.create(key).await, *id, "{key} is still that bot");
