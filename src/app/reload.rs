@@ -70,15 +70,15 @@ impl Reloader {
         let _turn = self.turn.lock().await;
         let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || source.load()).await??;
-        self.engine.configure(&loaded.settings)?;
-        let (settings, reloaded) = {
+        let settings = Arc::new(merged(&self.settings(), loaded.settings));
+        self.engine.configure(&settings)?;
+        let reloaded = {
             let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
             let reloaded = compare(&running.values, &loaded.values);
-            let settings = Arc::new(merged(&running.settings, loaded.settings));
             running.settings = Arc::clone(&settings);
             running.values.retain(|key, _| !is_live(key));
             running.values.extend(loaded.values.into_iter().filter(|(key, _)| is_live(key)));
-            (settings, reloaded)
+            reloaded
         };
         if let Some(tree) = tree {
             apply(&settings, tree);
