@@ -22,10 +22,12 @@ mod record;
 use super::folders::Folders;
 use super::spools::SpoolSource;
 use super::tasks::Tasks;
+use super::turns::Turns;
+use super::{TokenSource, lock};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use kin::bot_of;
-use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, SlotId};
+use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName, SlotId};
 use meeboter_actors::ports::{
     Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress, Spool,
     StartRequest, StopRequest,
@@ -42,7 +44,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch};
@@ -74,9 +76,6 @@ pub struct ProcessSettings {
     pub folders_kept: usize,
 }
 
-/// Gives the token of a slot's generation.
-pub type TokenSource = Arc<dyn Fn(SlotId, Generation) -> String + Send + Sync>;
-
 /// See the module.
 pub struct ProcessDriver {
     host: Arc<Host>,
@@ -90,7 +89,7 @@ struct Host {
     tokens: TokenSource,
     folders: Folders,
     /// One start or stop of a slot at a time. Holds only slots that someone is at.
-    turns: Mutex<HashMap<SlotId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<SlotId>,
     /// How the bots that this server started ended; forgotten when they are stopped.
     endings: Mutex<HashMap<ContainerKey, watch::Receiver<Option<ExitStatus>>>>,
     /// Tells of the exits of bots that this server started.
@@ -399,12 +398,7 @@ impl Host {
     }
 
     async fn turn(&self, slot: SlotId) -> Result<OwnedMutexGuard<()>, DriverError> {
-        let turn = {
-            let mut turns = lock(&self.turns);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(slot).or_default())
-        };
-        tokio::time::timeout(TURN_DEADLINE, turn.lock_owned()).await.map_err(|_| DriverError {
+        self.turns.take(slot, TURN_DEADLINE).await.map_err(|_| DriverError {
             message: "another operation on this slot does not end".to_owned(),
             answered: false,
             retryable: true,
@@ -429,8 +423,4 @@ fn failed(what: &str, error: &dyn Display) -> DriverError {
 
 fn refused(message: String, retryable: bool) -> DriverError {
     DriverError { message, answered: true, retryable }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

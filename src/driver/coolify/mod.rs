@@ -34,8 +34,8 @@ mod status;
 mod stops;
 
 use crate::config::Secret;
-use crate::driver::process::TokenSource;
 use crate::driver::tasks::Tasks;
+use crate::driver::{TokenSource, lock};
 use api::{DeploymentRow, Request, Rows};
 use async_trait::async_trait;
 use budget::Priority;
@@ -55,7 +55,7 @@ use start_line::StartLine;
 use status::Reading;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -312,8 +312,4 @@ impl Engine {
         let listed: api::DeploymentsOf = self.client.ask(priority, self.pace().start_limit, request).await?;
         Ok(listed.deployments.0)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,8 +6,8 @@
 //! installation on the same engine are never looked at.
 
 use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig,
-    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerSummary, HostConfig, HostConfigLogConfig, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, SlotId, SlotName};
 use meeboter_actors::ports::{ListedContainer, Presence, ResourceLimits};
@@ -109,18 +109,7 @@ impl Recipe {
     /// What a container in a listing is; `None`: not this installation's.
     pub(super) fn listed(&self, summary: &ContainerSummary) -> Option<ListedContainer> {
         let key = self.key(summary.labels.as_ref()?)?;
-        let presence = match summary.state.unwrap_or(ContainerSummaryStateEnum::EMPTY) {
-            ContainerSummaryStateEnum::CREATED => Presence::Prepared,
-            ContainerSummaryStateEnum::EXITED
-            | ContainerSummaryStateEnum::DEAD
-            | ContainerSummaryStateEnum::REMOVING => Presence::Gone,
-            // One whose state is not known may run.
-            ContainerSummaryStateEnum::RUNNING
-            | ContainerSummaryStateEnum::PAUSED
-            | ContainerSummaryStateEnum::RESTARTING
-            | ContainerSummaryStateEnum::STOPPING
-            | ContainerSummaryStateEnum::EMPTY => Presence::Running,
-        };
+        let presence = presence(summary.state.as_ref());
         Some(ListedContainer { key, container: ContainerId(summary.id.clone()?), presence })
     }
 
@@ -135,24 +124,19 @@ impl Recipe {
     }
 }
 
-/// Whether a container of this state runs.
-pub(super) fn presence(status: Option<ContainerStateStatusEnum>) -> Presence {
-    match status.unwrap_or(ContainerStateStatusEnum::EMPTY) {
-        ContainerStateStatusEnum::CREATED => Presence::Prepared,
-        ContainerStateStatusEnum::EXITED
-        | ContainerStateStatusEnum::DEAD
-        | ContainerStateStatusEnum::REMOVING => Presence::Gone,
-        ContainerStateStatusEnum::RUNNING
-        | ContainerStateStatusEnum::PAUSED
-        | ContainerStateStatusEnum::RESTARTING
-        | ContainerStateStatusEnum::STOPPING
-        | ContainerStateStatusEnum::EMPTY => Presence::Running,
+/// Whether a container of this state runs, by the engine's word for it. One whose state is not known may.
+pub(super) fn presence(state: Option<&impl AsRef<str>>) -> Presence {
+    match state.map_or("", AsRef::as_ref) {
+        "created" => Presence::Prepared,
+        "exited" | "dead" | "removing" => Presence::Gone,
+        _ => Presence::Running,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bollard::models::ContainerSummaryStateEnum;
 
     fn recipe() -> Recipe {
         Recipe {

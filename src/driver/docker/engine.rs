@@ -6,13 +6,12 @@ use super::error::DockerError;
 use super::reference;
 use super::{EngineAddress, RegistryAccess};
 use crate::driver::folders::Folders;
+use crate::driver::turns::Turns;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use meeboter_actors::ids::{ContainerKey, HostName};
 use slog::Logger;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -30,7 +29,7 @@ pub(super) struct Engine {
     /// Permits for making containers ahead.
     pub(super) ahead: Semaphore,
     /// One operation on a generation's container at a time. Holds only those that someone is at.
-    turns: Mutex<HashMap<ContainerKey, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<ContainerKey>,
 }
 
 /// An engine's place: where it is, and what its containers are made with.
@@ -103,12 +102,7 @@ impl Engine {
         key: ContainerKey,
         limit: Duration,
     ) -> Result<tokio::sync::OwnedMutexGuard<()>, DockerError> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(key).or_default())
-        };
-        tokio::time::timeout(limit, turn.lock_owned()).await.map_err(|_| DockerError::Turn)
+        self.turns.take(key, limit).await.map_err(|_| DockerError::Turn)
     }
 
     /// The name and password for the image's registry, where there is one.

@@ -2,9 +2,10 @@
 //! order lives no longer than the process that gave it, and what another one made is fenced by the bot's claim.
 
 use super::error::DockerError;
+use crate::driver::lock;
 use meeboter_actors::ids::{ContainerKey, Operation};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// No order waits as long as this for its turn.
@@ -35,7 +36,7 @@ impl Fences {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<ContainerKey, (Operation, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -223,7 +223,7 @@ impl Engine {
         if self.recipe.key(&labels) != Some(key) {
             return Ok(Looked::Foreign);
         }
-        let presence = presence(state.status);
+        let presence = presence(state.status.as_ref());
         Ok(Looked::Ours(Found { id: ContainerId(id), presence, state }))
     }
 

@@ -19,6 +19,7 @@ mod remains;
 
 pub use error::DockerError;
 
+use super::TokenSource;
 use super::folders::Folders;
 use super::spools::SpoolSource;
 use super::tasks::Tasks;
@@ -28,7 +29,7 @@ use chrono::{DateTime, Utc};
 use container::{Recipe, Wanted};
 use engine::Engine;
 use fences::Fences;
-use meeboter_actors::ids::{ContainerId, ContainerKey, Generation, HostName, SlotId};
+use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
     Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, PrepareRequest, Presence, PullProgress,
     Spool, StartRequest, StopRequest,
@@ -83,9 +84,6 @@ pub struct DockerSettings {
     /// Folders of stopped generations that are kept, for people who look for a cause.
     pub folders_kept: usize,
 }
-
-/// Gives the token of a slot's generation.
-pub type TokenSource = Arc<dyn Fn(SlotId, Generation) -> String + Send + Sync>;
 
 /// See the module.
 pub struct DockerDriver {

@@ -36,8 +36,6 @@ const LOG_BYTES_MAX: usize = 1024 * 1024;
 impl Engine {
     /// Brings what a container leaves to this server.
     pub(super) async fn save_remains(&self, key: ContainerKey, id: &ContainerId) -> Result<(), DockerError> {
-        let unsaved =
-            |words: String| DockerError::Unsaved { host: self.host.clone(), container: name(key), words };
         // Lines are for people: nobody's recording depends on them.
         match self.lines(id, LINES_KEPT).await {
             Ok(lines) => {
@@ -49,31 +47,33 @@ impl Engine {
             Err(error) => warn!(self.log, "a container's log is lost"; "error" => %error),
         }
         let Some(mut archive) = self.archive(id, SPOOL_DIR, SPOOL_BYTES_MAX, SPOOL_DEADLINE).await? else {
-            return self.prune(key).await;
+            self.prune(key).await;
+            return Ok(());
         };
         let has_pieces = blocking(move || {
             let has_pieces = holds_pieces(&mut archive)?;
             archive.rewind()?;
             Ok((has_pieces, archive))
         });
-        let (has_pieces, archive) = has_pieces.await.map_err(|error| unsaved(error.to_string()))?;
+        let (has_pieces, archive) = has_pieces.await.map_err(|error| self.unsaved(id, &error))?;
         if has_pieces {
             let Some(bot) = self.bot_of(id).await? else {
                 warn!(self.log, "pieces of a recording belong to no bot that is known and are left";
                     "container" => %id, "host" => %self.host);
-                return Err(unsaved("nothing says which bot recorded it".to_owned()));
+                return Err(self.unsaved(id, &"nothing says which bot recorded it"));
             };
             let folders = self.folders.clone();
             let pieces = blocking(move || unpack(archive, &folders, key, bot)).await;
-            let pieces = pieces.map_err(|error| unsaved(error.to_string()))?;
+            let pieces = pieces.map_err(|error| self.unsaved(id, &error))?;
             info!(self.log, "pieces of a recording were saved from a container"; "bot" => bot.0,
                 "generation" => key.generation.0, "pieces" => pieces);
         }
-        self.prune(key).await
+        self.prune(key).await;
+        Ok(())
     }
 
     /// Folders past those that are kept go, but for those with pieces in them.
-    async fn prune(&self, key: ContainerKey) -> Result<(), DockerError> {
+    async fn prune(&self, key: ContainerKey) {
         let (folders, kept) = (self.folders.clone(), self.folders_kept);
         let pruned = blocking(move || {
             folders.raise_fence(key)?;
@@ -82,7 +82,6 @@ impl Engine {
         if let Err(error) = pruned.await {
             warn!(self.log, "old folders of bots stay"; "error" => %error);
         }
-        Ok(())
     }
 
     /// What the bot wrote of its end, where it did and the container is still there.
