@@ -8,6 +8,7 @@ mod database;
 mod engine;
 mod error;
 mod objects;
+mod open_files;
 pub mod reload;
 mod settings;
 
@@ -52,6 +53,11 @@ use uuid::Uuid;
 const HTTP_WORKERS: usize = 2;
 /// How long requests under way may take when the server stops.
 const SHUTDOWN_TIMEOUT_S: u64 = 5;
+/// How long a connection is kept for its next request: longer than clients and proxies keep one (60 s in nginx, 90 s in
+/// Go, Traefik and reqwest), for whoever is asked to reuse a connection in the moment the server closes it sees an error.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// How long the head of a request may take to come. On a host with all its processors busy that is seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The system's clock, as finely as the database keeps times: what is answered now is what is read later.
 struct SystemClock;
@@ -88,6 +94,7 @@ pub struct Application {
 impl Application {
     /// Starts everything; comes back when requests are taken, or when this server stands by for another that leads.
     pub async fn start(source: Source, loaded: Loaded, log: Logger) -> Result<Self, StartError> {
+        open_files::raise_limit(&log);
         let settings = loaded.settings.clone();
         let listener = listen(&settings)?;
         let address = listener.local_addr().map_err(StartError::Listen)?;
@@ -279,6 +286,8 @@ fn serve(
         app.configure(routes)
     })
     .workers(HTTP_WORKERS)
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(REQUEST_TIMEOUT)
     .disable_signals()
     .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
     .listen(listener)

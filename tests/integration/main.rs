@@ -4,6 +4,7 @@
 mod admin;
 mod artifacts;
 mod bad_days;
+mod connections;
 mod coolify;
 mod dashboard;
 mod docker;

@@ -433,10 +433,11 @@ pub(crate) async fn refused(settings: &[(&str, &str)]) -> (ExitStatus, String) {
     }
 }
 
-/// The server's program, without this process's environment.
+/// The server's program, without this process's environment, and with the few open files that a login is given.
 fn serve() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meeboter"));
-    command.arg("serve").env_clear().stdin(Stdio::null());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 1024 && exec \"$0\" serve", env!("CARGO_BIN_EXE_meeboter")]);
+    command.env_clear().stdin(Stdio::null());
     let inherited = ["PATH", "HOME", "TMPDIR", "LANG"];
     command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command
