@@ -1,7 +1,8 @@
 //! Operators' tools, over the API and as a program: who may, what each does, and what is refused in which words. The
 //! bots are programs that never say a word, so they never get further than JOINING_CALL.
 
-use crate::support::server::{Answer, Server, Visitor, answer, silent_bot};
+use crate::support::client::{Answer, Visitor, answer};
+use crate::support::server::{Server, silent_bot};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::process::{Command, Output};

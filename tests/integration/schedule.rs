@@ -1,6 +1,7 @@
 //! Bots with a start time, asked for, moved and cancelled over HTTP.
 
-use crate::support::server::{Answer, Server, Visitor, answer, silent_bot};
+use crate::support::client::{Answer, Visitor, answer};
+use crate::support::server::{Server, silent_bot};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Settings that are read again while the server runs, and platforms that the configuration adds.
 
-use crate::support::server::{Server, answer, signal, silent_bot};
+use crate::support::client::answer;
+use crate::support::server::{Server, signal, silent_bot};
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! What keeps an installation as it is: maintenance, container logs, restarts; and the words of refusals on the way.
 
-use crate::support::server::{Server, answer, script_bot, silent_bot};
+use crate::support::client::answer;
+use crate::support::server::{Server, script_bot, silent_bot};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::process::Command;

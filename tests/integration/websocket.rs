@@ -1,6 +1,7 @@
 //! The dashboard's websocket: who may open it, and what it says to whom.
 
-use crate::support::server::{Server, Visitor, silent_bot};
+use crate::support::client::Visitor;
+use crate::support::server::{Server, silent_bot};
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

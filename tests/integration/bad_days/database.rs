@@ -1,8 +1,9 @@
 //! A database that hangs, or dies, in the middle of meetings.
 
 use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
+use crate::support::client::Answer;
 use crate::support::frozen::Frozen;
-use crate::support::server::{Answer, Server, signal};
+use crate::support::server::{Server, signal};
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;

@@ -1,8 +1,9 @@
 //! Programs that are not, or no longer, who they say.
 
 use super::{MINUTE, check_tidy, check_whole_meeting, meeting};
+use crate::support::client::answer;
 use crate::support::frozen::Frozen;
-use crate::support::server::{Server, answer, environment, silent_bot};
+use crate::support::server::{Server, environment, silent_bot};
 use meeboter::auth::Tokens;
 use meeboter_actors::ids::{BotId, Generation};
 use meeboter_bot::{

@@ -1,7 +1,8 @@
 //! Servers that die, or stop, at the worst moments.
 
 use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
-use crate::support::server::{Answer, Server, signal};
+use crate::support::client::Answer;
+use crate::support::server::{Server, signal};
 use reqwest::StatusCode;
 use rustix::process::Signal;
 use std::collections::BTreeSet;

@@ -2,10 +2,11 @@
 //! to stop. A proxy in front sends requests to both meanwhile, as the one of Coolify does; bots notice nothing.
 
 use super::MINUTE;
+use crate::support::client::answer;
 use crate::support::dockerd::Dockerd;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::scripted_bot;
-use crate::support::server::{Server, answer};
+use crate::support::server::Server;
 use futures_util::future::join_all;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -164,7 +165,7 @@ async fn a_rolling_deploy_loses_nothing_and_is_hardly_noticed() {
     let (database, balancer) = (fresh_database().await, Balancer::start().await);
     let (url, slots, engine) = (url_of(&database), BOTS.to_string(), dockerd.host());
     let attend = scripted_bot::reference("attend");
-    let settings: [(&str, &str); 8] = [
+    let settings: [(&str, &str); 9] = [
         ("DATABASE_URL", &url),
         ("NEXT_PUBLIC_APP_ORIGIN_URL", &balancer.url),
         ("MEEBOTER_DRIVER__KIND", "docker"),
@@ -173,6 +174,8 @@ async fn a_rolling_deploy_loses_nothing_and_is_hardly_noticed() {
         ("MEEBOTER_HOSTS__LOCAL__DOCKER_URL", &engine),
         ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", &slots),
         ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__IMAGE", &attend),
+        // However fast these machines are: nobody is sent away because too many wait.
+        ("MEEBOTER_QUEUE__MAX", "100000"),
     ];
     let mut old = Server::start(&settings).await;
     balancer.add(&old);

@@ -1,8 +1,9 @@
 //! Two servers on one database: one leads, the other stands by and takes over.
 
 use super::MINUTE;
+use crate::support::client::answer;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
-use crate::support::server::{Server, answer, signal};
+use crate::support::server::{Server, signal};
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Pools and lines that are full.
 
 use super::{MINUTE, SECOND, check_tidy, server};
-use crate::support::server::{Answer, Server};
+use crate::support::client::Answer;
+use crate::support::server::Server;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};

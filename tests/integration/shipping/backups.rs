@@ -1,7 +1,8 @@
 //! Backups of a server's database in an object store, and back into another database.
 
+use crate::support::client::answer;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
-use crate::support::server::{Server, answer, script_bot};
+use crate::support::server::{Server, script_bot};
 use meeboter::artifacts::embedded::EmbeddedS3;
 use meeboter::store::database::Database;
 use reqwest::{Method, StatusCode};

@@ -2,11 +2,11 @@
 //! in them.
 
 use super::base::{self, DEBIAN, RUST, say};
+use crate::support::client::{answer, client};
 use crate::support::dockerd::Dockerd;
 use crate::support::media::Media;
 use crate::support::postgres::{fresh_database, operators_key};
 use crate::support::proxy::Proxy;
-use crate::support::server::{answer, client};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};

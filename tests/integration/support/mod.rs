@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod chance;
+pub(crate) mod client;
 pub(crate) mod dockerd;
 pub(crate) mod frozen;
 pub(crate) mod history;
