@@ -28,6 +28,11 @@ impl Gate {
         });
     }
 
+    /// Whether somebody changes the slot's application at this moment.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.turn.try_lock().is_err()
+    }
+
     /// Whether a start may go on.
     pub(super) fn check(&self, key: ContainerKey, operation: Operation) -> Result<(), DriverError> {
         if is_fenced(*self.stopped.borrow(), key.generation, operation) { Err(fenced(key)) } else { Ok(()) }

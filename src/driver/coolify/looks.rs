@@ -43,9 +43,19 @@ impl Engine {
         Ok(listed)
     }
 
+    /// What to make of an application's status. A deployment that this server still sees to its end counts as running: a
+    /// bot may claim its slot before, and until then what Coolify says is about the container that was there before.
+    fn verdict(&self, known: &Known, reading: Reading, read_at: Instant) -> Verdict {
+        let gate = known.key.and_then(|key| lock(&self.gates).get(&key.slot).map(Arc::clone));
+        if known.deed == Deed::Deploying && gate.is_some_and(|gate| gate.is_in_use()) {
+            return Verdict::Running;
+        }
+        weigh(known.deed, reading, read_at, self.pace().status_lag)
+    }
+
     /// Whether an application runs; the container itself is asked for where its status is not enough.
     async fn is_there(&self, known: &Known, reading: Reading, read_at: Instant) -> Result<bool, ApiError> {
-        match weigh(known.deed, reading, read_at, self.pace().status_lag) {
+        match self.verdict(known, reading, read_at) {
             // Another program in the place of the bot's is still one that has to be stopped.
             Verdict::Running | Verdict::Restarted => Ok(true),
             Verdict::Gone => Ok(false),
@@ -99,7 +109,7 @@ impl Engine {
             let since = Instant::now().checked_sub(poll).unwrap_or_else(Instant::now);
             let (began, statuses) = self.statuses(since, Priority::Look).await?;
             let verdict = match statuses.get(&known.uuid) {
-                Some(reading) => weigh(known.deed, *reading, began, self.pace().status_lag),
+                Some(reading) => self.verdict(&known, *reading, began),
                 None => Verdict::Ask,
             };
             match verdict {

@@ -149,6 +149,29 @@ async fn a_cancellation_that_says_500_counts_if_it_was_done() {
     assert_eq!((shop.containers.running(), shop.emulator.active_deployments()), (vec![], 0));
 }
 
+/// A bot may claim its slot before Coolify calls its deployment finished, and whoever waits for its end asks from then on.
+/// Until the deployment is seen to its end nothing that Coolify says of the container means that it is gone.
+#[tokio::test]
+async fn a_deployment_that_is_under_way_ends_no_bot() {
+    let shop = Workshop::with(|coolify| coolify.pace.build = Duration::from_secs(1)).await;
+    let (driver, host) = (shop.driver(), here());
+    for generation in 1..3 {
+        let starting = tokio::spawn({
+            let driver = driver.clone();
+            async move { driver.start(start(1, generation)).await }
+        });
+        eventually("it is deployed", || shop.requests("POST", "/deploy") == generation as usize).await;
+        assert_eq!(driver.inspect(&host, key(1, generation)).await, Ok(Presence::Running));
+        tokio::select! {
+            note = driver.wait_exit(&host, key(1, generation)) => panic!("ended while it is started: {note:?}"),
+            outcome = starting => started(outcome.unwrap()),
+        };
+        driver.stop(stop(1, generation)).await.unwrap();
+        let note = tokio::time::timeout(LIMIT, driver.wait_exit(&host, key(1, generation))).await.unwrap();
+        assert!(note.is_ok(), "{note:?}");
+    }
+}
+
 /// Docker restarts whatever exits: the new program is not the bot.
 #[tokio::test]
 async fn a_program_that_is_started_again_means_that_the_bot_is_lost() {

@@ -2,6 +2,7 @@
 //! servers that use it. Containers are on the host's network and hold one static program.
 
 mod bad_days;
+mod changes;
 mod driver;
 mod registry;
 mod remains;

@@ -20,7 +20,7 @@ async fn stocked(registry: &Registry) -> (Dockerd, String) {
 }
 
 /// Puts a script's image into the registry under a reference.
-fn publish(dockerd: &Dockerd, reference: &str, script: &str) {
+pub(super) fn publish(dockerd: &Dockerd, reference: &str, script: &str) {
     scripted_bot::import(dockerd, reference, script);
     dockerd.run(&["push", "--quiet", reference]);
     dockerd.run(&["rmi", reference]);

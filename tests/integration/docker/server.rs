@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-const MINUTE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A server on an engine of its own, with so many slots for bots that attend until they are told to leave.
 async fn server_on(dockerd: &Dockerd, slots: &str) -> Server {
@@ -28,17 +28,17 @@ async fn server_on(dockerd: &Dockerd, slots: &str) -> Server {
     .await
 }
 
-async fn send(server: &Server, count: usize) -> Vec<i64> {
+pub(super) async fn send(server: &Server, count: usize) -> Vec<i64> {
     join_all((0..count).map(async |number| server.send_bot(&format!("meeting-{number}"), "").await)).await
 }
 
-async fn wait_all(server: &Server, ids: &[i64], states: &[&str]) {
+pub(super) async fn wait_all(server: &Server, ids: &[i64], states: &[&str]) {
     for id in ids {
         server.wait_state(*id, 2 * MINUTE, states).await;
     }
 }
 
-async fn leave(server: &Server, ids: &[i64]) {
+pub(super) async fn leave(server: &Server, ids: &[i64]) {
     let told = ids
         .iter()
         .map(async |id| server.post(&format!("/api/bots/{id}/remove-from-call"), &json!({})).await.0);
@@ -51,14 +51,14 @@ async fn leave(server: &Server, ids: &[i64]) {
 }
 
 /// The ids of the containers in a state.
-fn containers(dockerd: &Dockerd, state: &str) -> BTreeSet<String> {
+pub(super) fn containers(dockerd: &Dockerd, state: &str) -> BTreeSet<String> {
     let filter = format!("status={state}");
     let listed = dockerd.run(&["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter]);
     listed.lines().map(str::to_owned).collect()
 }
 
 /// Waits until every slot is free and has the container for its next bot, and sees that there are no others.
-async fn wait_tidy(server: &Server, dockerd: &Dockerd, slots: u64) {
+pub(super) async fn wait_tidy(server: &Server, dockerd: &Dockerd, slots: u64) {
     server.wait_slots(2 * MINUTE, "idle", slots).await;
     let deadline = Instant::now() + MINUTE;
     loop {
