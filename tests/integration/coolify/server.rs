@@ -1,9 +1,12 @@
-//! Whole servers whose bots are applications of an emulated Coolify, which runs them as processes.
+//! Whole servers whose bots are applications of an emulated Coolify, which runs them as processes or as containers.
 
+use crate::support::dockerd::Dockerd;
 use crate::support::scripted_bot;
 use crate::support::server::{Server, refused, script_bot};
 use futures_util::future::join_all;
-use meeboter::coolify_emulator::{Emulator, EmulatorSettings, Pace, ProcessContainers};
+use meeboter::coolify_emulator::{
+    Containers, DockerContainers, Emulator, EmulatorSettings, Pace, ProcessContainers,
+};
 use reqwest::StatusCode;
 use serde_json::json;
 use std::net::TcpListener;
@@ -18,9 +21,13 @@ const TOKEN: &str = "1|a-token-of-tests";
 async fn coolify(folder: &TempDir) -> Emulator {
     let attend = format!("exec {} attend", scripted_bot::program().display());
     let program = script_bot(folder.path(), "attending-bot", &attend);
-    let mut settings = EmulatorSettings::new(TOKEN, Pace::quick());
+    let containers = ProcessContainers::new(program.into(), folder.path().to_owned());
+    emulator(Pace::quick(), Arc::new(containers)).await
+}
+
+async fn emulator(pace: Pace, containers: Arc<dyn Containers>) -> Emulator {
+    let mut settings = EmulatorSettings::new(TOKEN, pace);
     settings.rate_limit = 100_000;
-    let containers = Arc::new(ProcessContainers::new(program.into(), folder.path().to_owned()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     Emulator::start(listener, settings, containers).await.unwrap()
 }
@@ -46,6 +53,19 @@ fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'
     settings.iter().map(|(key, value)| (*key, value.as_str())).collect()
 }
 
+/// Has bots leave, and sees that they did.
+async fn leave(server: &Server, ids: &[i64]) {
+    let told = ids
+        .iter()
+        .map(async |id| server.post(&format!("/api/bots/{id}/remove-from-call"), &json!({})).await.0);
+    assert!(join_all(told).await.into_iter().all(|status| status == StatusCode::OK));
+    for id in ids {
+        server.wait_state(*id, 2 * MINUTE, &["DONE", "FATAL"]).await;
+        let bot = server.bot(*id).await;
+        assert_eq!((&bot["state"], &bot["endReason"]), (&json!("DONE"), &json!("left_by_request")), "{bot}");
+    }
+}
+
 #[tokio::test]
 async fn bots_attend_survive_a_crash_of_the_server_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,20 +80,41 @@ async fn bots_attend_survive_a_crash_of_the_server_and_leave_nothing_behind() {
     server.kill();
     server.spawn();
     server.wait_ready().await;
-    let told = ids
-        .iter()
-        .map(async |id| server.post(&format!("/api/bots/{id}/remove-from-call"), &json!({})).await.0);
-    assert!(join_all(told).await.into_iter().all(|status| status == StatusCode::OK));
-    for id in &ids {
-        server.wait_state(*id, 2 * MINUTE, &["DONE", "FATAL"]).await;
-        let bot = server.bot(*id).await;
-        assert_eq!((&bot["state"], &bot["endReason"]), (&json!("DONE"), &json!("left_by_request")), "{bot}");
-    }
+    leave(&server, &ids).await;
     server.wait_slots(MINUTE, "idle", 5).await;
     assert_eq!(coolify.deployments().len(), deployments, "nothing was deployed again");
     // One for each slot, and the one that holds the image.
     assert_eq!(coolify.applications().len(), 6);
     assert!(!server.log().contains("a-token-of-tests"), "tokens are in no log");
+    coolify.end().await;
+}
+
+/// A container is there, and its bot claims its slot, a good while before Coolify calls the deployment finished.
+#[tokio::test]
+async fn slots_are_used_again_and_again_in_real_containers() {
+    let dockerd = Dockerd::start().await;
+    scripted_bot::import_all(&dockerd);
+    let containers = DockerContainers::connect(dockerd.host().trim_start_matches("unix://")).await.unwrap();
+    let slow = Pace { build: Duration::from_secs(2), ..Pace::quick() };
+    let coolify = emulator(slow, Arc::new(containers)).await;
+    let mut settings = settings(&coolify);
+    settings.push(("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "2".to_owned()));
+    settings.push(("MEEBOTER_POOL__PLATFORMS__REHEARSAL__IMAGE", scripted_bot::reference("attend")));
+    let server = Server::start(&borrowed(&settings)).await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        // One after the other: they are served in this order.
+        ids.push(server.send_bot(&format!("meeting-{number}"), "").await);
+    }
+    for pair in ids.chunks(2) {
+        for id in pair {
+            server.wait_state(*id, 2 * MINUTE, &["IN_CALL", "DONE", "FATAL"]).await;
+        }
+        assert_eq!(dockerd.run(&["ps", "--quiet"]).lines().count(), 2, "{}", server.log());
+        leave(&server, pair).await;
+    }
+    server.wait_slots(MINUTE, "idle", 2).await;
+    assert_eq!(dockerd.run(&["ps", "--all", "--quiet"]), "", "nothing is left over");
     coolify.end().await;
 }
 
