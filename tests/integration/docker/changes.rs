@@ -94,14 +94,16 @@ async fn a_host_that_is_added_takes_the_bots_that_wait() {
         ("MEEBOTER_BOTS__STOP_GRACE_MS", "200"),
     ])
     .await;
-    let ids = send(&server, 2).await;
-    wait_all(&server, &ids[..1], &["IN_CALL"]).await;
-    assert_eq!(server.bot(ids[1]).await["state"], "QUEUED", "the only host is full");
+    let first_bot = send(&server, 1).await;
+    wait_all(&server, &first_bot, &["IN_CALL"]).await;
+    let second_bot = send(&server, 1).await;
+    assert_eq!(server.bot(second_bot[0]).await["state"], "QUEUED", "the only host is full");
 
     fs::write(&file, host("local", &first) + &host("second", &second)).unwrap();
     let (status, reloaded) = answer(server.request(Method::POST, "/api/admin/reload")).await;
     let applied = json!(["hosts.second.capacity", "hosts.second.docker_url"]);
     assert_eq!((status, &reloaded["applied"]), (StatusCode::OK, &applied), "{reloaded}");
+    let ids = [first_bot, second_bot].concat();
     wait_all(&server, &ids, &["IN_CALL"]).await;
     for dockerd in [&first, &second] {
         assert_eq!(containers(dockerd, "running").len(), 1);

@@ -140,8 +140,7 @@ async fn torture(rounds: u32, chance: Chance) {
 
 async fn check(database: &Database, history: &History) {
     assert_eq!(*history.wrong.lock().expect("whole"), Vec::<String>::new());
-    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
-    let connection = tokio::spawn(connection);
+    let client = connected(database).await;
     let text = "SELECT id, version, (SELECT count(*) FROM events WHERE bot_id = bots.id) FROM bots";
     let rows = client.query(text, &[]).await.expect("reads");
     let stored: BTreeMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -154,5 +153,19 @@ async fn check(database: &Database, history: &History) {
         let (id, version, events): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         assert_eq!(events, version, "bot {id}: each decision was written once");
     }
-    connection.abort();
+}
+
+/// A connection; the last strike may not be over yet.
+async fn connected(database: &Database) -> tokio_postgres::Client {
+    let began = Instant::now();
+    loop {
+        match database.config().connect(tokio_postgres::NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                return client;
+            }
+            Err(error) => assert!(began.elapsed() < RECOVERY, "PostgreSQL does not come back: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
