@@ -57,7 +57,7 @@ impl Engine {
     async fn is_there(&self, known: &Known, reading: Reading, read_at: Instant) -> Result<bool, ApiError> {
         match self.verdict(known, reading, read_at) {
             // Another program in the place of the bot's is still one that has to be stopped.
-            Verdict::Running | Verdict::Restarted => Ok(true),
+            Verdict::Running | Verdict::Restarted | Verdict::Doubted => Ok(true),
             Verdict::Gone => Ok(false),
             Verdict::Ask => self.answers(&known.uuid, Priority::Look).await,
         }
@@ -115,11 +115,14 @@ impl Engine {
             match verdict {
                 _ if known.was_restarted() => return Ok(restarted()),
                 Verdict::Restarted => return Ok(restarted()),
+                Verdict::Doubted if !self.answers(&known.uuid, Priority::Look).await? => {
+                    return Ok(restarted());
+                }
                 Verdict::Gone => return Ok("its container is gone from Coolify's server".to_owned()),
                 Verdict::Ask if !self.answers(&known.uuid, Priority::Look).await? => {
                     return Ok("its container no longer runs on Coolify's server".to_owned());
                 }
-                Verdict::Ask | Verdict::Running => tokio::time::sleep(poll).await,
+                Verdict::Ask | Verdict::Doubted | Verdict::Running => tokio::time::sleep(poll).await,
             }
         }
     }

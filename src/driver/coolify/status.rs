@@ -55,6 +55,9 @@ pub(super) enum Verdict {
     Gone,
     /// Its program ended once, and another one was started in its place.
     Restarted,
+    /// Said to be restarted, by a word that may be about the container before this one. Something is there in any case; the
+    /// container itself has to be asked for whether it is the bot.
+    Doubted,
     /// The status alone says that it is gone: the container itself has to be asked for.
     Ask,
 }
@@ -64,6 +67,7 @@ pub(super) fn weigh(deed: Deed, reading: Reading, read_at: Instant, lag: Duratio
     let is_settled = |since: Instant| read_at.saturating_duration_since(since) >= lag;
     match (deed, reading) {
         (Deed::Deploying, Reading::Restarting) => Verdict::Ask,
+        (Deed::Running(since), Reading::Restarting) if !is_settled(since) => Verdict::Doubted,
         (Deed::Running(_), Reading::Restarting) => Verdict::Restarted,
         (Deed::Inherited { with_bot: true }, Reading::Restarting) => Verdict::Restarted,
         (Deed::Running(_), Reading::Alive | Reading::Unclear) => Verdict::Running,
@@ -114,6 +118,8 @@ mod tests {
         assert_eq!(weigh(running, Reading::Exited, soon, lag), Verdict::Running);
         assert_eq!(weigh(running, Reading::Exited, late, lag), Verdict::Ask, "it may be wrong even then");
         assert_eq!(weigh(running, Reading::Alive, late, lag), Verdict::Running);
+        assert_eq!(weigh(running, Reading::Restarting, soon, lag), Verdict::Doubted);
+        assert_eq!(weigh(running, Reading::Restarting, late, lag), Verdict::Restarted);
         let stopped = Deed::Stopped(since);
         assert_eq!(weigh(stopped, Reading::Alive, soon, lag), Verdict::Gone);
         assert_eq!(
@@ -130,6 +136,5 @@ mod tests {
         let inherited = |with_bot| weigh(Deed::Inherited { with_bot }, Reading::Exited, now, lag);
         assert_eq!((inherited(true), inherited(false)), (Verdict::Ask, Verdict::Gone));
         assert_eq!(weigh(Deed::Deploying, Reading::Exited, now, lag), Verdict::Ask);
-        assert_eq!(weigh(Deed::Running(now), Reading::Restarting, now, lag), Verdict::Restarted);
     }
 }

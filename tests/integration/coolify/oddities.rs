@@ -89,6 +89,22 @@ async fn an_old_status_keeps_nobody_alive() {
     assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Gone));
 }
 
+/// A look that was under way while the container before this one was stopped is stored late.
+#[tokio::test]
+async fn an_old_word_of_a_restart_ends_no_bot() {
+    let mut shop = Workshop::new().await;
+    shop.settings.pace.status_lag = LIMIT;
+    let driver = shop.driver();
+    let application = started(driver.start(start(1, 1)).await);
+    driver.stop(stop(1, 1)).await.unwrap();
+    shop.emulator.freeze_statuses(true);
+    shop.emulator.set_status(&application.0, "restarting:unknown");
+    started(driver.start(start(1, 2)).await);
+    let waited = tokio::time::timeout(Duration::from_millis(500), driver.wait_exit(&here(), key(1, 2))).await;
+    assert!(waited.is_err(), "{waited:?}");
+    assert_eq!(listed(&driver).await, [key(1, 2)]);
+}
+
 /// The status reads "exited" at the moment of a stop already, as nobody has looked since the start: the container has to
 /// be gone as well.
 #[tokio::test]
