@@ -122,9 +122,9 @@ export class SendDialog {
 }
 
 function sentence(bot) {
-  if (!bot.queued) return `Bot ${bot.id} is on its way.`;
-  const position = bot.queuePosition ? ` at position ${bot.queuePosition}` : '';
   const wait = bot.estimatedWaitMs ? `, for about ${duration(bot.estimatedWaitMs)}` : '';
+  if (!bot.queued) return wait ? `Bot ${bot.id} waits for its engine${wait}.` : `Bot ${bot.id} is on its way.`;
+  const position = bot.queuePosition ? ` at position ${bot.queuePosition}` : '';
   return `Bot ${bot.id} waits${position}${wait}.`;
 }
 

@@ -1,7 +1,7 @@
 //! A driver that acts only while this server is known to lead: a server that was cut off or asleep does not know
 //! whether another has the slots by now, so what it was about to do waits until the database has spoken.
 
-use crate::ids::{ContainerId, ContainerKey, HostName};
+use crate::ids::{BotId, ContainerId, ContainerKey, HostName};
 use crate::ports::{
     Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
     PullProgress, StartRequest, StopRequest,
@@ -52,6 +52,10 @@ impl Driver for LeadingDriver {
 
     fn prepares(&self, host: &HostName) -> bool {
         self.driver.prepares(host)
+    }
+
+    fn start_wait(&self, bot: BotId) -> Option<Duration> {
+        self.driver.start_wait(bot)
     }
 
     async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {

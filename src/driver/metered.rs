@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
+use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
     CallOutcome, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Measure, Meter,
     PrepareRequest, Presence, PullProgress, StartRequest, StopRequest,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// See the module.
@@ -54,6 +54,10 @@ impl Driver for MeteredDriver {
 
     fn prepares(&self, host: &HostName) -> bool {
         self.driver.prepares(host)
+    }
+
+    fn start_wait(&self, bot: BotId) -> Option<Duration> {
+        self.driver.start_wait(bot)
     }
 
     async fn prepare(&self, request: PrepareRequest) -> Result<ContainerId, DriverError> {

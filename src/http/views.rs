@@ -28,7 +28,7 @@ pub struct BotView {
     /// Where it stands in its platform's line, counted from 1, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<usize>,
-    /// A guess of how long it has to wait yet.
+    /// A guess of how long it has to wait yet: for a slot, or for an engine that starts only so many at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_wait_ms: Option<u64>,
     /// The slot's uuid while the bot is in it.
@@ -72,12 +72,14 @@ pub struct AutomaticLeaveView {
     pub inactivity_timeout: u64,
 }
 
-/// A bot with its recording; `slot_uuid` where it is in a slot, `place` where it waits.
+/// A bot with its recording; `slot_uuid` where it is in a slot, `place` where it waits for one, `start_wait` where its engine
+/// lets it wait.
 pub fn bot(
     bot: &Bot,
     recording: Option<&Recording>,
     slot_uuid: Option<String>,
     place: Option<QueuePlace>,
+    start_wait: Option<Duration>,
 ) -> BotView {
     let leave = &bot.spec.automatic_leave;
     let joined = recording.and_then(joined);
@@ -95,7 +97,7 @@ pub fn bot(
         bot_display_name: bot.spec.display_name.clone(),
         slot_name: bot.seat.as_ref().map(|seat| seat.slot.0.clone()),
         queue_position: place.map(|place| place.position),
-        estimated_wait_ms: place.map(|place| milliseconds(place.estimated_wait)),
+        estimated_wait_ms: place.map(|place| place.estimated_wait).or(start_wait).map(milliseconds),
         coolify_service_uuid: slot_uuid,
         recording_enabled: bot.spec.recording_enabled,
         recording: joined.map(|joined| joined.key.clone()),

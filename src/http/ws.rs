@@ -117,7 +117,7 @@ fn message(state: &AppState, tree: &Tree, kind: &str, user: UserId, changes: &Ch
             (_, Entry::Bot(bot)) if bot.user_id == user => {
                 let uuid = tree.directory.bot(bot.id).map(|handle| handle.id().to_string());
                 let recording = tree.live.recording_of(bot.id);
-                bots.push(views::bot(bot, recording.as_deref(), uuid, None));
+                bots.push(views::bot(bot, recording.as_deref(), uuid, None, None));
             }
             (Topic::Queue(platform), Entry::Queue(front)) => {
                 let places = front.bots.iter().zip(1..).filter(|(bot, _)| own(**bot));

@@ -4,7 +4,7 @@
 use super::actor::PoolSupervisor;
 use super::breaker::BreakerEvent;
 use super::message::EngineHeard;
-use crate::ids::{ContainerId, ContainerKey, HostName};
+use crate::ids::{BotId, ContainerId, ContainerKey, HostName};
 use crate::ports::{
     Clock, Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
     PullProgress, StartRequest, StopRequest,
@@ -93,6 +93,10 @@ impl Driver for WitnessedDriver {
 
     fn prepares(&self, host: &HostName) -> bool {
         self.driver.prepares(host)
+    }
+
+    fn start_wait(&self, bot: BotId) -> Option<Duration> {
+        self.driver.start_wait(bot)
     }
 
     /// No longer than a start, of which it is a part.

@@ -45,7 +45,7 @@ use configuration::Place;
 use error::ApiError;
 use gate::Gate;
 use look::SharedLook;
-use meeboter_actors::ids::{ContainerId, ContainerKey, HostName, Platform, SlotId};
+use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName, Platform, SlotId};
 use meeboter_actors::ports::{
     Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
@@ -220,6 +220,10 @@ impl Driver for CoolifyDriver {
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {
         let engine = Arc::clone(&self.engine);
         self.tasks.finish(async move { engine.start(request).await }).await
+    }
+
+    fn start_wait(&self, bot: BotId) -> Option<Duration> {
+        lock(&self.engine.line).wait_of(bot, Instant::now())
     }
 
     /// A wait changes nothing: it ends with its caller.

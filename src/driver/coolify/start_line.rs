@@ -1,6 +1,7 @@
 //! Whose deployment is next. Coolify does a few at a time and lets a few more wait; whatever is past that it refuses or,
 //! worse, drops. So no more than fit are ever there, and the rest stand in a line here, in the order they came. Pure.
 
+use meeboter_actors::ids::BotId;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ pub(super) enum Turn {
 pub(super) struct StartLine {
     at_once: usize,
     next: u64,
-    waiting: VecDeque<Ticket>,
+    /// With whose start it is; none: what holds an image.
+    waiting: VecDeque<(Ticket, Option<BotId>)>,
     under_way: Vec<(Ticket, Instant)>,
     paused_until: Option<Instant>,
     took: VecDeque<Duration>,
@@ -50,11 +52,11 @@ impl StartLine {
         self.at_once = at_once.max(1);
     }
 
-    /// Takes a place at the end.
-    pub(super) fn join(&mut self) -> Ticket {
+    /// Takes a place at the end, for a bot or for what holds an image.
+    pub(super) fn join(&mut self, bot: Option<BotId>) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.waiting.push_back(ticket);
+        self.waiting.push_back((ticket, bot));
         ticket
     }
 
@@ -63,19 +65,19 @@ impl StartLine {
         if self.under_way.iter().any(|(known, _)| *known == ticket) {
             return Turn::Now;
         }
-        let ahead = self.waiting.iter().take_while(|waiting| **waiting != ticket).count();
+        let ahead = self.waiting.iter().take_while(|(waiting, _)| *waiting != ticket).count();
         let paused_until = self.paused_until.filter(|until| *until > now);
         if paused_until.is_some() || self.under_way.len() + ahead >= self.at_once {
             return Turn::Later { ahead, paused_until };
         }
-        self.waiting.retain(|waiting| *waiting != ticket);
+        self.waiting.retain(|(waiting, _)| *waiting != ticket);
         self.under_way.push((ticket, now));
         Turn::Now
     }
 
     /// Gives a place or a turn back.
     pub(super) fn leave(&mut self, ticket: Ticket, now: Instant) {
-        self.waiting.retain(|waiting| *waiting != ticket);
+        self.waiting.retain(|(waiting, _)| *waiting != ticket);
         if let Some(at) = self.under_way.iter().position(|(known, _)| *known == ticket) {
             let (_, since) = self.under_way.swap_remove(at);
             self.took.push_back(now.saturating_duration_since(since));
@@ -96,6 +98,13 @@ impl StartLine {
         self.typical().saturating_mul(rounds)
     }
 
+    /// About how long a bot waits yet, if it does.
+    pub(super) fn wait_of(&self, bot: BotId, now: Instant) -> Option<Duration> {
+        let ahead = self.waiting.iter().position(|(_, waiting)| *waiting == Some(bot))?;
+        let pause = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        Some(self.estimate(ahead).saturating_add(pause))
+    }
+
     fn typical(&self) -> Duration {
         let seen = u32::try_from(self.took.len()).unwrap_or(0);
         self.took.iter().sum::<Duration>().checked_div(seen).unwrap_or(self.usual)
@@ -111,11 +120,17 @@ mod tests {
     fn so_many_at_a_time_in_the_order_they_came() {
         let now = Instant::now();
         let mut line = StartLine::new(2, Duration::from_secs(30));
-        let tickets: Vec<_> = (0..5).map(|_| line.join()).collect();
+        let tickets: Vec<_> = (0..5).map(|bot| line.join(Some(BotId(bot)))).collect();
         assert_eq!(line.begin(tickets[2], now), Turn::Later { ahead: 2, paused_until: None });
         assert_eq!((line.begin(tickets[0], now), line.begin(tickets[1], now)), (Turn::Now, Turn::Now));
         assert_eq!(line.begin(tickets[3], now), Turn::Later { ahead: 1, paused_until: None });
-        assert_eq!(line.estimate(3), Duration::from_secs(60));
+        let s = Duration::from_secs;
+        let waits: Vec<_> = (0..6).map(|bot| line.wait_of(BotId(bot), now)).collect();
+        assert_eq!(
+            waits,
+            [None, None, Some(s(30)), Some(s(30)), Some(s(60)), None],
+            "two have begun, one never came"
+        );
         line.leave(tickets[0], now + Duration::from_secs(10));
         assert_eq!(line.begin(tickets[3], now), Turn::Later { ahead: 1, paused_until: None });
         assert_eq!(line.begin(tickets[2], now), Turn::Now);
@@ -126,12 +141,13 @@ mod tests {
     fn a_full_engine_holds_the_line() {
         let now = Instant::now();
         let mut line = StartLine::new(2, Duration::from_secs(30));
-        let (first, second) = (line.join(), line.join());
+        let (first, second) = (line.join(None), line.join(Some(BotId(2))));
         assert_eq!(line.begin(first, now), Turn::Now);
         let until = now + Duration::from_secs(60);
         line.pause(until);
         assert_eq!(line.begin(second, now), Turn::Later { ahead: 0, paused_until: Some(until) });
         assert_eq!(line.begin(first, now), Turn::Now, "whoever has begun goes on");
+        assert_eq!(line.wait_of(BotId(2), now), Some(Duration::from_secs(90)), "the pause is waited for too");
         assert_eq!(line.begin(second, until), Turn::Now);
     }
 
@@ -141,7 +157,7 @@ mod tests {
         fn everybody_gets_a_turn(at_once in 1..5_usize, leaving in prop::collection::vec(any::<bool>(), 1..40)) {
             let now = Instant::now();
             let mut line = StartLine::new(at_once, Duration::from_secs(1));
-            let tickets: Vec<_> = leaving.iter().map(|_| line.join()).collect();
+            let tickets: Vec<_> = leaving.iter().map(|_| line.join(None)).collect();
             for (ticket, leaves) in tickets.iter().zip(&leaving) {
                 if *leaves {
                     line.leave(*ticket, now);

@@ -200,7 +200,7 @@ impl Engine {
         errand: &Errand<'_>,
         leave: Leave<'_>,
     ) -> Result<String, DriverError> {
-        let _place = self.turn_in_line(errand.name, leave).await?;
+        let _place = self.turn_in_line(errand, leave).await?;
         leave.check()?;
         let application = self.made_ready(errand).await?;
         leave.check()?;
@@ -212,8 +212,9 @@ impl Engine {
     }
 
     /// Waits until Coolify has room for one more deployment.
-    async fn turn_in_line(&self, name: &str, leave: Leave<'_>) -> Result<Place<'_>, DriverError> {
-        let place = Place { engine: self, ticket: lock(&self.line).join() };
+    async fn turn_in_line(&self, errand: &Errand<'_>, leave: Leave<'_>) -> Result<Place<'_>, DriverError> {
+        let bot = if let Shown::Deploying(bot) = errand.shown { Some(bot) } else { None };
+        let place = Place { engine: self, ticket: lock(&self.line).join(bot) };
         let mut is_told = false;
         loop {
             let moved = self.line_moved.notified();
@@ -226,7 +227,7 @@ impl Engine {
             let Turn::Later { ahead, paused_until } = turn else { return Ok(place) };
             if !is_told {
                 is_told = true;
-                info!(self.log, "a start waits for Coolify to have room"; "application" => name, "ahead" => ahead,
+                info!(self.log, "a start waits for Coolify to have room"; "application" => errand.name, "ahead" => ahead,
                     "estimate_ms" => estimate.as_millis() as u64);
             }
             let pause =

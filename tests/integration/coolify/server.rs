@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -115,6 +115,36 @@ async fn slots_are_used_again_and_again_in_real_containers() {
     }
     server.wait_slots(MINUTE, "idle", 2).await;
     assert_eq!(dockerd.run(&["ps", "--all", "--quiet"]), "", "nothing is left over");
+    coolify.end().await;
+}
+
+/// Five starts, of which Coolify gets three at a time.
+#[tokio::test]
+async fn a_bot_says_how_long_coolify_lets_its_start_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = script_bot(folder.path(), "silent-bot", "exec sleep 600");
+    let containers = ProcessContainers::new(program.into(), folder.path().to_owned());
+    let slow = Pace { build: Duration::from_secs(8), ..Pace::quick() };
+    let coolify = emulator(slow, Arc::new(containers)).await;
+    let server = Server::start(&borrowed(&settings(&coolify))).await;
+    let ids =
+        join_all((0..5).map(async |number| server.send_bot(&format!("meeting-{number}"), "").await)).await;
+    let deadline = Instant::now() + MINUTE;
+    let waiting = loop {
+        let bots = join_all(ids.iter().map(|id| server.bot(*id))).await;
+        let waiting: Vec<_> = bots.into_iter().filter(|bot| bot["estimatedWaitMs"].is_u64()).collect();
+        if waiting.len() == 2 {
+            break waiting;
+        }
+        assert!(Instant::now() < deadline, "{} wait: {}", waiting.len(), server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for bot in waiting {
+        assert_eq!((&bot["state"], bot.get("queuePosition")), (&json!("DEPLOYING"), None), "{bot}");
+        // The only deployment so far, that of the image, took its eight seconds and the looks at it.
+        let wait = bot["estimatedWaitMs"].as_u64().unwrap();
+        assert!((8_000..60_000).contains(&wait), "{wait}");
+    }
     coolify.end().await;
 }
 
