@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use meeboter_bot::{WireEndReason, WireEventType, WireState};
@@ -15,6 +16,18 @@ use support::wait_for;
 
 /// Long enough for a slow machine that does other things too; nothing waits this long when all is well.
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// Two browsers take all of a small machine, and a sound that is not played in time is a gap in the recording. What a recording
+/// sounds like is therefore tested alone; everything else shares the machine.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+fn shared() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn wait_for_state(server: &FakeServer, wanted: WireState) {
     wait_for(&format!("{wanted:?}"), LIMIT, || server.state().states().contains(&wanted).then_some(()));
@@ -45,6 +58,7 @@ fn assert_tone(recording: &Recording) {
 
 #[test]
 fn a_meeting_is_attended_recorded_and_reported() {
+    let _machine = alone();
     let server = FakeServer::start("admitAfterMs=1000&guests=2&guestJoinMs=1000&lengthMs=9000&end=ended");
     server.state().empty_claims = 2;
     let mut bot = Running::start(server.port, "exit");
@@ -79,6 +93,7 @@ fn a_meeting_is_attended_recorded_and_reported() {
 
 #[test]
 fn a_refusal_is_reported_and_nothing_recorded() {
+    let _machine = shared();
     let server = FakeServer::start("host=deny&admitAfterMs=500");
     // The bot begins with a wrong number, and is told the right one.
     server.state().assignment.next_report_seq = 9;
@@ -93,6 +108,7 @@ fn a_refusal_is_reported_and_nothing_recorded() {
 
 #[test]
 fn a_stop_in_the_call_finishes_the_recording() {
+    let _machine = alone();
     let server = FakeServer::start("admitAfterMs=0&end=never");
     let mut bot = Running::start(server.port, "idle");
     wait_for_state(&server, WireState::Recording);
@@ -111,6 +127,7 @@ fn a_stop_in_the_call_finishes_the_recording() {
 
 #[test]
 fn a_server_that_was_away_gets_everything_in_order() {
+    let _machine = shared();
     let mut server = FakeServer::start("admitAfterMs=0&guests=3&guestJoinMs=1500&lengthMs=12000&end=removed");
     server.state().refuses = Some(WireEventType::ParticipantLeave);
     let mut bot = Running::start(server.port, "exit");
@@ -138,6 +155,7 @@ fn a_server_that_was_away_gets_everything_in_order() {
 
 #[test]
 fn a_fenced_bot_leaves_and_idles_until_it_is_stopped() {
+    let _machine = shared();
     let server = FakeServer::start("admitAfterMs=0&end=never");
     server.state().assignment.recording_enabled = false;
     let mut bot = Running::start(server.port, "idle");
@@ -158,6 +176,7 @@ fn a_fenced_bot_leaves_and_idles_until_it_is_stopped() {
 
 #[test]
 fn the_limits_and_the_server_end_a_life() {
+    let _machine = shared();
     let server = FakeServer::start("admitAfterMs=0&guests=1&lengthMs=1500&end=everyone_left&sound=silent");
     server.state().assignment.automatic_leave.everyone_left_timeout = 1_000;
     server.state().assignment.recording_enabled = false;
@@ -192,6 +211,7 @@ fn the_limits_and_the_server_end_a_life() {
 
 #[test]
 fn a_recorder_that_dies_begins_a_new_run() {
+    let _machine = shared();
     let server = FakeServer::start("admitAfterMs=0&end=never");
     let mut bot = Running::start(server.port, "exit");
     wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
@@ -210,6 +230,7 @@ fn a_recorder_that_dies_begins_a_new_run() {
 
 #[test]
 fn a_browser_that_dies_ends_the_bot_and_keeps_the_recording() {
+    let _machine = shared();
     for victim in ["--remote-debugging-port", "--type=renderer"] {
         let server = FakeServer::start("admitAfterMs=0&end=never");
         let mut bot = Running::start(server.port, "exit");
@@ -224,6 +245,7 @@ fn a_browser_that_dies_ends_the_bot_and_keeps_the_recording() {
 
 #[test]
 fn a_killed_program_leaves_nobody_behind() {
+    let _machine = shared();
     let server = FakeServer::start("admitAfterMs=0&end=never");
     let mut bot = Running::start(server.port, "exit");
     wait_for_state(&server, WireState::Recording);
@@ -234,6 +256,7 @@ fn a_killed_program_leaves_nobody_behind() {
 
 #[test]
 fn a_wrong_environment_is_told_at_once() {
+    let _machine = shared();
     let output =
         std::process::Command::new(env!("CARGO_BIN_EXE_meeboter-bot")).env_clear().output().expect("a start");
     assert_eq!(output.status.code(), Some(2));
@@ -243,6 +266,7 @@ fn a_wrong_environment_is_told_at_once() {
 
 #[test]
 fn every_door_has_its_reason() {
+    let _machine = shared();
     let doors = [
         ("not_found", WireEndReason::MeetingNotFound),
         ("sign_in", WireEndReason::SignInRequired),
