@@ -364,12 +364,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Starts the container of a generation: the one that was prepared, or one that it makes. Where it already runs,
     /// answers with it.
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError>;
-    /// About how long a bot's start has to wait yet until the engine has begun and ended it, where the engine does only so
-    /// many at a time; known without asking it. `None`: it does not wait.
+    /// About how long a bot's start has to wait yet until it begins, where the engine does only so many at a time; known
+    /// without asking it. `None`: it does not wait.
     fn start_wait(&self, _bot: BotId) -> Option<Duration> {
         None
     }
-
     /// Comes back when the container is gone, with what is known of why.
     async fn wait_exit(&self, host: &HostName, key: ContainerKey) -> Result<String, DriverError>;
     /// Stops the container and removes what is left of it; `Ok` means known gone.

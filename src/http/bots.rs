@@ -333,8 +333,9 @@ async fn stored(state: &AppState, user: UserId, id: BotId) -> Result<StoredBot, 
 pub(super) fn view(state: &AppState, stored: &StoredBot, place: Option<QueuePlace>) -> BotView {
     let tree = state.tree().ok();
     let slot = tree.and_then(|tree| tree.directory.bot(stored.bot.id)).map(|handle| handle.id().to_string());
-    let engine = state.leading.get().map(|leading| &leading.driver);
-    let start_wait = engine.and_then(|engine| engine.start_wait(stored.bot.id));
+    // Lists hold many that are long past it.
+    let leading = state.leading.get().filter(|_| stored.bot.state == BotState::Deploying);
+    let start_wait = leading.and_then(|leading| leading.driver.start_wait(stored.bot.id));
     views::bot(&stored.bot, stored.recording.as_ref(), slot, place, start_wait)
 }
 

@@ -2,8 +2,10 @@
 
 use super::workshop::{IMAGE, LIMIT, Workshop, eventually, here, key, listed, start, started, stop};
 use meeboter::coolify_emulator::{Token, Trouble};
+use meeboter::driver::coolify::CoolifyDriver;
 use meeboter_actors::ports::{Driver, Presence};
 use reqwest::Method;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Deploys a slot's stopped application by hand; its environment is that of the generation before.
@@ -75,16 +77,22 @@ async fn an_old_status_ends_no_bot() {
     assert_eq!(listed(&driver).await, [key(1, 1)], "the older spelling");
 }
 
-/// `running` is stored as long for what is gone.
-#[tokio::test]
-async fn an_old_status_keeps_nobody_alive() {
+/// A container that was stopped, of which a look says something that is stored late and stays.
+async fn stopped_with_an_old_status(status: &str) -> (Workshop, Arc<CoolifyDriver>) {
     let mut shop = Workshop::new().await;
     shop.settings.pace.status_lag = LIMIT;
     let driver = shop.driver();
     let application = started(driver.start(start(1, 1)).await);
     driver.stop(stop(1, 1)).await.unwrap();
     shop.emulator.freeze_statuses(true);
-    shop.emulator.set_status(&application.0, "running:healthy");
+    shop.emulator.set_status(&application.0, status);
+    (shop, driver)
+}
+
+/// `running` is stored as long for what is gone.
+#[tokio::test]
+async fn an_old_status_keeps_nobody_alive() {
+    let (_shop, driver) = stopped_with_an_old_status("running:healthy").await;
     assert_eq!(listed(&driver).await, []);
     assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Gone));
 }
@@ -92,13 +100,7 @@ async fn an_old_status_keeps_nobody_alive() {
 /// A look that was under way while the container before this one was stopped is stored late.
 #[tokio::test]
 async fn an_old_word_of_a_restart_ends_no_bot() {
-    let mut shop = Workshop::new().await;
-    shop.settings.pace.status_lag = LIMIT;
-    let driver = shop.driver();
-    let application = started(driver.start(start(1, 1)).await);
-    driver.stop(stop(1, 1)).await.unwrap();
-    shop.emulator.freeze_statuses(true);
-    shop.emulator.set_status(&application.0, "restarting:unknown");
+    let (_shop, driver) = stopped_with_an_old_status("restarting:unknown").await;
     started(driver.start(start(1, 2)).await);
     let waited = tokio::time::timeout(Duration::from_millis(500), driver.wait_exit(&here(), key(1, 2))).await;
     assert!(waited.is_err(), "{waited:?}");
