@@ -10,7 +10,7 @@ use super::rows::{
     idempotency_key_columns, maintenance_columns, names, queue_columns, recording_columns,
 };
 use super::slot_row::{SlotRow, slot_columns, slot_state_columns};
-use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join_all, maybe_done, try_join_all};
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, join_all, maybe_done, try_join, try_join_all};
 use meeboter_actors::bot::{Bot, BotEvent, BotState};
 use meeboter_actors::ids::{BotId, SlotName};
 use meeboter_actors::journal::{Change, Decision, IdempotencyKey};
@@ -50,110 +50,98 @@ pub(super) enum RunError {
     Postgres(#[source] Error),
 }
 
+/// What a batch may write, in the order that foreign keys and unique constraints ask for.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    InsertBots,
+    MoveBots,
+    UpdateBots,
+    DeleteSlots,
+    UpdateSlots,
+    InsertSlots,
+    DeleteQueue,
+    InsertQueue,
+    UpdateQueue,
+    InsertRecordings,
+    UpdateRecordings,
+    DeleteDrains,
+    InsertDrains,
+    UpdateDrains,
+    InsertIdempotencyKeys,
+    InsertEvents,
+    UpdateMaintenance,
+    DeleteRecordings,
+    DeleteEvents,
+    DeleteBots,
+}
+
+impl Write {
+    const ALL: [Self; 20] = [
+        Self::InsertBots,
+        Self::MoveBots,
+        Self::UpdateBots,
+        Self::DeleteSlots,
+        Self::UpdateSlots,
+        Self::InsertSlots,
+        Self::DeleteQueue,
+        Self::InsertQueue,
+        Self::UpdateQueue,
+        Self::InsertRecordings,
+        Self::UpdateRecordings,
+        Self::DeleteDrains,
+        Self::InsertDrains,
+        Self::UpdateDrains,
+        Self::InsertIdempotencyKeys,
+        Self::InsertEvents,
+        Self::UpdateMaintenance,
+        Self::DeleteRecordings,
+        Self::DeleteEvents,
+        Self::DeleteBots,
+    ];
+
+    fn sql(self) -> String {
+        match self {
+            Self::InsertBots => insert("bots", &bot_columns(&[])),
+            Self::MoveBots => update("bots", &bot_columns(&[])),
+            Self::UpdateBots => update("bots", &bot_life_columns(&[])),
+            Self::DeleteSlots => delete("bot_pool_slots", &gone_slot_columns(&[])),
+            Self::UpdateSlots => update("bot_pool_slots", &slot_state_columns(&[])),
+            Self::InsertSlots => insert("bot_pool_slots", &slot_columns(&[])),
+            Self::DeleteQueue => delete("bot_pool_queue", &gone_queue_columns(&[])),
+            Self::InsertQueue => insert("bot_pool_queue", &queue_columns(&[])),
+            Self::UpdateQueue => replace("bot_pool_queue", &queue_columns(&[])),
+            Self::InsertRecordings => insert("recordings", &recording_columns(&[])),
+            Self::UpdateRecordings => update("recordings", &recording_columns(&[])),
+            Self::DeleteDrains => delete("pool_drains", &gone_drain_columns(&[])),
+            Self::InsertDrains => insert("pool_drains", &drain_columns(&[])),
+            Self::UpdateDrains => replace("pool_drains", &drain_columns(&[])),
+            Self::InsertIdempotencyKeys => insert("idempotency_keys", &idempotency_key_columns(&[])),
+            Self::InsertEvents => insert("events", &event_columns(&[])),
+            Self::UpdateMaintenance => replace("maintenance", &maintenance_columns(&[])),
+            Self::DeleteRecordings => delete("recordings", &gone_recording_columns(&[])),
+            Self::DeleteEvents => delete("events", &gone_event_columns(&[])),
+            Self::DeleteBots => delete_ended_bots(&gone_bot_columns(&[])),
+        }
+    }
+}
+
 /// The statements of a batch, prepared on a connection.
 pub(super) struct Statements {
     begin: Statement,
-    insert_bots: Statement,
-    move_bots: Statement,
-    update_bots: Statement,
-    delete_slots: Statement,
-    update_slots: Statement,
-    insert_slots: Statement,
-    delete_queue: Statement,
-    insert_queue: Statement,
-    update_queue: Statement,
-    insert_recordings: Statement,
-    update_recordings: Statement,
-    delete_drains: Statement,
-    insert_drains: Statement,
-    update_drains: Statement,
-    insert_idempotency_keys: Statement,
-    insert_events: Statement,
-    update_maintenance: Statement,
-    delete_recordings: Statement,
-    delete_events: Statement,
-    delete_bots: Statement,
+    /// In the order of [`Write::ALL`].
+    writes: Vec<Statement>,
 }
 
 impl Statements {
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
-        let (bots, slots) = (bot_columns(&[]), slot_columns(&[]));
-        let recordings = recording_columns(&[]);
-        let texts = [
-            "SELECT journal_begin($1, $2)".to_owned(),
-            insert("bots", &bots),
-            update("bots", &bots),
-            update("bots", &bot_life_columns(&[])),
-            delete("bot_pool_slots", &gone_slot_columns(&[])),
-            update("bot_pool_slots", &slot_state_columns(&[])),
-            insert("bot_pool_slots", &slots),
-            delete("bot_pool_queue", &gone_queue_columns(&[])),
-            insert("bot_pool_queue", &queue_columns(&[])),
-            replace("bot_pool_queue", &queue_columns(&[])),
-            insert("recordings", &recordings),
-            update("recordings", &recordings),
-            delete("pool_drains", &gone_drain_columns(&[])),
-            insert("pool_drains", &drain_columns(&[])),
-            replace("pool_drains", &drain_columns(&[])),
-            insert("idempotency_keys", &idempotency_key_columns(&[])),
-            insert("events", &event_columns(&[])),
-            replace("maintenance", &maintenance_columns(&[])),
-            delete("recordings", &gone_recording_columns(&[])),
-            delete("events", &gone_event_columns(&[])),
-            delete_ended_bots(&gone_bot_columns(&[])),
-        ];
-        let prepared = try_join_all(texts.iter().map(|text| client.prepare(text))).await?;
-        let Ok(
-            [
-                begin,
-                insert_bots,
-                move_bots,
-                update_bots,
-                delete_slots,
-                update_slots,
-                insert_slots,
-                delete_queue,
-                insert_queue,
-                update_queue,
-                insert_recordings,
-                update_recordings,
-                delete_drains,
-                insert_drains,
-                update_drains,
-                insert_idempotency_keys,
-                insert_events,
-                update_maintenance,
-                delete_recordings,
-                delete_events,
-                delete_bots,
-            ],
-        ) = <[Statement; 21]>::try_from(prepared)
-        else {
-            unreachable!("as many statements as texts")
-        };
-        Ok(Self {
-            begin,
-            insert_bots,
-            move_bots,
-            update_bots,
-            delete_slots,
-            update_slots,
-            insert_slots,
-            delete_queue,
-            insert_queue,
-            update_queue,
-            insert_recordings,
-            update_recordings,
-            delete_drains,
-            insert_drains,
-            update_drains,
-            insert_idempotency_keys,
-            insert_events,
-            update_maintenance,
-            delete_recordings,
-            delete_events,
-            delete_bots,
-        })
+        let texts = Write::ALL.map(Write::sql);
+        let writes = try_join_all(texts.iter().map(|text| client.prepare(text)));
+        let (begin, writes) = try_join(client.prepare("SELECT journal_begin($1, $2)"), writes).await?;
+        Ok(Self { begin, writes })
+    }
+
+    fn of(&self, write: Write) -> &Statement {
+        &self.writes[write as usize]
     }
 }
 
@@ -350,15 +338,15 @@ impl<'a> Batch<'a> {
         number: i64,
     ) -> Result<(), RunError> {
         let begin_params: [&(dyn ToSql + Sync); 2] = [&epoch, &number];
-        let steps = self.steps(statements);
+        let steps = self.steps();
         let mut sent: Vec<Request<'_>> = Vec::with_capacity(steps.len() + 2);
         sent.push(maybe_done(client.batch_execute(BEGIN).boxed()));
         sent.push(maybe_done(execute(client, &statements.begin, &begin_params).boxed()));
-        for (statement, columns) in &steps {
+        for (write, columns) in &steps {
             let send = async move {
                 let params: Vec<&(dyn ToSql + Sync)> =
                     columns.iter().map(|column| &*column.values as &(dyn ToSql + Sync)).collect();
-                execute(client, statement, &params).await
+                execute(client, statements.of(*write), &params).await
             };
             sent.push(maybe_done(send.boxed()));
         }
@@ -393,55 +381,51 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Statements with their rows, in the order that foreign keys and unique constraints ask for.
-    fn steps<'s>(&'s self, statements: &'s Statements) -> Vec<(&'s Statement, Vec<Column<'s>>)> {
+    /// What is written, with its rows, in the order of [`Write`].
+    fn steps<'s>(&'s self) -> Vec<(Write, Vec<Column<'s>>)> {
         let slot_rows = |rows: &'s [SlotRow<'a>]| slot_columns(&rows.iter().collect::<Vec<_>>());
         let steps = [
-            (&statements.insert_bots, self.new_bots.len(), bot_columns(&self.new_bots)),
-            (&statements.move_bots, self.moved_bots.len(), bot_columns(&self.moved_bots)),
-            (&statements.update_bots, self.bots.len(), bot_life_columns(&self.bots)),
+            (Write::InsertBots, self.new_bots.len(), bot_columns(&self.new_bots)),
+            (Write::MoveBots, self.moved_bots.len(), bot_columns(&self.moved_bots)),
+            (Write::UpdateBots, self.bots.len(), bot_life_columns(&self.bots)),
             (
-                &statements.delete_slots,
+                Write::DeleteSlots,
                 self.gone_slots.len(),
                 gone_slot_columns(&self.gone_slots.iter().collect::<Vec<_>>()),
             ),
             (
-                &statements.update_slots,
+                Write::UpdateSlots,
                 self.slots.len(),
                 slot_state_columns(&self.slots.iter().collect::<Vec<_>>()),
             ),
-            (&statements.insert_slots, self.new_slots.len(), slot_rows(&self.new_slots)),
+            (Write::InsertSlots, self.new_slots.len(), slot_rows(&self.new_slots)),
             (
-                &statements.delete_queue,
+                Write::DeleteQueue,
                 self.gone_entries.len(),
                 gone_queue_columns(&self.gone_entries.iter().collect::<Vec<_>>()),
             ),
-            (&statements.insert_queue, self.new_entries.len(), queue_columns(&self.new_entries)),
-            (&statements.update_queue, self.entries.len(), queue_columns(&self.entries)),
+            (Write::InsertQueue, self.new_entries.len(), queue_columns(&self.new_entries)),
+            (Write::UpdateQueue, self.entries.len(), queue_columns(&self.entries)),
+            (Write::InsertRecordings, self.new_recordings.len(), recording_columns(&self.new_recordings)),
+            (Write::UpdateRecordings, self.recordings.len(), recording_columns(&self.recordings)),
+            (Write::DeleteDrains, self.gone_drains.len(), gone_drain_columns(&self.gone_drains)),
+            (Write::InsertDrains, self.new_drains.len(), drain_columns(&self.new_drains)),
+            (Write::UpdateDrains, self.drains.len(), drain_columns(&self.drains)),
+            (Write::InsertIdempotencyKeys, self.keys.len(), idempotency_key_columns(&self.keys)),
+            (Write::InsertEvents, self.events.len(), event_columns(&self.events)),
+            (Write::UpdateMaintenance, self.maintenance.len(), maintenance_columns(&self.maintenance)),
             (
-                &statements.insert_recordings,
-                self.new_recordings.len(),
-                recording_columns(&self.new_recordings),
-            ),
-            (&statements.update_recordings, self.recordings.len(), recording_columns(&self.recordings)),
-            (&statements.delete_drains, self.gone_drains.len(), gone_drain_columns(&self.gone_drains)),
-            (&statements.insert_drains, self.new_drains.len(), drain_columns(&self.new_drains)),
-            (&statements.update_drains, self.drains.len(), drain_columns(&self.drains)),
-            (&statements.insert_idempotency_keys, self.keys.len(), idempotency_key_columns(&self.keys)),
-            (&statements.insert_events, self.events.len(), event_columns(&self.events)),
-            (&statements.update_maintenance, self.maintenance.len(), maintenance_columns(&self.maintenance)),
-            (
-                &statements.delete_recordings,
+                Write::DeleteRecordings,
                 self.gone_recordings.len(),
                 gone_recording_columns(&self.gone_recordings.iter().collect::<Vec<_>>()),
             ),
             (
-                &statements.delete_events,
+                Write::DeleteEvents,
                 self.gone_events.len(),
                 gone_event_columns(&self.gone_events.iter().collect::<Vec<_>>()),
             ),
             (
-                &statements.delete_bots,
+                Write::DeleteBots,
                 self.gone_bots.len(),
                 gone_bot_columns(&self.gone_bots.iter().collect::<Vec<_>>()),
             ),
@@ -449,7 +433,7 @@ impl<'a> Batch<'a> {
         steps
             .into_iter()
             .filter(|(_, rows, _)| *rows > 0)
-            .map(|(statement, _, columns)| (statement, columns))
+            .map(|(write, _, columns)| (write, columns))
             .collect()
     }
 }
