@@ -141,4 +141,12 @@ mod tests {
         let merged = merged(&before.settings, after.settings);
         assert_eq!((merged.server.port, merged.pool.max_size), (1, 7));
     }
+
+    #[test]
+    fn what_the_engine_hears_of_is_what_was_read_and_what_may_not_change_stays() {
+        let before = read("[server]\nport = 1\n[hosts.local]\ncapacity = 3\n").settings;
+        let after = read("[server]\nport = 2\n[hosts.local]\ncapacity = 7\n").settings;
+        let settings = merged(&before, after);
+        assert_eq!((settings.server.port, wanted::bots_max(&settings)), (1, 7));
+    }
 }
