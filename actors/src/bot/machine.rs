@@ -94,10 +94,7 @@ pub fn take_report(bot: &Bot, report: Report) -> Result<Taken, Gap> {
 
 /// Whether a life may go from `from` to `to`: forward, or between IN_CALL and RECORDING.
 pub fn may_follow(from: BotState, to: BotState) -> bool {
-    if from.is_final() || from == to {
-        return false;
-    }
-    to > from || (from, to) == (BotState::Recording, BotState::InCall)
+    !from.is_final() && (to > from || (from, to) == (BotState::Recording, BotState::InCall))
 }
 
 /// The bot in a later state that is not final, and the rows to write.
@@ -240,7 +237,10 @@ fn end_event(bot: &Bot, at: DateTime<Utc>) -> BotEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bot::Seat;
+    use crate::ids::{Generation, SlotName};
     use crate::testing::sample;
+    use uuid::Uuid;
 
     fn at(bot: &Bot) -> DateTime<Utc> {
         bot.created_at
@@ -300,6 +300,34 @@ mod tests {
         let body = ReportBody::Ended(end(EndReason::LeftByRequest));
         let Ok(Taken::Advanced(next, _)) = report(&bot, 1, body) else { panic!("taken") };
         assert_eq!(next.end.map(|end| end.reason), Some(EndReason::EndTime));
+    }
+
+    #[test]
+    fn a_bot_that_comes_back_to_the_queue_keeps_nothing_of_its_seat() {
+        let mut bot = sample::bot(1);
+        bot.state = BotState::Deploying;
+        bot.seat = Some(Seat { slot: SlotName("pool-zoom-001".into()), generation: Generation(1) });
+        (bot.nonce, bot.deployed_at) = (Some(Uuid::from_u128(1)), Some(at(&bot)));
+        let (back, _) = returned(&bot, "no such image".into(), true, at(&bot));
+        assert_eq!((back.state, back.version), (BotState::Queued, 2));
+        assert_eq!((back.seat, back.nonce, back.deployed_at), (None, None, None));
+    }
+
+    #[test]
+    fn it_has_joined_when_it_is_first_in_the_call() {
+        let bot = sample::bot(1);
+        let (waiting, _) = entered(&bot, BotState::InWaitingRoom, at(&bot));
+        assert_eq!(waiting.joined_at, None);
+        let (joined, _) = entered(&waiting, BotState::InCall, at(&bot));
+        let (recording, _) = entered(&joined, BotState::Recording, at(&bot) + chrono::TimeDelta::minutes(1));
+        assert_eq!((joined.joined_at, recording.joined_at), (Some(at(&bot)), Some(at(&bot))));
+    }
+
+    #[test]
+    fn who_leaves_the_scheduler_is_written_as_its_next_version() {
+        let mut bot = sample::bot(1);
+        let changes = left_schedule(&mut bot);
+        assert_eq!((bot.version, changes), (2, vec![Change::WriteBot(Box::new(bot.clone()))]));
     }
 
     #[test]

@@ -389,6 +389,21 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_through_silence_after_silence_hears_how_long_each_was() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        let mut told = vec![];
+        for _ in 0..SETTINGS.tries {
+            bench.wait(1_200);
+            told = bench.take(PullEvent::Woke);
+            bench.wait(120);
+            bench.take(PullEvent::Woke);
+        }
+        let failure = PullFailure::Failed { reason: "no progress for 20 min".into(), retryable: true };
+        assert_eq!(told, [PullCommand::Abandon, PullCommand::Answer(WaiterId(1), Err(failure))]);
+    }
+
+    #[test]
     fn one_more_than_may_wait_is_told_at_once_and_nobody_loses_a_place() {
         let mut bench = Bench::new();
         (1..=3).for_each(|id| drop(bench.take(want(id))));

@@ -157,6 +157,8 @@ mod tests {
         let (row, nightly) = (MaintenanceRow::new(sample::now()), nightly());
         assert_eq!(next_start(&row, Some(&nightly), hours(14)), Start::At(hours(15)));
         assert_eq!(next_start(&row, Some(&nightly), hours(15)), Start::Now(Trigger::Timetable));
+        let just_in_time = hours(15) + LATE;
+        assert_eq!(next_start(&row, Some(&nightly), just_in_time), Start::Now(Trigger::Timetable));
         assert_eq!(next_start(&row, None, hours(100)), Start::OnDemand);
     }
 
@@ -173,6 +175,16 @@ mod tests {
         assert_eq!(next_start(&cut_off(1), None, hours(1)), Start::Now(Trigger::Resumed));
         assert_eq!(next_start(&cut_off(2), None, hours(1)), Start::OnDemand);
         assert_eq!(next_start(&cut_off(2), Some(&nightly()), hours(1)), Start::At(hours(15)));
+    }
+
+    #[test]
+    fn an_image_is_in_use_once_wherever_stored_slots_rely_on_it() {
+        let [one, two, unstored, retired] = [1, 2, 3, 4].map(sample::idle_slot);
+        let two = Slot { host: HostName("other".into()), ..two };
+        let unstored = Slot { version: 0, image: "unstored:1".into(), ..unstored };
+        let retired = Slot { state: SlotState::Retired, image: "retired:1".into(), ..retired };
+        let slots = [&two, &one, &unstored, &retired, &two];
+        assert_eq!(images_in_use(slots.into_iter()), [image_of(&one), image_of(&two)]);
     }
 
     fn digests(of: &Slot, digest: &str) -> Images {

@@ -201,15 +201,17 @@ mod tests {
     fn one_probe_asks_and_its_answer_closes() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
+        assert_eq!(breaker.tries(), 1);
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 3), None, "not yet");
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 4), Some(BreakerAction::Probe));
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 5), None, "one at a time");
         assert_eq!(take(&mut breaker, unanswered(3), 6), None, "it began before the probe");
         assert_eq!(take(&mut breaker, unanswered(4), 6), Some(BreakerAction::WaitUntil(at(14))), "8 s now");
+        assert_eq!(breaker.tries(), 2);
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 14), Some(BreakerAction::Probe));
         assert_eq!(breaker.state().away_since(), Some(at(0)));
         assert_eq!(take(&mut breaker, BreakerEvent::Answered, 15), Some(BreakerAction::Close));
-        assert_eq!(breaker.state().away_since(), None);
+        assert_eq!((breaker.state().away_since(), breaker.tries()), (None, 0));
     }
 
     #[test]

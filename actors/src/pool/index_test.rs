@@ -331,6 +331,30 @@ impl Both {
         let mut slots = self.slots.clone();
         slots.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(self.index.lines(), slots);
+        for slot in &slots {
+            assert_eq!(self.index.get(&slot.name).as_ref(), Some(slot));
+        }
+        let each: BTreeMap<_, _> =
+            self.index.each().map(|(line, reserved)| (line.name.clone(), reserved)).collect();
+        assert_eq!(each, slots.iter().map(|slot| (slot.name.clone(), slot.reserved)).collect());
+        self.totals_agree();
+    }
+
+    fn totals_agree(&self) {
+        let count =
+            |counts: &dyn Fn(&SlotLine) -> bool| self.slots.iter().filter(|slot| counts(slot)).count();
+        assert_eq!(self.index.reserved(), count(&|slot| slot.reserved));
+        for platform in &platforms() {
+            assert_eq!(self.index.size(platform) as usize, count(&|slot| slot.platform == *platform));
+            let is_crowded = self.closed.crowded.iter().any(|(crowded, _)| crowded == platform);
+            assert_eq!(self.index.is_crowded(platform), is_crowded);
+        }
+        for host in &hosts() {
+            let line = &self.index.hosts()[host];
+            assert_eq!(line.slots as usize, count(&|slot| slot.host == *host));
+            assert_eq!(line.draining, self.closed.drained.contains(host));
+            assert_eq!(line.answers(), !self.closed.away.contains(host));
+        }
     }
 }
 
@@ -381,4 +405,23 @@ fn a_new_slot_gets_the_first_free_number_on_the_host_with_the_most_room() {
     }
     let growth = Growth { name: SlotName::new(&zoom(), 2), host: hosts()[1].clone() };
     assert_eq!(index.take(&zoom()), Placement::Grow(growth));
+}
+
+#[test]
+fn a_slot_with_a_name_of_another_kind_is_given_by_that_name() {
+    let mut index = SlotIndex::new(&settings(9, 9, 9, 1));
+    for name in ["by-hand", "by-hand-7"] {
+        let name = SlotName(name.into());
+        index.put(&Slot { name: name.clone(), ..sample::idle_slot(7) });
+        assert_eq!(index.take(&zoom()), Placement::Slot(name));
+    }
+}
+
+#[test]
+fn slots_are_counted_once_they_are_stored() {
+    let mut index = SlotIndex::new(&settings(9, 9, 9, 1));
+    for (version, expected) in [(0, 0), (0, 0), (1, 1)] {
+        index.put(&Slot { version, ..sample::idle_slot(1) });
+        assert_eq!(index.counts().values().sum::<u32>(), expected);
+    }
 }

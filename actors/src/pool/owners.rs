@@ -106,18 +106,23 @@ mod tests {
                     at @ (0 | 1) => Owner::Queue(platforms[usize::from(at)].clone()),
                     at @ (2 | 3) => Owner::Slot(names[usize::from(at) - 2].clone()),
                     _ => {
-                        owners.remove(BotId(bot));
-                        plain.remove(&BotId(bot));
+                        let was_known = plain.remove(&BotId(bot)).is_some();
+                        prop_assert_eq!(owners.remove(BotId(bot)), was_known);
+                        prop_assert_eq!(owners.get(BotId(bot)), None);
                         continue;
                     }
                 };
                 owners.insert(BotId(bot), owner.clone());
+                prop_assert_eq!(owners.get(BotId(bot)), Some(&owner));
                 plain.insert(BotId(bot), owner);
                 let among = |owner: Owner| -> Vec<BotId> {
                     plain.iter().filter(|(_, held)| **held == owner).map(|(bot, _)| *bot).collect()
                 };
                 for platform in &platforms {
-                    prop_assert_eq!(owners.waiting(platform), among(Owner::Queue(platform.clone())).len());
+                    let waiting = among(Owner::Queue(platform.clone())).len();
+                    prop_assert_eq!(owners.waiting(platform), waiting);
+                    let of_those_with_any = owners.waiting_by_platform().get(platform).copied();
+                    prop_assert_eq!(of_those_with_any, (waiting > 0).then_some(waiting));
                 }
                 for name in &names {
                     let mut seated = owners.seated(name);

@@ -73,6 +73,7 @@ mod tests {
         for second in 0..6 {
             budget.died(sample::now() + TimeDelta::seconds(second));
         }
+        assert_eq!(budget.deaths(), 6);
         let waited = sample::now() + TimeDelta::seconds(5 + 60 + 60);
         assert_eq!((budget.died(waited), budget.deaths()), (Duration::ZERO, 1));
     }

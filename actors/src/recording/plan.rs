@@ -5,7 +5,7 @@ use crate::ids::BotId;
 use std::time::Duration;
 
 /// How long segments of an ended bot are still accepted (and joined again).
-pub const LATE_SEGMENTS: Duration = Duration::from_secs(15 * 60);
+pub const LATE_SEGMENTS: Duration = Duration::from_mins(15);
 /// Joins that fail before the recording is given up; its segments are kept.
 pub const JOIN_ATTEMPTS_MAX: u32 = 5;
 
@@ -101,8 +101,12 @@ mod tests {
         let done = ready(&next);
         assert_eq!(step(&done, 3), Step::Rest);
         let Step::Join { next: again, key: new_key } = step(&done, 4) else { panic!("joins again") };
-        assert_ne!(key, new_key);
+        assert_eq!([key, new_key], ["bots/1/recordings/01.mp4", "bots/1/recordings/02.mp4"]);
         let kept = joined(&again, Err("disk full".into()));
+        assert_eq!(
+            [next, done.clone(), again, kept.clone()].map(|recording| recording.version),
+            [2, 3, 4, 5]
+        );
         assert_eq!(kept.state, done.state, "a join that fails takes nothing away");
     }
 
@@ -110,6 +114,15 @@ mod tests {
     fn a_join_cut_off_by_a_crash_is_done_again() {
         let Step::Join { next, .. } = step(&Recording::open(BotId(1)), 3) else { panic!("joins") };
         assert!(matches!(step(&next, 3), Step::Join { .. }));
+    }
+
+    #[test]
+    fn a_join_is_tried_five_times_where_that_may_help() {
+        for attempts in 1..=6 {
+            let recording = Recording { attempts, ..Recording::open(BotId(1)) };
+            assert_eq!(retry_join(&recording, true), attempts < 5);
+            assert!(!retry_join(&recording, false));
+        }
     }
 
     #[test]

@@ -80,6 +80,7 @@ mod tests {
     fn none_of_none_is_no_use() {
         assert_eq!(Utilisation::of(0, 0), Utilisation::percent(0));
         assert_eq!(Utilisation::of(4, 5), Utilisation::percent(80));
+        assert_eq!(Utilisation::of(4, 5).as_percent(), 80.0);
     }
 
     #[test]
@@ -104,6 +105,19 @@ mod tests {
             let mut history = history.clone();
             history.observe(next, Utilisation::percent(90), WINDOW);
             assert_eq!(history.mean(next, WINDOW), None);
+        }
+    }
+
+    #[test]
+    fn a_minute_without_a_sample_is_no_silence_and_two_at_once_no_step_back() {
+        let mut history = History::default();
+        for minute in 0..=10 {
+            history.observe(at(60 * minute), Utilisation::percent(90), WINDOW);
+        }
+        for (next, known) in [(at(660), true), (at(600), true), (at(661), false), (at(599), false)] {
+            let mut history = history.clone();
+            history.observe(next, Utilisation::percent(90), WINDOW);
+            assert_eq!(history.mean(next, WINDOW).is_some(), known, "{next}");
         }
     }
 

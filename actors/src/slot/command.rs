@@ -111,7 +111,7 @@ impl Step<'_> {
 
     /// The slot is gone from the pool, and its number is free again.
     pub(super) fn retire(&self) -> Decided {
-        let next = Slot { state: SlotState::Retired, changed_at: self.now, ..self.slot.clone() };
+        let next = Slot { state: SlotState::Retired, ..self.slot.clone() };
         let delete = Change::DeleteSlot { name: next.name.clone(), version: next.version };
         Ok(Transition { next, changes: vec![delete], notices: vec![] })
     }
@@ -167,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_names_the_command() {
+        let end = SlotEvent::Commanded(SlotCommand::End { detail: String::new() });
+        let decided = transition(&sample::idle_slot(1), end, &SlotTiming::default(), at(1));
+        assert_eq!(
+            decided.map_err(|rejection| rejection.to_string()),
+            Err("End cannot happen while the slot is idle".to_owned())
+        );
+    }
+
+    #[test]
     fn nothing_that_runs_is_touched_by_a_reset_or_a_retirement() {
         let busy = sample::busy_slot(1);
         assert!(refused(&busy, SlotCommand::Reset) && refused(&busy, SlotCommand::Retire));
@@ -188,7 +198,8 @@ mod tests {
     #[test]
     fn slots_that_go_go_when_their_container_is_gone() {
         let drained = next(&sample::busy_slot(1), drain(None), 0);
-        assert_eq!(drained.status(), Some(SlotStatus::Busy));
+        assert_eq!((drained.status(), drained.changed_at), (Some(SlotStatus::Busy), at(0)));
+        assert_eq!(next(&drained, drain(Some(60)), 5).changed_at, at(5));
         let ephemeral = Slot { ephemeral: true, ..sample::busy_slot(1) };
         for slot in [drained, ephemeral] {
             let ended = next(&slot, SlotEvent::Exited { generation: slot.generation, note: "e".into() }, 1);

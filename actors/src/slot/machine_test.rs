@@ -141,8 +141,16 @@ fn effect_seen(effect: &Effect, slot: &Slot) -> &'static str {
 }
 
 /// What holds of every step that is taken, whatever the reference says.
-fn keeps_the_rules(before: &Slot, name: &str, taken: &Transition) -> Result<(), TestCaseError> {
+fn keeps_the_rules(
+    before: &Slot,
+    name: &str,
+    taken: &Transition,
+    now: DateTime<Utc>,
+) -> Result<(), TestCaseError> {
     let after = &taken.next;
+    if after.step() != before.step() && after.step() != "retired" {
+        prop_assert_eq!(after.changed_at, now);
+    }
     let is_assigned = name == "assigned" || (before.step(), name) == ("restarting", "stopped");
     prop_assert_eq!(after.generation.0 - before.generation.0, i64::from(is_assigned));
     prop_assert!(after.operation >= before.operation);
@@ -242,9 +250,17 @@ fn seen_after(taken: &Transition) -> Model {
     Model { back, ..seen(&taken.next) }
 }
 
+/// What leads far into a slot's life happens more often than what cuts it short.
+fn row() -> impl Strategy<Value = usize> {
+    let often = ["assigned", "pull succeeded", "start failed", "woke"];
+    let weight = |name| if often.contains(&name) { 5 } else { 1 };
+    let rows = TABLE.iter().enumerate().flat_map(|(row, (name, ..))| std::iter::repeat_n(row, weight(*name)));
+    prop::sample::select(rows.collect::<Vec<_>>())
+}
+
 fn given() -> impl Strategy<Value = (Given, i64)> {
     let waits = prop::sample::select(vec![0, 0, 1, 1, 2, 9, 31, 121, 301, 700, 8_000, 15_000]);
-    (0..TABLE.len(), 0..12_u8, any::<u8>(), waits).prop_map(|(row, age, choice, wait_s)| {
+    (row(), 0..12_u8, any::<u8>(), waits).prop_map(|(row, age, choice, wait_s)| {
         let (name, carries, words) = TABLE[row];
         let (old_generation, old_operation) = (age == 0, age == 1);
         (Given { name, carries, words, old_generation, old_operation, choice: choice % 12 }, wait_s)
@@ -290,7 +306,7 @@ proptest! {
                 _ => prop_assert_eq!(&said, &expected, "{}", place),
             }
             let Ok(taken) = decided else { continue };
-            keeps_the_rules(&slot, given.name, &taken)?;
+            keeps_the_rules(&slot, given.name, &taken, now)?;
             let looks_at = effects_of(&taken.next).into_iter().find_map(|effect| match effect {
                 Effect::WakeAt(at) => Some(at),
                 _ => None,
@@ -302,4 +318,77 @@ proptest! {
             slot = if taken.next.step() == "retired" { fresh.clone() } else { taken.next };
         }
     }
+}
+
+/// What comes of an event so many seconds after noon.
+fn take(slot: &Slot, event: SlotEvent, after_s: i64) -> Transition {
+    let now = sample::now() + TimeDelta::seconds(after_s);
+    transition(slot, event, &SlotTiming::default(), now).expect("legal")
+}
+
+/// A slot that waits for its image, and one whose container starts.
+fn deploying() -> [Slot; 2] {
+    let assigned = SlotEvent::Assigned { bot: Box::new(sample::bot(1)), source: BotSource::Queue };
+    let pulling = take(&sample::idle_slot(1), assigned, 0).next;
+    let starting = take(&pulling, SlotEvent::PullSucceeded { operation: pulling.operation }, 0).next;
+    [pulling, starting]
+}
+
+#[test]
+fn a_start_is_tried_three_times_with_a_wait_between() {
+    let fail = |slot: &Slot| SlotEvent::StartFailed {
+        generation: slot.generation,
+        operation: slot.operation,
+        reason: "e".into(),
+        retryable: true,
+    };
+    let [pulling, mut slot] = deploying();
+    assert_eq!(pulling.bot().map(|bot| bot.version), Some(2));
+    for after_s in [0, 2] {
+        slot = take(&slot, fail(&slot), after_s).next;
+        assert_eq!(slot.step(), "retrying");
+        assert_eq!(take(&slot, SlotEvent::Woke, after_s + 1).next, slot, "not yet");
+        slot = take(&slot, SlotEvent::Woke, after_s + 2).next;
+        assert_eq!(slot.step(), "starting");
+    }
+    let given_up = take(&slot, fail(&slot), 4);
+    assert!(matches!(&given_up.notices[..], [Notice::BotReturned { .. }]), "{:?}", given_up.notices);
+}
+
+#[test]
+fn a_bot_that_does_not_start_in_time_is_told_what_it_waited_for() {
+    let words = deploying().map(|slot| {
+        let overdue = take(&slot, SlotEvent::Woke, 100_000);
+        let [Notice::BotReturned { bot, .. }] = &overdue.notices[..] else { panic!("{:?}", overdue.notices) };
+        bot.setback.as_ref().map(|setback| setback.detail.clone()).unwrap_or_default()
+    });
+    let image = sample::idle_slot(1).image;
+    assert_eq!(
+        words,
+        [format!("image {image} was not there in time"), "the container did not start in time".into()]
+    );
+}
+
+#[test]
+fn a_bot_leaves_at_its_end_or_after_the_longest_stay() {
+    const LONG: i64 = 4 * 3_600;
+    for (end_s, reason) in [(LONG, EndReason::EndTime), (LONG + 1, EndReason::MaxDuration)] {
+        let mut slot = sample::busy_slot(1);
+        let SlotState::Busy { bot, .. } = &mut slot.state else { panic!("busy") };
+        std::sync::Arc::make_mut(&mut bot.spec).end_at = Some(sample::now() + TimeDelta::seconds(end_s));
+        let leaving = take(&slot, SlotEvent::Woke, LONG).next;
+        assert_eq!(leaving.bot().and_then(|bot| bot.leave), Some(reason));
+    }
+}
+
+#[test]
+fn a_bot_that_says_again_that_it_leaves_is_waited_for_no_longer() {
+    let busy = sample::busy_slot(1);
+    let leave = SlotEvent::LeaveRequested { bot_id: BotId(1), reason: EndReason::LeftByRequest };
+    let leaving = take(&busy, leave, 0).next;
+    let body = ReportBody::Entered(BotState::Leaving);
+    let report = Report { seq: 4, at: sample::now(), body };
+    let said = take(&leaving, SlotEvent::Reported { generation: leaving.generation, report }, 60).next;
+    let until = |slot: &Slot| effects_of(slot).into_iter().find(|effect| matches!(effect, Effect::WakeAt(_)));
+    assert_eq!(until(&said), until(&leaving));
 }

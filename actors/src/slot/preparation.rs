@@ -338,6 +338,24 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_on_its_way_out_is_given_nothing_and_keeps_its_deadline() {
+        let by = Some(sample::now());
+        let going = command(&prepared(), SlotCommand::Drain { by });
+        assert_eq!((going.draining, going.drain_by), (true, by));
+        let draining = Slot { draining: true, ..sample::idle_slot(1) };
+        assert_eq!(command(&draining, SlotCommand::Prepare { limits: LIMITS }), draining);
+    }
+
+    #[test]
+    fn making_a_container_ahead_is_no_use_of_the_slot() {
+        let used = Some(sample::now());
+        let idle = |ahead| SlotState::Idle { last_used_at: used, ahead };
+        let slot = Slot { state: idle(Preparation::Absent), ..sample::idle_slot(1) };
+        let preparing = command(&slot, SlotCommand::Prepare { limits: LIMITS });
+        assert_eq!(preparing.state, idle(Preparation::Preparing { limits: LIMITS, failures: 0 }));
+    }
+
+    #[test]
     fn who_comes_before_it_is_ready_is_served_and_gets_no_second_one() {
         for slot in [preparing(), unprepared()] {
             let resuming = assigned(&slot);
