@@ -211,6 +211,9 @@ fn four_of_five_in_use_over_the_window_are_five_slots_more() {
     let expected: Vec<_> =
         (0..5).map(|number| (300 + number * 10, Action::Grow { platform: zoom() })).collect();
     assert_eq!(wished, expected, "once: 16 of 25 are not too many");
+    let scaled = Some(Scaled { at: at(300), up_to: Some(25) });
+    let lines: Vec<_> = scaling.lines(at(3_590)).collect();
+    assert_eq!(lines, [(&zoom(), Some(Utilisation::percent(64)), scaled)]);
 }
 
 #[test]
