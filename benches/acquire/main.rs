@@ -3,9 +3,10 @@
 //! cancelled while the slot waits for its image, which frees the slot: two durable decisions, and a caller waits for both.
 //!
 //! Beside it, on the same PostgreSQL in the same minutes: a table of slots that every caller locks a row of by itself
-//! (`support/peer.rs`), and the store alone, which one writer gives the same decisions in batches (`replay.rs`).
-//! `--quick` is a small run.
+//! (`support/peer.rs`), the store alone, which one writer gives the same decisions in batches (`replay.rs`), and the
+//! peer's table written in batches (`one_table.rs`). `--quick` is a small run.
 
+mod one_table;
 mod record;
 mod replay;
 
@@ -25,6 +26,7 @@ use meeboter_benches::peer::Peer;
 use meeboter_benches::steady::Steady;
 use meeboter_benches::workbench::Workbench;
 use meeboter_benches::{progress, samples, verdict};
+use one_table::OneTable;
 use record::Record;
 use replay::Replay;
 use std::sync::Arc;
@@ -73,6 +75,7 @@ struct Outcome {
     peer_connections: Vec<usize>,
     peer_acquired: Figures,
     store: Vec<f64>,
+    one_table: Vec<f64>,
 }
 
 async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Result<()> {
@@ -101,6 +104,9 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
             let (_, loops) = kept.run(callers, duration / 4).await?;
             let took = replay.run(kept.written(), callers).await?;
             outcome.store.push(f64::from(loops.pairs) / took.as_secs_f64());
+            say("one table in batches");
+            let one_table = OneTable::new(workbench, &peer, SLOTS).await?;
+            outcome.one_table.push(one_table.run(callers, duration / 4).await?);
         }
     }
     report(&outcomes);
@@ -203,7 +209,8 @@ fn report(outcomes: &[Outcome; 2]) {
         outcomes[0].pairs.len()
     );
     for ((callers, outcome), target) in CALLERS.into_iter().zip(outcomes).zip(TARGETS) {
-        let [ours, peer, store] = [&outcome.pairs, &outcome.peer, &outcome.store].map(|runs| median(runs));
+        let [ours, peer, store, one_table] =
+            [&outcome.pairs, &outcome.peer, &outcome.store, &outcome.one_table].map(|runs| median(runs));
         let (ratio, share) = (ours / peer, ours / store);
         println!("  {callers} callers");
         println!("    Meeboter         {ours:8.0} pairs/s   runs {}", list(&outcome.pairs));
@@ -213,6 +220,7 @@ fn report(outcomes: &[Outcome; 2]) {
             outcome.peer_connections
         );
         println!("    the store alone  {store:8.0} pairs/s   runs {}", list(&outcome.store));
+        println!("    one table        {one_table:8.0} pairs/s   runs {}", list(&outcome.one_table));
         for (name, figures) in [
             ("acquire", &outcome.acquired),
             ("release", &outcome.released),
@@ -221,7 +229,12 @@ fn report(outcomes: &[Outcome; 2]) {
             let [p50, p99] = [figures.median(), figures.p99()].map(ms);
             println!("    {name:<16} p50 {p50:7.2} ms   p99 {p99:7.2} ms");
         }
-        println!("    {ratio:.1} × the peer, {:.0} % of the store alone", share * 100.0);
+        println!(
+            "    {ratio:.1} × the peer, {:.0} % of the store alone; the store {:.1}, one table in batches {:.1} × the peer",
+            share * 100.0,
+            store / peer,
+            one_table / peer
+        );
         verdict(
             ratio >= target,
             &format!("{callers} callers: {ratio:.1} × the peer; the target is {target} ×"),
