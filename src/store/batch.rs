@@ -76,7 +76,8 @@ enum Write {
 }
 
 impl Write {
-    const ALL: [Self; 20] = [
+    /// In the order of the variants, which is what [`Statements::of`] counts on.
+    const ALL: [Self; Self::DeleteBots as usize + 1] = [
         Self::InsertBots,
         Self::MoveBots,
         Self::UpdateBots,

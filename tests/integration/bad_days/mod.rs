@@ -28,7 +28,7 @@ async fn server(slots: &str) -> Server {
 
 /// A meeting of a length that its host ends.
 fn meeting(length_ms: u32) -> String {
-    format!("host=admit&admitAfterMs=300&guestJoinMs=500&lengthMs={length_ms}&end=ended")
+    format!("host=admit&admitAfterMs=1500&guestJoinMs=500&lengthMs={length_ms}&end=ended")
 }
 
 /// Sees that a bot ended with its meeting, and that its recording is all of it.
