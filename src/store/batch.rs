@@ -126,6 +126,15 @@ impl Write {
     }
 }
 
+/// The build breaks where [`Write::ALL`] is not in the order of the variants.
+const _: () = {
+    let mut place = 0;
+    while place < Write::ALL.len() {
+        assert!(Write::ALL[place] as usize == place);
+        place += 1;
+    }
+};
+
 /// The statements of a batch, prepared on a connection.
 pub(super) struct Statements {
     begin: Statement,
