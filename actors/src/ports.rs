@@ -19,6 +19,10 @@ use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// The longest sleep of a timer that waits for a moment of the [`Clock`], which may be set, or the machine suspended,
+/// meanwhile.
+pub(crate) const SLEEP_MAX: Duration = Duration::from_secs(60);
+
 /// The time. Virtual in tests.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
@@ -48,7 +52,7 @@ pub enum Measure<'a> {
     Deployed {
         /// Its platform.
         platform: &'a Platform,
-        /// Whether this was the slot's first bot.
+        /// Whether the slot was made for it.
         slot_is_new: bool,
         /// Since the slot got the bot.
         took: Duration,

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::PoolSettings;
-use meeboter_actors::pool::message::{Configure, Observe};
+use meeboter_actors::pool::message::{Configure, ListSlots};
 use meeboter_actors::pool::{HostSettings, index::SlotLine};
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::scale::actor::Configure as ConfigureScale;
@@ -71,7 +71,7 @@ async fn settled(shared: &Shared, tree: &Tree) -> Vec<SlotLine> {
             }
         }
     }
-    tree.pool.send(Observe).await.expect("answers").lines
+    tree.pool.send(ListSlots).await.expect("answers")
 }
 
 /// The step of each slot, and how many containers the engine has prepared.

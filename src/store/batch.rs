@@ -248,7 +248,7 @@ fn gone_bot_columns<'a>(bots: &[&'a BotId]) -> Vec<Column<'a>> {
 #[derive(Default)]
 pub(super) struct Batch<'a> {
     new_bots: Vec<&'a Bot>,
-    /// Those that are SCHEDULED: what was asked may have changed.
+    /// Those that wait, for their start or for a slot: what was asked may have changed.
     moved_bots: Vec<&'a Bot>,
     bots: Vec<&'a Bot>,
     new_slots: Vec<SlotRow<'a>>,
@@ -289,7 +289,9 @@ impl<'a> Batch<'a> {
     fn add(&mut self, change: &'a Change) -> Result<(), Malformed> {
         match change {
             Change::WriteBot(bot) if bot.version == 1 => self.new_bots.push(bot),
-            Change::WriteBot(bot) if bot.state == BotState::Scheduled => self.moved_bots.push(bot),
+            Change::WriteBot(bot) if matches!(bot.state, BotState::Scheduled | BotState::Queued) => {
+                self.moved_bots.push(bot)
+            }
             Change::WriteBot(bot) => self.bots.push(bot),
             Change::WriteSlot(slot) => {
                 let row = SlotRow::of(slot).ok_or_else(|| Malformed::Retired(slot.name.clone()))?;

@@ -2,6 +2,7 @@
 
 use crate::support::server::Server;
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -36,6 +37,20 @@ async fn what_a_bot_went_through_is_counted_as_documented() {
     server.wait_state(id, LIFE, &["DONE"]).await;
     server.wait_state(second, LIFE, &["DONE", "FATAL"]).await;
     server.wait_slots(LIFE, "idle", 1).await;
+    // Two that never got into a slot: one that is cancelled while it waits, and one whose time there is up.
+    let holder = server.send_bot("metrics-holder", "host=admit&lengthMs=600000").await;
+    let cancelled = server.send_bot("metrics-cancelled", "host=admit").await;
+    let mut late = server.bot_request("metrics-late", "host=admit");
+    late["queueTimeoutMs"] = 100.into();
+    let (status, late) = server.post("/api/bots", &late).await;
+    assert_eq!(status, StatusCode::CREATED, "{late}");
+    server.wait_state(late["id"].as_i64().unwrap(), LIFE, &["FATAL"]).await;
+    for id in [cancelled, holder] {
+        let (status, left) = server.post(&format!("/api/bots/{id}/remove-from-call"), &json!({})).await;
+        assert_eq!(status, StatusCode::OK, "{left}");
+        server.wait_state(id, LIFE, &["DONE"]).await;
+    }
+    server.wait_slots(LIFE, "idle", 1).await;
     let page = scraped(&server).await;
     for wanted in [
         "meeboter_pool_slots_total{platform=\"rehearsal\",status=\"idle\"} 1\n",
@@ -44,10 +59,10 @@ async fn what_a_bot_went_through_is_counted_as_documented() {
         "meeboter_queue_depth{platform=\"google-meet\"} 0\n",
         "meeboter_queue_wait_seconds_count{platform=\"rehearsal\"} 1\n",
         "meeboter_bot_deployment_seconds_count{platform=\"rehearsal\",slot_type=\"new\"} 1\n",
-        "meeboter_bot_deployment_seconds_count{platform=\"rehearsal\",slot_type=\"existing\"} 1\n",
-        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"done\"} 1\n",
-        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"fatal\"} 1\n",
-        "meeboter_driver_calls_total{call=\"start\",outcome=\"done\"} 2\n",
+        "meeboter_bot_deployment_seconds_count{platform=\"rehearsal\",slot_type=\"existing\"} 2\n",
+        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"done\"} 3\n",
+        "meeboter_bot_completions_total{platform=\"rehearsal\",status=\"fatal\"} 2\n",
+        "meeboter_driver_calls_total{call=\"start\",outcome=\"done\"} 3\n",
         "meeboter_leads 1\n",
     ] {
         assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");

@@ -49,20 +49,23 @@ async fn maintenance_refreshes_what_moved_warns_of_disks_and_survives_a_crash() 
     let id = server.send_bot("one", "").await;
     server.wait_state(id, LIMIT, &["JOINING_CALL"]).await;
     ask(&server, Method::POST, &format!("/api/admin/bots/{id}/end")).await;
-    let before = wait_slot(&server, |slot| slot["status"] == "idle").await;
+    wait_slot(&server, |slot| slot["status"] == "idle").await;
 
     let first = server.maintain().await;
     let steps: Vec<&str> =
         first["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["recover", "refresh", "orphans", "retention", "logs"], "{first}");
     assert_eq!((&first["trigger"], &first["attempt"]), (&json!("operator"), &json!(1)), "{first}");
-    assert_eq!(first["steps"][1]["done"], json!({}), "a first look is no move: {first}");
+    let refreshed = json!({ "images": 1, "slots": 1 });
+    assert_eq!(first["steps"][1]["done"], refreshed, "nobody knows what the host pulled: {first}");
     assert_eq!(first["steps"][2]["done"]["listings"], 2, "{first}");
+    assert_eq!(server.maintain().await["steps"][1]["done"], json!({}), "it is known now");
+    let before = wait_slot(&server, |slot| slot["status"] == "idle").await;
 
     // Another program is another image; the slot is told, and told once.
     script_bot(programs.path(), "silent-bot", "exec sleep 600");
     let moved = server.maintain().await;
-    assert_eq!(moved["steps"][1]["done"], json!({ "images": 1, "slots": 1 }), "{moved}");
+    assert_eq!(moved["steps"][1]["done"], refreshed, "{moved}");
     let after = wait_slot(&server, |slot| slot["status"] == "idle").await;
     assert_ne!(before["changedAt"], after["changedAt"], "{after}");
     assert_eq!(server.maintain().await["steps"][1]["done"], json!({}));

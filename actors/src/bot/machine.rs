@@ -152,6 +152,15 @@ pub fn moved(
     Ok((next, changes))
 }
 
+/// A waiting bot with another priority, and the row to write: what it keeps if a slot takes it and gives it back.
+pub fn reprioritised(bot: &Bot, priority: i16) -> (Bot, Vec<Change>) {
+    let mut next = bot.clone();
+    Arc::make_mut(&mut next.spec).priority = priority;
+    next.version += 1;
+    let changes = vec![Change::WriteBot(Box::new(next.clone()))];
+    (next, changes)
+}
+
 /// The bot back in the queue, at the head of its line, after a start that came to nothing; and the rows to write.
 /// `failed`: it counts as a failed start.
 pub fn returned(bot: &Bot, detail: String, failed: bool, now: DateTime<Utc>) -> (Bot, Vec<Change>) {
@@ -259,6 +268,16 @@ mod tests {
                 assert_eq!(may_follow(from, to), expected, "{from:?} → {to:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_moves_in_the_queue_keeps_its_place_when_a_slot_gives_it_back() {
+        let waiting = sample::bot(1);
+        let (moved, changes) = reprioritised(&waiting, 7);
+        assert_eq!((moved.version, moved.spec.priority), (waiting.version + 1, 7));
+        assert_eq!(changes, [Change::WriteBot(Box::new(moved.clone()))]);
+        let (back, _) = returned(&moved, "no room".into(), false, at(&waiting));
+        assert_eq!(QueueEntry::returned(&back).priority, 7);
     }
 
     #[test]

@@ -172,9 +172,10 @@ impl Work {
                 }
                 Err(why) => {
                     // What it meant before still stands, so that the next run sees the move again.
-                    if let Some(digest) = self.images.get(&image) {
-                        known.insert(image.clone(), digest.clone());
-                    }
+                    match self.images.get(&image) {
+                        Some(digest) => known.insert(image.clone(), digest.clone()),
+                        None => known.remove(&image),
+                    };
                     self.progress.failed(format!("{reference} on {host}: {why}"));
                 }
             }

@@ -7,8 +7,8 @@ use super::drains::Closing;
 use super::index::{Growth, Placement, SlotIndex};
 use super::load::{PlatformLoad, PoolLoad};
 use super::message::{
-    Connect, CreateBot, HandOver, LeaveBot, Observe, ObserveLoad, OfferEnded, PoolSnapshot, QueueMoved,
-    SlotDied, SlotPublished,
+    Connect, CreateBot, HandOver, LeaveBot, ListSlots, Observe, ObserveLoad, OfferEnded, PoolSnapshot,
+    QueueMoved, SlotDied, SlotPublished,
 };
 use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
@@ -209,7 +209,7 @@ impl PoolSupervisor {
     }
 
     fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished) {
-        let was_crowded = self.index.is_crowded(&slot.platform);
+        let crowded = self.index.crowded();
         if matches!(slot.state, SlotState::Retired) {
             self.gone(&slot.name);
         } else if self.members.contains_key(&slot.name) {
@@ -228,7 +228,7 @@ impl PoolSupervisor {
                 Notice::BotEnded(bot) => self.ended(*bot),
                 Notice::BotReturned { bot, crowded } => {
                     if crowded {
-                        self.index.crowd(&slot.platform, &slot.host);
+                        self.index.crowd(&slot.platform, &slot.host, &slot.image);
                     }
                     self.returned(*bot);
                 }
@@ -236,7 +236,7 @@ impl PoolSupervisor {
         }
         // A vacant slot is not news of room: it was built for somebody.
         let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
-        let got_on = was_crowded && !self.index.is_crowded(&slot.platform);
+        let got_on = self.index.crowded() < crowded;
         if frees || got_on || matches!(slot.state, SlotState::Retired) {
             self.pump_all();
         }
@@ -344,14 +344,13 @@ impl PoolSupervisor {
                 (line.moved, line.nobody_to_offer) = (true, false);
                 self.pump(&platform);
             }
-            Some((bot_id, ended)) => {
-                if matches!(self.owners.get(bot_id), Some(Owner::Queue(_))) {
+            Some((bot_id, ended)) => match ended.filter(|bot| bot.state.is_final()) {
+                Some(bot) => self.ended(*bot),
+                None if matches!(self.owners.get(bot_id), Some(Owner::Queue(_))) => {
                     self.owners.remove(bot_id);
                 }
-                if let Some(bot) = ended.filter(|bot| bot.state.is_final()) {
-                    self.ended(*bot);
-                }
-            }
+                None => {}
+            },
         }
     }
 
@@ -398,9 +397,8 @@ impl PoolSupervisor {
         let drains = self.drains.keys().map(|drain| (drain.clone(), self.drain_line(drain)));
         PoolSnapshot {
             slots: self.index.counts(),
-            owners: self.owners.all().clone(),
+            bots: self.owners.count(),
             rebuilds: self.rebuilds,
-            lines: self.index.lines(),
             hosts: self.index.hosts().clone(),
             platforms: self.platform_lines(),
             max_size: self.settings.max_size,
@@ -550,5 +548,13 @@ impl Handler<Observe> for PoolSupervisor {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.snapshot())
+    }
+}
+
+impl Handler<ListSlots> for PoolSupervisor {
+    type Result = MessageResult<ListSlots>;
+
+    fn handle(&mut self, _: ListSlots, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.index.lines())
     }
 }

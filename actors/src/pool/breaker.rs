@@ -100,7 +100,8 @@ impl Breaker {
                 (state != BreakerState::Closed).then_some(BreakerAction::Close)
             }
             (BreakerEvent::Unanswered { began_at }, _)
-                if self.answered_at.is_some_and(|at| began_at < at) =>
+                // An answer from the future is one from before the clock was set back: it says nothing any more.
+                if self.answered_at.is_some_and(|at| began_at < at && at <= now) =>
             {
                 None
             }
@@ -119,6 +120,8 @@ impl Breaker {
                 self.state = BreakerState::HalfOpen { since, asked_at: now };
                 Some(BreakerAction::Probe)
             }
+            // Too early: the clock was set back meanwhile, or the sleep was one of several.
+            (BreakerEvent::Woke, BreakerState::Open { probe_at, .. }) => Some(BreakerAction::WaitUntil(probe_at)),
             (BreakerEvent::Unanswered { .. } | BreakerEvent::Woke, _) => None,
         }
     }
@@ -202,7 +205,8 @@ mod tests {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
         assert_eq!(breaker.tries(), 1);
-        assert_eq!(take(&mut breaker, BreakerEvent::Woke, 3), None, "not yet");
+        let not_yet = Some(BreakerAction::WaitUntil(at(4)));
+        assert_eq!(take(&mut breaker, BreakerEvent::Woke, 3), not_yet, "it is woken again");
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 4), Some(BreakerAction::Probe));
         assert_eq!(take(&mut breaker, BreakerEvent::Woke, 5), None, "one at a time");
         assert_eq!(take(&mut breaker, unanswered(3), 6), None, "it began before the probe");
@@ -223,6 +227,13 @@ mod tests {
             assert_eq!(take(&mut breaker, unanswered(0), 2), None);
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn an_answer_from_before_the_clock_was_set_back_silences_nothing() {
+        let mut breaker = Breaker::default();
+        assert_eq!(take(&mut breaker, BreakerEvent::Answered, 3_600), None);
+        opened(&mut breaker);
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use super::actor::PoolSupervisor;
 use super::index::SlotLine;
 use super::message::{DrainHost, DrainPlatform, DrainReply, DrainServer, OperateError, ServerDrain};
 use super::{Drain, DrainLine, DrainOrder};
-use crate::ids::Platform;
+use crate::ids::{Platform, SlotName};
 use crate::journal::Change;
 use crate::slot::command::SlotCommand;
 use crate::slot::{Slot, SlotStatus};
@@ -90,9 +90,11 @@ impl PoolSupervisor {
         if let Drain::Host(host) = drain {
             self.index.drain_host(host, draining);
         }
-        for line in self.drained_slots(drain) {
+        let mut names: Vec<SlotName> = self.in_drain(drain).map(|line| line.name.clone()).collect();
+        names.sort_unstable();
+        for name in names {
             let command = if draining { SlotCommand::Drain { by } } else { SlotCommand::Undrain };
-            self.command(&line.name, command);
+            self.command(&name, command);
         }
         self.pump_all();
     }
@@ -103,15 +105,15 @@ impl PoolSupervisor {
             Drain::Platform(platform) => self.index.size(platform),
             Drain::Host(host) => self.index.hosts().get(host).map_or(0, |line| line.slots),
         };
-        let bots_left = self.drained_slots(drain).iter().filter(|line| has_bot(line)).count();
+        let bots_left = self.in_drain(drain).filter(|line| has_bot(line)).count();
         let by = self.drains.get(drain).copied().flatten();
         DrainLine { slots_left: slots_left as usize, bots_left, by }
     }
 
-    fn drained_slots(&self, drain: &Drain) -> Vec<SlotLine> {
-        let mut lines = self.index.lines();
-        lines.retain(|line| line.stored && drain.holds(&line.platform, &line.host));
-        lines
+    /// The stored slots that a drain is about, in no order.
+    fn in_drain(&self, drain: &Drain) -> impl Iterator<Item = &SlotLine> {
+        let lines = self.index.each().map(|(line, _)| line);
+        lines.filter(|line| line.stored && drain.holds(&line.platform, &line.host))
     }
 
     // --- the whole server --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ use super::breaker::{Breaker, BreakerAction, BreakerEvent};
 use super::message::EngineHeard;
 use crate::backoff::spread;
 use crate::ids::HostName;
-use crate::ports::Measure;
+use crate::ports::{Measure, SLEEP_MAX};
 use crate::slot::event::SlotEvent;
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -67,7 +67,7 @@ impl PoolSupervisor {
     }
 
     fn wake_breaker(&self, host: HostName, at: DateTime<Utc>, ctx: &mut Context<Self>) {
-        let wait = (at - self.now()).to_std().unwrap_or(Duration::ZERO);
+        let wait = (at - self.now()).to_std().unwrap_or(Duration::ZERO).min(SLEEP_MAX);
         ctx.run_later(wait, move |act, ctx| act.heard(&host, BreakerEvent::Woke, ctx));
     }
 

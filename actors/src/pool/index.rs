@@ -4,7 +4,7 @@
 //!
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
 //! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
-//! whose engine is away or where too many wait for the image.
+//! whose engine is away, that is no longer configured, or where too many wait for the image.
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
@@ -63,7 +63,7 @@ pub struct Growth {
 pub struct HostLine {
     /// Slots on it.
     pub slots: u32,
-    /// Slots that it has room for; 0 for a host that is no longer configured.
+    /// Slots that it has room for; 0 for one that is to get no more bots, and one that is no longer configured.
     pub capacity: u32,
     /// It gets no new slots.
     pub draining: bool,
@@ -75,6 +75,11 @@ impl HostLine {
     /// Whether its engine answers, as far as is known.
     pub fn answers(&self) -> bool {
         self.engine == BreakerState::Closed
+    }
+
+    /// Whether it gets bots at all: what it has no room for, it is not given to run either.
+    pub fn takes_bots(&self) -> bool {
+        self.capacity > 0 && self.answers()
     }
 }
 
@@ -102,14 +107,19 @@ struct Entry {
     pulling: bool,
 }
 
+impl Entry {
+    /// The image that it waits for, and where.
+    fn awaited(&self) -> Option<(HostName, String)> {
+        self.pulling.then(|| (self.line.host.clone(), self.line.image.clone()))
+    }
+}
+
 /// What is known of a platform on one host.
 #[derive(Debug, Clone, Default)]
 struct Rack {
     idle: BTreeSet<Turn>,
-    /// Slots that wait for their image.
-    pulling: u32,
-    /// So many of them that one more was refused, since when none has got on.
-    crowded: bool,
+    /// So many slots of the host wait for this image that one more was refused, since when none has got on.
+    crowded: Option<String>,
 }
 
 /// What is known of a platform.
@@ -140,6 +150,8 @@ pub struct SlotIndex {
     max_size: u32,
     shelves: BTreeMap<Platform, Shelf>,
     hosts: BTreeMap<HostName, HostLine>,
+    /// Slots that wait for an image, by host and image: those of every platform wait in one line.
+    pulling: BTreeMap<(HostName, String), u32>,
     /// Slots by key; the keys of those that are gone are used again.
     book: Vec<Option<Entry>>,
     /// Slots that somebody has a hold of: few, so that a grant need not touch the book.
@@ -193,11 +205,14 @@ impl SlotIndex {
         }
     }
 
-    /// Too many slots of the platform wait for their image on the host: it gets no more bots before one of them has
-    /// got on. Where none waits any more, that has happened already.
-    pub fn crowd(&mut self, platform: &Platform, host: &HostName) {
+    /// Too many slots, whatever their platform, wait for the image on the host: it gets no more bots of the platform
+    /// before one of them has got on. Where none waits any more, that has happened already.
+    pub fn crowd(&mut self, platform: &Platform, host: &HostName, image: &str) {
+        if !self.pulling.contains_key(&(host.clone(), image.to_owned())) {
+            return;
+        }
         if let Some(rack) = self.shelves.get_mut(platform).and_then(|shelf| shelf.racks.get_mut(host)) {
-            rack.crowded = rack.pulling > 0;
+            rack.crowded = Some(image.to_owned());
         }
     }
 
@@ -231,6 +246,11 @@ impl SlotIndex {
             draining: slot.draining,
             stored: slot.version > 0,
         };
+        let number = line.name.number();
+        let usual = SlotName::new(&line.platform, number) == line.name;
+        let entry = Entry { line, number: if usual { number } else { 0 }, pulling: waits_for_image(slot) };
+        self.wait(entry.awaited());
+        let Entry { line, .. } = &entry;
         let shelf = self.shelves.entry(line.platform.clone()).or_default();
         shelf.slots += 1;
         shelf.racks.entry(line.host.clone()).or_default();
@@ -238,9 +258,6 @@ impl SlotIndex {
         self.hosts.entry(line.host.clone()).or_default().slots += 1;
         let key = self.unused_keys.pop().unwrap_or(u32::try_from(self.book.len()).unwrap_or(Key::MAX));
         self.keys.insert(line.name.clone(), key);
-        let number = line.name.number();
-        let usual = SlotName::new(&line.platform, number) == line.name;
-        let entry = Entry { line, number: if usual { number } else { 0 }, pulling: waits_for_image(slot) };
         shelf.file(&entry, key, false);
         match self.book.get_mut(key as usize) {
             Some(place) => *place = Some(entry),
@@ -256,13 +273,13 @@ impl SlotIndex {
         let reserved = self.reserved.remove(&key);
         if let Some(shelf) = self.shelves.get_mut(&entry.line.platform) {
             shelf.unfile(&entry, key, reserved);
-            shelf.got_on(&entry, entry.pulling);
             shelf.slots -= 1;
             shelf.free_numbers.give(name.number());
         }
         if let Some(host) = self.hosts.get_mut(&entry.line.host) {
             host.slots -= 1;
         }
+        self.got_on(entry.awaited());
     }
 
     /// A slot's actor died: nothing is given to it until it is [`put`](Self::put) again.
@@ -293,7 +310,9 @@ impl SlotIndex {
         let shelf = self.shelves.get_mut(platform).filter(|shelf| shelf.served.is_some());
         let racks = shelf.into_iter().flat_map(|shelf| &mut shelf.racks);
         let open = racks.filter(|(host, rack)| {
-            !rack.idle.is_empty() && !rack.crowded && self.hosts.get(*host).is_none_or(HostLine::answers)
+            !rack.idle.is_empty()
+                && rack.crowded.is_none()
+                && self.hosts.get(*host).is_none_or(HostLine::takes_bots)
         });
         let first = open.min_by_key(|(_, rack)| rack.idle.first().copied());
         let Some(turn) = first.and_then(|(_, rack)| rack.idle.pop_first()) else {
@@ -313,7 +332,7 @@ impl SlotIndex {
         if shelf.slots >= shelf.served.as_ref()?.max_size || self.keys.len() >= self.max_size as usize {
             return None;
         }
-        let crowded = |host| shelf.racks.get(host).is_some_and(|rack| rack.crowded);
+        let crowded = |host| shelf.racks.get(host).is_some_and(|rack| rack.crowded.is_some());
         let room = self.hosts.iter().filter(|(name, host)| {
             !host.draining && host.answers() && host.slots < host.capacity && !crowded(*name)
         });
@@ -378,9 +397,10 @@ impl SlotIndex {
         &self.hosts
     }
 
-    /// Whether some host gets no bots of a platform because too many wait for the image there.
-    pub fn is_crowded(&self, platform: &Platform) -> bool {
-        self.shelves.get(platform).is_some_and(|shelf| shelf.racks.values().any(|rack| rack.crowded))
+    /// How often it is so that a host gets no bots of a platform because too many wait for the image there.
+    pub fn crowded(&self) -> usize {
+        let racks = self.shelves.values().flat_map(|shelf| shelf.racks.values());
+        racks.filter(|rack| rack.crowded.is_some()).count()
     }
 
     fn change_named(&mut self, name: &SlotName, change: impl FnOnce(&mut Entry)) {
@@ -393,11 +413,37 @@ impl SlotIndex {
         let reserved = self.reserved.contains(&key);
         let Some(entry) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Some(shelf) = self.shelves.get_mut(&entry.line.platform) else { return };
-        let waited = entry.pulling;
+        let before = entry.awaited();
         shelf.unfile(entry, key, reserved);
         change(entry);
         shelf.file(entry, key, reserved);
-        shelf.got_on(entry, waited && !entry.pulling);
+        let after = entry.awaited();
+        if before != after {
+            self.wait(after);
+            self.got_on(before);
+        }
+    }
+
+    /// One more waits for this image.
+    fn wait(&mut self, awaited: Option<(HostName, String)>) {
+        if let Some(awaited) = awaited {
+            *self.pulling.entry(awaited).or_default() += 1;
+        }
+    }
+
+    /// One that waited for this image waits no more: there is room for another to wait, of any platform.
+    fn got_on(&mut self, awaited: Option<(HostName, String)>) {
+        let Some(awaited) = awaited else { return };
+        if let Some(count) = self.pulling.get_mut(&awaited) {
+            *count -= 1;
+            if *count == 0 {
+                self.pulling.remove(&awaited);
+            }
+        }
+        let (host, image) = awaited;
+        for rack in self.shelves.values_mut().filter_map(|shelf| shelf.racks.get_mut(&host)) {
+            rack.crowded.take_if(|crowded| *crowded == image);
+        }
     }
 }
 
@@ -417,7 +463,6 @@ impl Shelf {
         let turn = self.turn(entry, key).filter(|_| !reserved);
         if let Some(rack) = self.racks.get_mut(&entry.line.host) {
             rack.idle.extend(turn);
-            rack.pulling += u32::from(entry.pulling);
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count += 1;
@@ -428,17 +473,9 @@ impl Shelf {
         let turn = self.turn(entry, key).filter(|_| !reserved);
         if let Some(rack) = self.racks.get_mut(&entry.line.host) {
             turn.map(|turn| rack.idle.remove(&turn));
-            rack.pulling -= u32::from(entry.pulling);
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count -= 1;
-        }
-    }
-
-    /// A slot that waited for its image waits no more: there is room for another to wait.
-    fn got_on(&mut self, entry: &Entry, got_on: bool) {
-        if let Some(rack) = self.racks.get_mut(&entry.line.host).filter(|_| got_on) {
-            rack.crowded = false;
         }
     }
 

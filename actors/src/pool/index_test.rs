@@ -14,12 +14,16 @@ use uuid::Uuid;
 struct Closed {
     drained: BTreeSet<HostName>,
     away: BTreeSet<HostName>,
-    crowded: BTreeSet<(Platform, HostName)>,
+    crowded: BTreeSet<(Platform, HostName, String)>,
+    /// Hosts without room for any slot.
+    shut: BTreeSet<HostName>,
 }
 
 impl Closed {
     fn takes_bots(&self, platform: &Platform, host: &HostName) -> bool {
-        !self.away.contains(host) && !self.crowded.contains(&(platform.clone(), host.clone()))
+        !self.away.contains(host)
+            && !self.shut.contains(host)
+            && !self.crowded.iter().any(|(of, on, _)| of == platform && on == host)
     }
 
     fn takes_slots(&self, platform: &Platform, host: &HostName) -> bool {
@@ -114,8 +118,12 @@ enum Step {
     DrainHost(usize, bool),
     /// The host's engine is away, or back.
     Engine(usize, bool),
-    /// One more than may waits for the platform's image on the host.
-    Crowd(usize, usize),
+    /// One more than may of the platform waits for the image on the host.
+    Crowd {
+        platform: usize,
+        host: usize,
+        image: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -134,7 +142,8 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         1 => (0_usize..2, any::<bool>()).prop_map(|(host, draining)| Step::DrainHost(host, draining)),
         2 => (0_usize..2, any::<bool>()).prop_map(|(host, away)| Step::Engine(host, away)),
-        2 => (0_usize..3, 0_usize..2).prop_map(|(platform, host)| Step::Crowd(platform, host)),
+        2 => (0_usize..3, 0_usize..2, 1_u8..3)
+            .prop_map(|(platform, host, image)| Step::Crowd { platform, host, image }),
     ]
 }
 
@@ -175,8 +184,10 @@ struct Both {
     index: SlotIndex,
     settings: PoolSettings,
     closed: Closed,
-    /// Slots that wait for their image: here all that deploy do.
-    pulling: BTreeSet<SlotName>,
+    /// Slots that wait for their image, and which where: here all that deploy do.
+    pulling: BTreeMap<SlotName, (HostName, String)>,
+    /// Where the platform has, or had, slots.
+    seen: BTreeSet<(Platform, HostName)>,
     slots: Vec<SlotLine>,
 }
 
@@ -187,7 +198,8 @@ impl Both {
             index: SlotIndex::new(&settings),
             settings,
             closed: Closed::default(),
-            pulling: BTreeSet::new(),
+            pulling: BTreeMap::new(),
+            seen: BTreeSet::new(),
             slots: vec![],
         }
     }
@@ -248,6 +260,8 @@ impl Both {
             Step::Configure { max_size, zoom, capacity, image } => {
                 self.settings = settings(max_size, zoom, capacity, image);
                 self.index.configure(&self.settings);
+                let shut = self.settings.hosts.iter().filter(|(_, host)| host.capacity == 0);
+                self.closed.shut = shut.map(|(name, _)| name.clone()).collect();
             }
             Step::DrainHost(host, draining) => {
                 let host = &hosts()[host];
@@ -270,13 +284,18 @@ impl Both {
                 let state = BreakerState::HalfOpen { since: sample::now(), asked_at: sample::now() };
                 self.index.set_engine(host, if is_away { state } else { BreakerState::Closed });
             }
-            Step::Crowd(platform, host) => {
+            Step::Crowd { platform, host, image } => {
                 let (platform, host) = (&platforms()[platform], &hosts()[host]);
-                let there = |slot: &&SlotLine| slot.platform == *platform && slot.host == *host;
-                if self.slots.iter().filter(there).any(|slot| self.pulling.contains(&slot.name)) {
-                    self.closed.crowded.insert((platform.clone(), host.clone()));
+                let image = format!("image:{image}");
+                let there = |slot: &SlotLine| slot.platform == *platform && slot.host == *host;
+                let is_there =
+                    self.slots.iter().any(there) || self.seen.contains(&(platform.clone(), host.clone()));
+                if is_there && self.pulling.values().any(|awaited| *awaited == (host.clone(), image.clone()))
+                {
+                    self.closed.crowded.retain(|(of, on, _)| (of, on) != (platform, host));
+                    self.closed.crowded.insert((platform.clone(), host.clone(), image.clone()));
                 }
-                self.index.crowd(platform, host);
+                self.index.crowd(platform, host, &image);
             }
         }
     }
@@ -295,15 +314,19 @@ impl Both {
         };
         self.index.put(&slot_of(&line, STATUSES[status]));
         self.waits(&line, STATUSES[status] == SlotStatus::Deploying);
+        self.seen.insert((platform.clone(), line.host.clone()));
         self.slots.push(line);
     }
 
     /// Where one waits no more, another may.
     fn waits(&mut self, line: &SlotLine, pulling: bool) {
-        if pulling {
-            self.pulling.insert(line.name.clone());
-        } else if self.pulling.remove(&line.name) {
-            self.closed.crowded.remove(&(line.platform.clone(), line.host.clone()));
+        let awaited = pulling.then(|| (line.host.clone(), line.image.clone()));
+        let before = match awaited.clone() {
+            Some(awaited) => self.pulling.insert(line.name.clone(), awaited),
+            None => self.pulling.remove(&line.name),
+        };
+        if let Some((host, image)) = before.filter(|before| Some(before) != awaited.as_ref()) {
+            self.closed.crowded.retain(|(_, on, of)| (on, of) != (&host, &image));
         }
     }
 
@@ -346,9 +369,8 @@ impl Both {
         assert_eq!(self.index.reserved(), count(&|slot| slot.reserved));
         for platform in &platforms() {
             assert_eq!(self.index.size(platform) as usize, count(&|slot| slot.platform == *platform));
-            let is_crowded = self.closed.crowded.iter().any(|(crowded, _)| crowded == platform);
-            assert_eq!(self.index.is_crowded(platform), is_crowded);
         }
+        assert_eq!(self.index.crowded(), self.closed.crowded.len());
         for host in &hosts() {
             let line = &self.index.hosts()[host];
             assert_eq!(line.slots as usize, count(&|slot| slot.host == *host));
@@ -382,6 +404,7 @@ fn the_wanted_image_comes_before_the_least_recently_used() {
         index.put(&Slot {
             image: format!("image:{image}"),
             state: SlotState::Idle { last_used_at, ahead: Preparation::Absent },
+            host: hosts()[0].clone(),
             ..sample::idle_slot(number)
         });
     }
@@ -412,7 +435,7 @@ fn a_slot_with_a_name_of_another_kind_is_given_by_that_name() {
     let mut index = SlotIndex::new(&settings(9, 9, 9, 1));
     for name in ["by-hand", "by-hand-7"] {
         let name = SlotName(name.into());
-        index.put(&Slot { name: name.clone(), ..sample::idle_slot(7) });
+        index.put(&Slot { name: name.clone(), host: hosts()[0].clone(), ..sample::idle_slot(7) });
         assert_eq!(index.take(&zoom()), Placement::Slot(name));
     }
 }
@@ -424,4 +447,46 @@ fn slots_are_counted_once_they_are_stored() {
         index.put(&Slot { version, ..sample::idle_slot(1) });
         assert_eq!(index.counts().values().sum::<u32>(), expected);
     }
+}
+
+#[test]
+fn a_host_that_is_no_longer_configured_gets_no_bots() {
+    let mut index = SlotIndex::new(&settings(9, 9, 9, 1));
+    index.put(&Slot { host: hosts()[1].clone(), ..sample::idle_slot(1) });
+    let mut without = settings(9, 9, 9, 1);
+    without.hosts.remove(&hosts()[1]);
+    index.configure(&without);
+    let growth = Growth { name: SlotName::new(&zoom(), 2), host: hosts()[0].clone() };
+    assert_eq!(index.take(&zoom()), Placement::Grow(growth));
+    index.configure(&settings(9, 9, 9, 1));
+    assert_eq!(index.take(&zoom()), Placement::Slot(SlotName::new(&zoom(), 1)));
+}
+
+#[test]
+fn a_line_for_an_image_is_one_for_all_platforms() {
+    let [meet, zoom, _] = platforms();
+    let host = hosts()[0].clone();
+    let mut index = SlotIndex::new(&settings(9, 9, 0, 1));
+    let waiting = |number| {
+        let line = SlotLine {
+            name: SlotName::new(&meet, number),
+            platform: meet.clone(),
+            host: host.clone(),
+            image: "image:1".to_owned(),
+            status: Some(SlotStatus::Deploying),
+            last_used_at: None,
+            reserved: false,
+            draining: false,
+            stored: true,
+        };
+        slot_of(&line, SlotStatus::Deploying)
+    };
+    index.put(&waiting(1));
+    index.put(&Slot { host: host.clone(), ..sample::idle_slot(1) });
+    index.crowd(&zoom, &host, "image:2");
+    assert_eq!(index.crowded(), 0, "nobody waits for that one");
+    index.crowd(&zoom, &host, "image:1");
+    assert_eq!((index.crowded(), index.take(&zoom)), (1, Placement::Full));
+    index.put(&Slot { state: sample::busy_slot(1).state, ..waiting(1) });
+    assert_eq!((index.crowded(), index.take(&zoom)), (0, Placement::Slot(SlotName::new(&zoom, 1))));
 }

@@ -3,7 +3,6 @@
 use super::breaker::BreakerEvent;
 use super::index::{HostLine, SlotLine};
 use super::load::PoolLoad;
-use super::owners::Owner;
 use super::{Drain, DrainLine, PoolSettings};
 use crate::bot::{Bot, BotSpec, EndReason};
 use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
@@ -175,17 +174,15 @@ pub struct Connect {
     pub schedule_lead: TimeDelta,
 }
 
-/// The pool as it is.
+/// The pool in numbers; what it costs to say does not grow with the slots, nor with the bots.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PoolSnapshot {
     /// Slots by platform and state.
     pub slots: BTreeMap<(Platform, SlotStatus), u32>,
-    /// Live bots by their mailbox.
-    pub owners: BTreeMap<BotId, Owner>,
+    /// Live bots whose mailbox the pool knows: those in the queue and in slots.
+    pub bots: usize,
     /// Slots' actors rebuilt so far.
     pub rebuilds: u64,
-    /// Every slot, by name.
-    pub lines: Vec<SlotLine>,
     /// What each host holds.
     pub hosts: BTreeMap<HostName, HostLine>,
     /// What each platform that is served may hold.
@@ -215,6 +212,11 @@ pub struct PlatformLine {
 #[derive(Message)]
 #[rtype(result = "PoolSnapshot")]
 pub struct Observe;
+
+/// Asks for every slot, by name.
+#[derive(Message)]
+#[rtype(result = "Vec<SlotLine>")]
+pub struct ListSlots;
 
 /// Asks for a [`PoolLoad`], which is small whatever the size of the pool.
 #[derive(Message)]

@@ -16,7 +16,7 @@ use crate::journal::{Change, CommitError};
 use crate::live::{Front, Live};
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{LeaveBot, OfferEnded, QueueMoved};
-use crate::ports::{Clock, Measure, Meter};
+use crate::ports::{Clock, Measure, Meter, SLEEP_MAX};
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::supervision::{DeathGuard, tell};
@@ -316,12 +316,18 @@ impl QueueActor {
             let _ = reply.send(self.place(bot_id).ok_or(ReprioritiseError::NotWaiting));
             return self.settle(bot_id, ctx);
         }
-        self.hold(bot_id, Phase::Moving);
+        let Some(waiting) = self.hold(bot_id, Phase::Moving) else { return };
+        let (moved, mut decision) = life::reprioritised(&waiting.bot, priority);
         let Some((before, after)) = self.lines.reprioritise(bot_id, priority) else { return };
         self.line_changed(&before.platform, ctx);
-        let commit = self.links.journal.submit(vec![Change::UpdateQueueEntry(after)]);
+        decision.push(Change::UpdateQueueEntry(after));
+        let commit = self.links.journal.submit(decision);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
+                act.links.live.bot(&moved);
+                if let Some(waiting) = act.bots.get_mut(&bot_id) {
+                    waiting.bot = moved;
+                }
                 let _ = reply.send(act.place(bot_id).ok_or(ReprioritiseError::NotWaiting));
                 act.settle(bot_id, ctx);
             }
@@ -405,12 +411,14 @@ impl QueueActor {
             }
             ctx.cancel_future(timer);
         }
-        let wait = (next - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        // Looks at the clock now and then: a machine that slept, or whose clock was set, has another time than its timers.
+        let now = self.links.clock.now();
+        let wait = (next - now).to_std().unwrap_or(Duration::ZERO).min(SLEEP_MAX);
         let timer = ctx.run_later(wait, |act, ctx| {
             act.timer = None;
             act.expire(ctx);
         });
-        self.timer = Some((next, timer));
+        self.timer = Some((next.min(now + SLEEP_MAX), timer));
     }
 
     // --- publishing --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ const STRAY_GRACE: Duration = Duration::from_secs(10);
 pub struct ReconcileNow;
 
 /// Slots may be on these hosts: those that are new are listed at once, and from then on. A host that is not named any
-/// more may still have slots, so it is listed all the same.
+/// more may still have slots, so it is asked all the same, and says nothing until it is named again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct HostsChanged {

@@ -17,6 +17,10 @@ pub struct Findings {
 }
 
 /// Compares the slots with a listing of a host. `suspects` are those of the comparison of that host before.
+///
+/// A container that a slot of another host wants is no stray either: two names may stand for one engine, or a host
+/// have got another name, and what a slot holds must never be removed as nobody's. But only the listing of its own
+/// host says anything of it.
 pub fn compare<'a>(
     host: &HostName,
     wanted: impl Iterator<Item = &'a Slot>,
@@ -25,12 +29,13 @@ pub fn compare<'a>(
 ) -> Findings {
     let seen: BTreeMap<ContainerKey, Presence> =
         listed.iter().map(|container| (container.key, container.presence)).collect();
-    let is_here = |slot: &&Slot| slot.host == *host && !matches!(slot.state, SlotState::Retired);
+    let there_is = |slot: &&Slot| !matches!(slot.state, SlotState::Retired);
     // Also of a slot that holds none: what its next bot will run in is the slot's own affair, and never a stray.
     let slots: BTreeMap<ContainerKey, &Slot> =
-        wanted.filter(is_here).map(|slot| (slot.container_key(), slot)).collect();
+        wanted.filter(there_is).map(|slot| (slot.container_key(), slot)).collect();
     let observed = slots
         .iter()
+        .filter(|(_, slot)| slot.host == *host)
         .filter(|(key, slot)| slot.holds_container() || seen.contains_key(key))
         .map(|(key, slot)| (slot.name.clone(), *key, seen.get(key).copied().unwrap_or(Presence::Gone)))
         .collect();
@@ -77,6 +82,17 @@ mod tests {
         let slot = sample::busy_slot(1);
         let findings = compare(&HostName("other".into()), [&slot].into_iter(), &[], &BTreeSet::new());
         assert_eq!(findings, Findings::default());
+    }
+
+    #[test]
+    fn what_a_slot_of_another_host_holds_is_nobodys_stray() {
+        let slot = sample::busy_slot(1);
+        let (old, present) = (listed(&slot, slot.generation.0 - 1), listed(&slot, slot.generation.0));
+        let (host, listing) = (HostName("second-name".into()), [old.clone(), present]);
+        let first = compare(&host, [&slot].into_iter(), &listing, &BTreeSet::new());
+        assert_eq!((first.observed, first.suspects), (vec![], BTreeSet::from([old.clone()])));
+        let second = compare(&host, [&slot].into_iter(), &listing, &BTreeSet::from([old.clone()]));
+        assert_eq!((second.observed, second.strays), (vec![], BTreeSet::from([old])));
     }
 
     #[test]
@@ -157,7 +173,8 @@ mod tests {
                 let findings = compare(&host, slots.iter(), &listing, &suspects);
                 let wanted = |container: &&ListedContainer| {
                     let of = |slot: &Slot| (slot.id, Generation(own(slot)));
-                    slots.iter().filter(is_here).any(|slot| of(slot) == (container.key.slot, container.key.generation))
+                    let there_is = |slot: &&Slot| slot.status().is_some();
+                    slots.iter().filter(there_is).any(|slot| of(slot) == (container.key.slot, container.key.generation))
                 };
                 let unwanted: BTreeSet<_> =
                     listing.iter().filter(|container| !wanted(container)).cloned().collect();

@@ -50,10 +50,27 @@ struct HeldBack {
     until: DateTime<Utc>,
 }
 
+/// The collecting as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CollectorSnapshot {
+    /// It looks for spools, or is at one.
+    pub looking: bool,
+    /// Spools that the hosts had at the last look that got an answer.
+    pub found: usize,
+    /// Those that could not be delivered and wait for another try.
+    pub waiting: usize,
+}
+
+/// Asks for a [`CollectorSnapshot`].
+#[derive(Message)]
+#[rtype(result = "CollectorSnapshot")]
+pub struct Observe;
+
 /// See the module.
 pub struct SpoolCollector {
     links: CollectorLinks,
     looking: bool,
+    found: usize,
     /// Those that could not be delivered.
     held_back: BTreeMap<Spool, HeldBack>,
     _guard: DeathGuard,
@@ -62,7 +79,7 @@ pub struct SpoolCollector {
 impl SpoolCollector {
     /// Collects for `links.recordings`.
     pub fn new(links: CollectorLinks, guard: DeathGuard) -> Self {
-        Self { links, looking: false, held_back: BTreeMap::new(), _guard: guard }
+        Self { links, looking: false, found: 0, held_back: BTreeMap::new(), _guard: guard }
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -86,6 +103,7 @@ impl SpoolCollector {
 
     fn take(&mut self, found: Vec<Spool>, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
+        self.found = found.len();
         self.held_back.retain(|spool, _| found.contains(spool));
         let is_due = |spool: &Spool| self.held_back.get(spool).is_none_or(|held| held.until <= now);
         let due: Vec<Spool> = found.into_iter().filter(is_due).take(SPOOLS_MAX).collect();
@@ -154,5 +172,14 @@ impl Actor for SpoolCollector {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.look(ctx);
         ctx.run_interval(INTERVAL, Self::look);
+    }
+}
+
+impl Handler<Observe> for SpoolCollector {
+    type Result = MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        let (looking, found, waiting) = (self.looking, self.found, self.held_back.len());
+        MessageResult(CollectorSnapshot { looking, found, waiting })
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ids::HostName;
 use crate::pool::index::{HostLine, SlotLine};
-use crate::pool::message::{PlatformLine, PoolSnapshot};
+use crate::pool::message::PlatformLine;
 use crate::slot::SlotStatus;
 use crate::testing::sample;
 use SlotStatus::{Busy, Deploying, Error, Idle};
@@ -9,19 +9,25 @@ use proptest::prelude::*;
 
 /// A pool that does what it is told at once.
 #[derive(Debug, Clone)]
-struct Toy(PoolSnapshot);
+struct Toy {
+    lines: Vec<SlotLine>,
+    platforms: BTreeMap<Platform, PlatformLine>,
+    hosts: BTreeMap<HostName, HostLine>,
+    waiting: BTreeMap<Platform, usize>,
+    max_size: u32,
+}
 
 impl Toy {
     /// Room for everybody; no platform.
     fn new() -> Self {
         let host = HostLine { capacity: 1_000, ..HostLine::default() };
         let hosts = [(HostName::local(), host)].into();
-        Self(PoolSnapshot { hosts, max_size: 100, ..PoolSnapshot::default() })
+        Self { hosts, max_size: 100, lines: vec![], platforms: BTreeMap::new(), waiting: BTreeMap::new() }
     }
 
     fn with(mut self, platform: &str, prewarm: u32, max_size: u32, slots: &[SlotStatus]) -> Self {
         let limits = PlatformLine { max_size, prewarm, open: true };
-        self.0.platforms.insert(key(platform), limits);
+        self.platforms.insert(key(platform), limits);
         for status in slots {
             self.add(&key(platform), *status);
         }
@@ -29,9 +35,9 @@ impl Toy {
     }
 
     fn add(&mut self, platform: &Platform, status: SlotStatus) {
-        let taken = |number| self.0.lines.iter().any(|line| line.name == SlotName::new(platform, number));
+        let taken = |number| self.lines.iter().any(|line| line.name == SlotName::new(platform, number));
         let number = (1..).find(|number| !taken(*number)).expect("endless");
-        self.0.lines.push(SlotLine {
+        self.lines.push(SlotLine {
             name: SlotName::new(platform, number),
             platform: platform.clone(),
             host: HostName::local(),
@@ -46,18 +52,18 @@ impl Toy {
     }
 
     fn host(&mut self) -> &mut HostLine {
-        self.0.hosts.get_mut(&HostName::local()).expect("there")
+        self.hosts.get_mut(&HostName::local()).expect("there")
     }
 
     fn limits(&mut self, platform: &str) -> &mut PlatformLine {
-        self.0.platforms.get_mut(&key(platform)).expect("there")
+        self.platforms.get_mut(&key(platform)).expect("there")
     }
 
     fn apply(&mut self, action: &Action) {
         match action {
             Action::Grow { platform } => self.add(platform, Idle),
             Action::Retire { slot } => {
-                self.0.lines.retain(|line| line.name != *slot);
+                self.lines.retain(|line| line.name != *slot);
                 self.host().slots -= 1;
             }
         }
@@ -65,16 +71,16 @@ impl Toy {
 
     /// What the pool would tell of it.
     fn load(&self) -> PoolLoad {
-        let waiting = |platform: &Platform| self.0.waiting.get(platform).copied().unwrap_or(0);
-        let platforms = self.0.platforms.iter();
+        let waiting = |platform: &Platform| self.waiting.get(platform).copied().unwrap_or(0);
+        let platforms = self.platforms.iter();
         let platforms =
             platforms.map(|(key, limits)| (key.clone(), PlatformLoad::new(*limits, waiting(key))));
-        let slots = self.0.lines.iter().map(|line| (line, line.reserved));
-        PoolLoad::of(platforms.collect(), slots, &self.0.hosts, self.0.max_size, 50)
+        let slots = self.lines.iter().map(|line| (line, line.reserved));
+        PoolLoad::of(platforms.collect(), slots, &self.hosts, self.max_size, 50)
     }
 
     fn of(&self, platform: &Platform) -> Vec<&SlotLine> {
-        self.0.lines.iter().filter(|line| line.platform == *platform).collect()
+        self.lines.iter().filter(|line| line.platform == *platform).collect()
     }
 }
 
@@ -132,7 +138,7 @@ fn prewarming_counts_what_stays_whatever_its_state() {
         let mut toy = Toy::new().with("zoom", 3, 50, &slots);
         let wanted = if more { grow("zoom") } else { vec![] };
         assert_eq!(first(prewarm_only(), &toy, 0), wanted, "{slots:?}");
-        if let Some(line) = toy.0.lines.first_mut() {
+        if let Some(line) = toy.lines.first_mut() {
             line.draining = true;
             let more = more || slots.len() == 3;
             assert_eq!(first(prewarm_only(), &toy, 0).is_empty(), !more, "draining, {slots:?}");
@@ -159,11 +165,11 @@ fn no_cap_is_passed_and_nobody_is_robbed() {
     type Change = fn(&mut Toy);
     let changes: [(&str, Change); 7] = [
         ("the platform is full", |toy| toy.limits("zoom").max_size = 2),
-        ("the pool is full", |toy| toy.0.max_size = 2),
+        ("the pool is full", |toy| toy.max_size = 2),
         ("the host is full", |toy| toy.host().capacity = 2),
         ("the host drains", |toy| toy.host().draining = true),
         ("the platform is closed", |toy| toy.limits("zoom").open = false),
-        ("somebody waits", |toy| toy.0.waiting = [(zoom(), 1)].into()),
+        ("somebody waits", |toy| toy.waiting = [(zoom(), 1)].into()),
         ("there is no prewarm count", |toy| toy.limits("zoom").prewarm = 0),
     ];
     for (why, change) in changes {
@@ -186,10 +192,10 @@ fn a_minimum_stays_idle_and_whoever_starts_soon_is_on_top() {
     }
     // One that is being made is as good as there; one that is spoken for is not.
     let mut toy = Toy::new().with("zoom", 1, 50, &slots(7, 3));
-    let last = toy.0.lines.last_mut().expect("there");
+    let last = toy.lines.last_mut().expect("there");
     (last.reserved, last.stored) = (true, false);
     assert_eq!(first(settings, &toy, 0), vec![]);
-    toy.0.lines.last_mut().expect("there").stored = true;
+    toy.lines.last_mut().expect("there").stored = true;
     assert_eq!(first(settings, &toy, 0), grow("zoom"));
 }
 
@@ -220,7 +226,7 @@ fn four_of_five_in_use_over_the_window_are_five_slots_more() {
 fn a_step_up_is_clamped_to_the_caps_and_the_next_waits_for_the_cool_down() {
     let (mut scaling, mut toy) =
         (Scaling::new(ScaleSettings::default()), Toy::new().with("zoom", 1, 108, &slots(96, 4)));
-    toy.0.max_size = 200;
+    toy.max_size = 200;
     let wished = rounds(&mut scaling, &mut toy, 0, 3_600);
     let times: Vec<i64> = wished.iter().map(|(second, _)| *second).collect();
     assert_eq!(times, [300, 310, 320, 330, 340, 900, 910, 920]);
@@ -230,7 +236,7 @@ fn a_step_up_is_clamped_to_the_caps_and_the_next_waits_for_the_cool_down() {
 #[test]
 fn a_step_down_takes_the_longest_unused_and_leaves_the_minimum() {
     let mut toy = Toy::new().with("zoom", 1, 50, &slots(2, 8));
-    for (line, used) in toy.0.lines.iter_mut().skip(2).zip([40, 10, 30, 20, 60, 50, 80, 70]) {
+    for (line, used) in toy.lines.iter_mut().skip(2).zip([40, 10, 30, 20, 60, 50, 80, 70]) {
         line.last_used_at = Some(at(used - 1_000));
     }
     let mut scaling = Scaling::new(ScaleSettings::default());
@@ -252,7 +258,7 @@ fn what_is_not_idle_enough_stays() {
         ("somebody waits", 1, slots(0, 9), 1, 0),
     ] {
         let mut toy = Toy::new().with("zoom", prewarm, 50, &slots);
-        toy.0.waiting.insert(zoom(), waiting);
+        toy.waiting.insert(zoom(), waiting);
         let mut scaling = Scaling::new(ScaleSettings::default());
         assert_eq!(rounds(&mut scaling, &mut toy, 0, 310).len(), gone, "{why}");
     }
@@ -307,7 +313,7 @@ fn happen(toy: &mut Toy, coming: &mut BTreeMap<Platform, usize>, what: Happens) 
         let fits: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].status == Some(status)).collect();
         fits.get(usize::from(number) % fits.len().max(1)).copied()
     };
-    let lines = &mut toy.0.lines;
+    let lines = &mut toy.lines;
     match what {
         Happens::Joins => {
             let free = |line: &&mut SlotLine| line.status == Some(Idle) && !line.draining && !line.reserved;
@@ -341,10 +347,10 @@ fn happen(toy: &mut Toy, coming: &mut BTreeMap<Platform, usize>, what: Happens) 
         Happens::Opens(open) => toy.limits("zoom").open = open,
         Happens::Caps(of, all, host) => {
             toy.limits("zoom").max_size = of;
-            toy.0.max_size = all;
+            toy.max_size = all;
             toy.host().capacity = host;
         }
-        Happens::Waits(waiting) => toy.0.waiting = [(zoom(), waiting)].into(),
+        Happens::Waits(waiting) => toy.waiting = [(zoom(), waiting)].into(),
         Happens::Comes(bots) => *coming = [(zoom(), bots)].into(),
     }
 }
@@ -376,16 +382,16 @@ proptest! {
                 last_at = round;
                 match action {
                     Action::Grow { platform } => {
-                        let limits = toy.0.platforms[platform];
+                        let limits = toy.platforms[platform];
                         prop_assert!(limits.open && limits.prewarm > 0);
                         prop_assert!(toy.of(platform).len() < limits.max_size as usize);
-                        prop_assert!(toy.0.lines.len() < toy.0.max_size as usize);
+                        prop_assert!(toy.lines.len() < toy.max_size as usize);
                         let host = *toy.host();
                         prop_assert!(host.slots < host.capacity);
-                        prop_assert_eq!(toy.0.waiting.get(platform).copied().unwrap_or(0), 0);
+                        prop_assert_eq!(toy.waiting.get(platform).copied().unwrap_or(0), 0);
                     }
                     Action::Retire { slot } => {
-                        let line = toy.0.lines.iter().find(|line| line.name == *slot).expect("there").clone();
+                        let line = toy.lines.iter().find(|line| line.name == *slot).expect("there").clone();
                         prop_assert!(line.status == Some(Idle) && !line.reserved && !line.draining);
                     }
                 }

@@ -12,7 +12,7 @@ use crate::journal::{CommitError, Decision, IdempotencyKey};
 use crate::live::Live;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{CreateError, HandOver, LeaveBot};
-use crate::ports::{Clock, Measure, Meter};
+use crate::ports::{Clock, Measure, Meter, SLEEP_MAX};
 use crate::queue::message::{Withdraw, WithdrawError};
 use crate::recording::actor::{BotEnded, RecordingActor};
 use crate::supervision::{DeathGuard, tell};
@@ -20,15 +20,12 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Until a bot that nobody could take is offered again.
 const OFFER_AGAIN: TimeDelta = TimeDelta::seconds(5);
 /// Hand-overs under way at a time: after a long silence of the server many are due at once.
 const UNDER_WAY_MAX: usize = 64;
-/// The longest sleep of the timer: the wall clock may be set, or the machine suspended, meanwhile.
-const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// Takes in a new bot whose start is ahead; its commit creates it.
 #[derive(Message)]

@@ -7,7 +7,7 @@ use super::handle::{Directory, SlotHandle};
 use super::machine::{Notice, Rejection, transition};
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::bot::Bot;
-use crate::ids::{Generation, Operation};
+use crate::ids::{BotId, Generation, Operation};
 use crate::image_pull::actor::ImagePullActor;
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
@@ -16,7 +16,7 @@ use crate::pool::actor::PoolSupervisor;
 use crate::pool::hosts::AwayHosts;
 use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, Lead, Measure, Meter, Presence};
+use crate::ports::{Clock, Driver, Lead, Measure, Meter, Presence, SLEEP_MAX};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -29,8 +29,6 @@ use tokio::sync::oneshot;
 const HELD_MAX: usize = 64;
 /// Time between two looks at the bot's silence.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
-/// The longest sleep of the timer: the wall clock may be set, or the machine suspended, meanwhile.
-const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// Something happened to the slot.
 #[derive(Message)]
@@ -116,6 +114,10 @@ pub struct SlotActor {
     grace_from: DateTime<Utc>,
     last_look: DateTime<Utc>,
     inspecting: bool,
+    /// The bot that this slot was made for, rather than ahead of need or for one before.
+    made_for: Option<BotId>,
+    /// The pool knows this slot no more, and it was never stored.
+    discarded: bool,
     guard: DeathGuard,
 }
 
@@ -135,6 +137,8 @@ impl SlotActor {
             grace_from: now,
             last_look: now,
             inspecting: false,
+            made_for: None,
+            discarded: false,
             guard,
         }
     }
@@ -227,7 +231,10 @@ impl SlotActor {
     }
 
     /// Counts what the change to `next` means.
-    fn measure(&self, next: &Slot, event: &'static str) {
+    fn measure(&mut self, next: &Slot, event: &'static str) {
+        if self.slot.version == 0 {
+            self.made_for = next.bot().map(|bot| bot.id);
+        }
         self.links.meter.record(Measure::SlotMoved { from: self.slot.step(), event, to: next.step() });
         let platform = &next.platform;
         if matches!(self.slot.state, SlotState::Deploying { .. })
@@ -235,7 +242,7 @@ impl SlotActor {
             && let Some(deployed_at) = next.bot().and_then(|bot| bot.deployed_at)
         {
             let took = (next.changed_at - deployed_at).to_std().unwrap_or_default();
-            let slot_is_new = next.generation == Generation(1);
+            let slot_is_new = self.made_for.is_some() && self.made_for == next.bot().map(|bot| bot.id);
             self.links.meter.record(Measure::Deployed { platform, slot_is_new, took });
         }
         if matches!(self.slot.state, SlotState::Error { .. }) {
@@ -344,13 +351,21 @@ impl SlotActor {
                 Ok(None) => act.slot.version == 0,
                 Err(_) => false,
             };
-            if same {
+            if same && act.discarded {
+                act.discard(ctx);
+            } else if same {
                 act.publish(vec![]);
                 act.resume(ctx);
             } else {
                 ctx.stop();
             }
         }));
+    }
+
+    /// Ends without a trace.
+    fn discard(&mut self, ctx: &mut Context<Self>) {
+        self.guard.disarm();
+        ctx.stop();
     }
 
     /// For how long the bot was not heard of, with every grace counted in.
@@ -484,9 +499,11 @@ impl Handler<Discard> for SlotActor {
     type Result = ();
 
     fn handle(&mut self, _: Discard, ctx: &mut Self::Context) {
-        if self.slot.version == 0 && !self.committing {
-            self.guard.disarm();
-            ctx.stop();
+        match self.slot.version {
+            // Its commit failed, and its row, if there is one, is being read.
+            0 if self.committing => self.discarded = true,
+            0 => self.discard(ctx),
+            _ => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::{BotId, ContainerKey};
 use crate::journal::{Change, Decision};
+use crate::pool::index::SlotLine;
 use crate::pool::load::PoolLoad;
 use crate::pool::message::PoolSnapshot;
 use crate::queue::message::QueueSnapshot;
@@ -90,7 +91,7 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
     }
 }
 
-/// No slot with two bots, no bot in two places or in none.
+/// No slot with two bots, no bot in two places or in none, and none that waits otherwise than its own row says.
 fn every_live_bot_in_exactly_one_place(world: &mut World) {
     let mut places: BTreeMap<BotId, Vec<String>> = BTreeMap::new();
     for slot in world.tables.slots.values() {
@@ -98,13 +99,17 @@ fn every_live_bot_in_exactly_one_place(world: &mut World) {
             places.entry(bot.id).or_default().push(slot.name.0.clone());
         }
     }
-    for bot in world.tables.queue.keys() {
+    let mut wrong = Vec::new();
+    for (bot, entry) in &world.tables.queue {
         places.entry(*bot).or_default().push("queue".to_owned());
+        let wished = world.tables.bots.get(bot).map(|bot| bot.spec.priority);
+        if wished != Some(entry.priority) {
+            wrong.push(format!("bot {bot} waits at priority {}, its row says {wished:?}", entry.priority));
+        }
     }
     for bot in world.tables.bots.values().filter(|bot| bot.state == BotState::Scheduled) {
         places.entry(bot.id).or_default().push("schedule".to_owned());
     }
-    let mut wrong = Vec::new();
     for bot in world.tables.bots.values() {
         let count = places.get(&bot.id).map_or(0, Vec::len);
         let expected = if bot.state.is_final() { count <= 1 } else { count == 1 };
@@ -400,25 +405,24 @@ pub fn nothing_remembered(
     if *schedule != ScheduleSnapshot::default() {
         world.violated(format!("the Scheduler still remembers {schedule:?}"));
     }
-    if !pool.owners.is_empty() {
-        world.violated(format!("the pool still remembers {:?}", pool.owners));
+    if pool.bots > 0 {
+        world.violated(format!("the pool still remembers {} bots", pool.bots));
     }
     if !pool.waiting.is_empty() {
         world.violated(format!("the pool still counts waiting bots: {:?}", pool.waiting));
     }
-    the_pool_knows_the_rows(world, pool);
     if !queue.lines.is_empty() {
         world.violated(format!("the queue still remembers {:?}", queue.lines));
     }
 }
 
-/// The index is what the rows say, and what had to be adopted is.
-fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
+/// Checked at the end: the index is what the rows say, and what had to be adopted is.
+pub fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot, lines: &[SlotLine]) {
     let told = |name: &str, status: Option<SlotStatus>, image: &str, draining: bool, reserved: bool| {
         format!("{name} {status:?} {image} draining {draining} reserved {reserved}")
     };
-    let lines = pool.lines.iter();
     let known: Vec<String> = lines
+        .iter()
         .map(|line| told(&line.name.0, line.status, &line.image, line.draining, line.reserved))
         .collect();
     let slots = world.tables.slots.values();
@@ -444,9 +448,9 @@ fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot) {
 }
 
 /// Checked at the end: the short account of the pool is that of the long one.
-pub fn load_is_that_of_the_slots(world: &mut World, pool: &PoolSnapshot, load: &PoolLoad) {
+pub fn load_is_that_of_the_slots(world: &mut World, lines: &[SlotLine], load: &PoolLoad) {
     for (platform, of) in &load.platforms {
-        let slots: Vec<_> = pool.lines.iter().filter(|line| line.platform == *platform).collect();
+        let slots: Vec<_> = lines.iter().filter(|line| line.platform == *platform).collect();
         let free = slots.iter().filter(|line| line.status == Some(SlotStatus::Idle) && !line.draining);
         let names: Vec<_> = free.map(|line| &line.name).collect();
         let named = of.longest_unused.iter().all(|name| names.contains(&name));
@@ -463,7 +467,7 @@ const REST: TimeDelta = TimeDelta::minutes(30);
 const REST_AFTER_BOT: TimeDelta = TimeDelta::minutes(15);
 
 /// Checked at the end: what is made ahead of need is there, and nothing is made or deleted any more.
-pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
+pub fn at_rest(world: &mut World, pool: &PoolSnapshot, lines: &[SlotLine], scaler: &ScaleSnapshot) {
     let last_ended = world.tables.bots.values().filter_map(|bot| bot.ended_at).max();
     let rest = world.utc() - REST;
     let rest_from = last_ended.map_or(rest, |at| rest.max(at + REST_AFTER_BOT));
@@ -482,7 +486,7 @@ pub fn at_rest(world: &mut World, pool: &PoolSnapshot, scaler: &ScaleSnapshot) {
     let hosts = pool.hosts.values().filter(|host| !host.draining);
     let is_room = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum::<u32>() > 0;
     for (platform, limits) in pool.platforms.iter().filter(|(_, limits)| limits.open && is_room) {
-        let slots = pool.lines.iter().filter(|line| line.platform == *platform && !line.draining).count();
+        let slots = lines.iter().filter(|line| line.platform == *platform && !line.draining).count();
         if slots < limits.prewarm.min(limits.max_size) as usize {
             world.violated(format!(
                 "{platform} has {slots} slots, and {} were to be prewarmed",

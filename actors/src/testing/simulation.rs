@@ -226,19 +226,21 @@ async fn look_at_what_is_left(leader: &Server) {
     let (tree, within) = (&leader.tree, TimeDelta::days(1));
     let left = (
         tree.pool.send(pool::message::Observe).await,
+        tree.pool.send(pool::message::ListSlots).await,
         tree.queue.send(queue::message::Observe).await,
         tree.schedule.send(schedule::actor::Observe { within }).await,
         tree.scaler.send(scale::actor::Observe).await,
     );
     let load = tree.pool.send(pool::message::ObserveLoad { longest_unused: 3 }).await;
     let mut world = leader.shared.lock();
-    if let ((Ok(pool), ..), Ok(load)) = (&left, &load) {
-        invariants::load_is_that_of_the_slots(&mut world, pool, load);
+    if let ((_, Ok(slots), ..), Ok(load)) = (&left, &load) {
+        invariants::load_is_that_of_the_slots(&mut world, slots, load);
     }
     match left {
-        (Ok(pool), Ok(queue), Ok(schedule), Ok(scaler)) => {
+        (Ok(pool), Ok(slots), Ok(queue), Ok(schedule), Ok(scaler)) => {
             invariants::nothing_remembered(&mut world, &pool, &queue, &schedule);
-            invariants::at_rest(&mut world, &pool, &scaler);
+            invariants::the_pool_knows_the_rows(&mut world, &pool, &slots);
+            invariants::at_rest(&mut world, &pool, &slots, &scaler);
         }
         _ => world.violated("the pool, the queue, the Scheduler or the Scaler does not answer"),
     }

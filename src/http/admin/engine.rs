@@ -18,6 +18,7 @@ use meeboter_actors::reconcile;
 use meeboter_actors::reconcile::actor::{ReconcileLine, ReconcileNow};
 use meeboter_actors::recording;
 use meeboter_actors::recording::actor::RecordingSnapshot;
+use meeboter_actors::recording::collector::CollectorSnapshot;
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -156,6 +157,18 @@ pub struct RecordingWork {
     /// Looked at or joined now.
     joining: usize,
     waiting: usize,
+    spools: Spools,
+}
+
+/// What bots left behind on their hosts.
+#[derive(Debug, Serialize)]
+pub struct Spools {
+    /// They are being looked for, or one is being collected.
+    looking: bool,
+    /// How many there were at the last look.
+    found: usize,
+    /// Those that could not be collected, and are tried again.
+    waiting: usize,
 }
 
 /// GET /api/admin/recordings
@@ -163,9 +176,13 @@ pub async fn recordings(
     _: Operator,
     state: web::Data<AppState>,
 ) -> Result<web::Json<RecordingWork>, ApiError> {
+    let tree = state.tree()?;
     let RecordingSnapshot { tracked, joining, waiting } =
-        observe(&state.tree()?.recordings, recording::actor::Observe).await?;
-    Ok(web::Json(RecordingWork { tracked, joining, waiting }))
+        observe(&tree.recordings, recording::actor::Observe).await?;
+    let CollectorSnapshot { looking, found, waiting: held_back } =
+        observe(&tree.collector, recording::collector::Observe).await?;
+    let spools = Spools { looking, found, waiting: held_back };
+    Ok(web::Json(RecordingWork { tracked, joining, waiting, spools }))
 }
 
 /// How many hosts are being listed by that.

@@ -10,7 +10,7 @@ use actix_web::web;
 use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::ids::SlotName;
 use meeboter_actors::pool::index::SlotLine;
-use meeboter_actors::pool::message::{Observe, Operate, OperateError, Recover, SlotAction};
+use meeboter_actors::pool::message::{ListSlots, Operate, OperateError, Recover, SlotAction};
 use meeboter_actors::slot;
 use meeboter_actors::slot::actor::Refused;
 use meeboter_actors::slot::machine::Rejection;
@@ -250,7 +250,7 @@ async fn views(
     wanted: impl Fn(&SlotLine) -> bool,
 ) -> Result<Vec<OperatedSlotView>, ApiError> {
     let tree = state.tree()?;
-    let lines = observe(&tree.pool, Observe).await?.lines;
+    let lines = observe(&tree.pool, ListSlots).await?;
     let slots: BTreeMap<SlotName, Arc<Slot>> =
         tree.directory.all().iter().map(|handle| (handle.name().clone(), handle.snapshot())).collect();
     let found = lines.iter().filter(|line| wanted(line)).filter_map(|line| {

@@ -2,6 +2,7 @@
 
 use super::*;
 use meeboter_actors::bot::BotEvent;
+use meeboter_actors::bot::machine::reprioritised;
 use meeboter_actors::ids::{BotId, HostName, Platform, UserId};
 use meeboter_actors::journal::IdempotencyKey;
 use meeboter_actors::pool::{Drain, DrainOrder};
@@ -116,9 +117,11 @@ async fn the_queue_comes_back_in_order() {
     let expected: Vec<_> = [1, 3].map(|id| (sample::queue_entry(id, 1), sample::bot(id))).into();
     assert_eq!(queue, expected);
     let first = QueueEntry { priority: 10, turn: 4, ..sample::queue_entry(3, 1) };
-    commit(&journal, 3, vec![Change::UpdateQueueEntry(first.clone())]).await;
+    let (moved, mut decision) = reprioritised(&queue[1].1, 10);
+    decision.push(Change::UpdateQueueEntry(first.clone()));
+    commit(&journal, 3, decision).await;
     let queue = journal.load().await.expect("loads").queue;
-    assert_eq!(queue, [(first, sample::bot(3)), (sample::queue_entry(1, 1), sample::bot(1))]);
+    assert_eq!(queue, [(first, moved), (sample::queue_entry(1, 1), sample::bot(1))]);
 }
 
 #[tokio::test]
