@@ -7,9 +7,10 @@ use super::drains::Closing;
 use super::index::{Growth, Placement, SlotIndex};
 use super::load::{PlatformLoad, PoolLoad};
 use super::message::{
-    Connect, CreateBot, HandOver, LeaveBot, ListSlots, Observe, ObserveLoad, OfferEnded, PoolSnapshot,
-    QueueMoved, SlotDied, SlotPublished,
+    Connect, CreateBot, HandOver, LeaveBot, ListSlots, Observe, ObserveLoad, PoolSnapshot, SlotDied,
+    SlotPublished,
 };
+use super::offers::LineState;
 use super::owners::{Owner, Owners};
 use super::restart::RestartBudget;
 use super::{Drain, PoolSettings};
@@ -18,7 +19,7 @@ use crate::ids::{BotId, HostName, Platform, SlotName, UserId};
 use crate::journal::CommitError;
 use crate::journal::actor::Journal;
 use crate::ports::{Measure, SlotIds};
-use crate::queue::message::{OfferNext, TakeBack, Withdraw, WithdrawError};
+use crate::queue::message::{TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
 use crate::schedule::actor::StartObserved;
 use crate::slot::actor::{Discard, Outcome, Refused, SlotActor, SlotLinks};
@@ -43,17 +44,6 @@ pub(super) struct Member {
     gone: bool,
 }
 
-/// How the offers to a platform's line stand.
-#[derive(Default)]
-struct LineState {
-    /// Under way.
-    offers: usize,
-    /// Somebody joined the line, or is back in it, since the last offer was made.
-    moved: bool,
-    /// The last offer found nobody who could take it: those who wait are being stored, served or ended.
-    nobody_to_offer: bool,
-}
-
 /// See the module.
 pub struct PoolSupervisor {
     pub(super) settings: PoolSettings,
@@ -68,7 +58,11 @@ pub struct PoolSupervisor {
     pub(super) index: SlotIndex,
     pub(super) members: BTreeMap<SlotName, Member>,
     pub(super) owners: Owners,
-    lines: BTreeMap<Platform, LineState>,
+    pub(super) lines: BTreeMap<Platform, LineState>,
+    /// Whose bot the pool grew for last: of those who need room that all share it is the last in turn.
+    pub(super) grown_for: Option<Platform>,
+    /// Free slots that were told to go, for the room that bots of other platforms need.
+    pub(super) displaced: BTreeMap<SlotName, Platform>,
     pub(super) breakers: BTreeMap<HostName, Breaker>,
     pub(super) keys_in_flight: BTreeSet<(UserId, String)>,
     pub(super) bot_ids: Range<i64>,
@@ -115,6 +109,8 @@ impl PoolSupervisor {
             members: BTreeMap::new(),
             owners,
             lines: BTreeMap::new(),
+            grown_for: None,
+            displaced: BTreeMap::new(),
             breakers: BTreeMap::new(),
             keys_in_flight: BTreeSet::new(),
             bot_ids: 0..0,
@@ -135,7 +131,10 @@ impl PoolSupervisor {
         }
         match self.index.take(platform) {
             Placement::Slot(name) => self.members.get(&name).map(|member| Arc::clone(&member.handle)),
-            Placement::Grow(growth) => self.grow(platform, growth),
+            Placement::Grow(growth) => {
+                self.grown_for = Some(platform.clone());
+                self.grow(platform, growth)
+            }
             Placement::Full => None,
         }
     }
@@ -184,6 +183,7 @@ impl PoolSupervisor {
 
     fn forget(&mut self, name: &SlotName) {
         self.index.remove(name);
+        self.displaced.remove(name);
         let Some(member) = self.members.remove(name) else { return };
         self.links.directory.remove(member.handle.id());
     }
@@ -208,7 +208,7 @@ impl PoolSupervisor {
         self.members.insert(name, Member { handle, addr, budget, gone: false });
     }
 
-    fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished) {
+    fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished, ctx: &mut Context<Self>) {
         let crowded = self.index.crowded();
         if matches!(slot.state, SlotState::Retired) {
             self.gone(&slot.name);
@@ -218,6 +218,10 @@ impl PoolSupervisor {
                 tell(&partners.schedule, StartObserved { platform: slot.platform.clone(), took });
             }
             self.index.put(&slot);
+            let is_held = self.index.get(&slot.name).is_some_and(|line| line.reserved);
+            if !slot.draining && !is_held {
+                self.displaced.remove(&slot.name);
+            }
             self.keep_up(&slot);
         }
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {
@@ -238,7 +242,7 @@ impl PoolSupervisor {
         let frees = matches!(slot.state, SlotState::Idle { .. }) && slot.version > 0;
         let got_on = self.index.crowded() < crowded;
         if frees || got_on || matches!(slot.state, SlotState::Retired) {
-            self.pump_all();
+            self.pump_all(ctx);
         }
         self.prepare_ahead(&slot);
         self.close_when_empty();
@@ -252,7 +256,7 @@ impl PoolSupervisor {
         }
     }
 
-    fn ended(&mut self, bot: Bot) {
+    pub(super) fn ended(&mut self, bot: Bot) {
         // An end that is said again, by a rebuilt slot, is counted once.
         let was_live = self.owners.remove(bot.id);
         self.links.live.bot(&bot);
@@ -277,14 +281,14 @@ impl PoolSupervisor {
         slog::error!(links.log, "slot actor died; rebuilding it";
             "slot" => %name, "wait_s" => wait.as_secs(), "deaths" => member.budget.deaths());
         let found = Found::read(links.journal.clone(), name.clone(), self.owners.seated(&name), wait);
-        ctx.spawn(found.into_actor(self).map(|found, act, _| {
+        ctx.spawn(found.into_actor(self).map(|found, act, ctx| {
             if let Ok(found) = found {
-                act.rebuild(found);
+                act.rebuild(found, ctx);
             }
         }));
     }
 
-    fn rebuild(&mut self, found: Found) {
+    fn rebuild(&mut self, found: Found, ctx: &mut Context<Self>) {
         // What the dead actor committed and could not say any more.
         for bot in found.left {
             match bot.state {
@@ -296,63 +300,12 @@ impl PoolSupervisor {
             Some(slot) => self.build(slot),
             None => {
                 self.gone(&found.name);
-                self.pump_all();
+                self.pump_all(ctx);
             }
         }
     }
 
-    // --- the queue ---------------------------------------------------------------------------------------------
-
-    /// Offers free room to whoever waits, whatever the platform: a slot that is gone leaves room for any.
-    pub(super) fn pump_all(&mut self) {
-        for platform in self.owners.waiting_by_platform().into_keys() {
-            self.pump(&platform);
-        }
-    }
-
-    /// Offers free room to those who wait, as long as there are both.
-    fn pump(&mut self, platform: &Platform) {
-        let Some(queue) = self.partners.as_ref().map(|partners| partners.queue.clone()) else { return };
-        let waiting = self.owners.waiting(platform);
-        loop {
-            let line = self.lines.entry(platform.clone()).or_default();
-            if line.nobody_to_offer || line.offers >= waiting {
-                return;
-            }
-            let Some(slot) = self.reserve(platform) else { return };
-            let line = self.lines.entry(platform.clone()).or_default();
-            line.offers += 1;
-            line.moved = false;
-            tell(&queue, OfferNext { platform: platform.clone(), slot });
-        }
-    }
-
-    fn offer_ended(&mut self, OfferEnded { platform, slot, taken }: OfferEnded) {
-        let line = self.lines.entry(platform).or_default();
-        line.offers = line.offers.saturating_sub(1);
-        // Unless somebody came (back) meanwhile, another offer would come back too.
-        line.nobody_to_offer = !taken && !std::mem::take(&mut line.moved);
-        self.unreserve(&slot);
-        self.pump_all();
-        self.close_when_empty();
-    }
-
-    fn queue_moved(&mut self, QueueMoved { platform, left }: QueueMoved) {
-        match left {
-            None => {
-                let line = self.lines.entry(platform.clone()).or_default();
-                (line.moved, line.nobody_to_offer) = (true, false);
-                self.pump(&platform);
-            }
-            Some((bot_id, ended)) => match ended.filter(|bot| bot.state.is_final()) {
-                Some(bot) => self.ended(*bot),
-                None if matches!(self.owners.get(bot_id), Some(Owner::Queue(_))) => {
-                    self.owners.remove(bot_id);
-                }
-                None => {}
-            },
-        }
-    }
+    // --- wishes ------------------------------------------------------------------------------------------------
 
     fn leave(&mut self, LeaveBot { bot_id, reason, reply }: LeaveBot, ctx: &mut Context<Self>) {
         let wish = Withdraw { bot_id, reason, reply };
@@ -466,9 +419,9 @@ impl Actor for PoolSupervisor {
 impl Handler<Connect> for PoolSupervisor {
     type Result = ();
 
-    fn handle(&mut self, message: Connect, _: &mut Self::Context) {
+    fn handle(&mut self, message: Connect, ctx: &mut Self::Context) {
         self.partners = Some(message);
-        self.pump_all();
+        self.pump_all(ctx);
     }
 }
 
@@ -499,8 +452,8 @@ impl Handler<LeaveBot> for PoolSupervisor {
 impl Handler<SlotPublished> for PoolSupervisor {
     type Result = ();
 
-    fn handle(&mut self, message: SlotPublished, _: &mut Self::Context) {
-        self.slot_published(message);
+    fn handle(&mut self, message: SlotPublished, ctx: &mut Self::Context) {
+        self.slot_published(message, ctx);
     }
 }
 
@@ -509,22 +462,6 @@ impl Handler<SlotDied> for PoolSupervisor {
 
     fn handle(&mut self, message: SlotDied, ctx: &mut Self::Context) {
         self.slot_died(message.name, ctx);
-    }
-}
-
-impl Handler<OfferEnded> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: OfferEnded, _: &mut Self::Context) {
-        self.offer_ended(message);
-    }
-}
-
-impl Handler<QueueMoved> for PoolSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: QueueMoved, _: &mut Self::Context) {
-        self.queue_moved(message);
     }
 }
 

@@ -193,7 +193,7 @@ impl PoolSupervisor {
                 Offered::Declined => act.give(given, ctx),
                 Offered::Failed(error) => act.refuse(given, error.into()),
             }
-            act.pump_all();
+            act.pump_all(ctx);
         }));
     }
 

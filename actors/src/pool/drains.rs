@@ -68,10 +68,10 @@ impl PoolSupervisor {
             (Some(_), true) | (None, false) => return drop(reply.send(Ok(self.drain_line(&drain)))),
         };
         let commit = self.links.journal.submit(vec![change]);
-        ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
             let outcome = match outcome {
                 Ok(()) => {
-                    act.drained(&drain, draining, by);
+                    act.drained(&drain, draining, by, ctx);
                     Ok(act.drain_line(&drain))
                 }
                 // Two wishes for the same at a time: the first stands.
@@ -81,7 +81,7 @@ impl PoolSupervisor {
         }));
     }
 
-    fn drained(&mut self, drain: &Drain, draining: bool, by: Option<DateTime<Utc>>) {
+    fn drained(&mut self, drain: &Drain, draining: bool, by: Option<DateTime<Utc>>, ctx: &mut Context<Self>) {
         if draining {
             self.drains.insert(drain.clone(), by);
         } else {
@@ -96,7 +96,7 @@ impl PoolSupervisor {
             let command = if draining { SlotCommand::Drain { by } } else { SlotCommand::Undrain };
             self.command(&name, command);
         }
-        self.pump_all();
+        self.pump_all(ctx);
     }
 
     /// How far a drain is.
@@ -124,7 +124,7 @@ impl PoolSupervisor {
         }
         let Some(ServerDrain { within, emptied }) = order else {
             slog::info!(self.links.log, "the server serves again");
-            return self.pump_all();
+            return self.pump_all(ctx);
         };
         let timer = within.map(|within| {
             ctx.run_later(within.to_std().unwrap_or(Duration::ZERO), |act, _| act.ask_all_to_leave())

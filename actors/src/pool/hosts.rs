@@ -56,7 +56,7 @@ impl PoolSupervisor {
             BreakerAction::Close => {
                 slog::info!(self.links.log, "an engine answers again"; "host" => %host);
                 self.turned(host, false);
-                self.resume(host);
+                self.resume(host, ctx);
             }
         }
     }
@@ -78,7 +78,7 @@ impl PoolSupervisor {
     }
 
     /// The host is as any other again: what paused goes on, and those who wait are served.
-    fn resume(&mut self, host: &HostName) {
+    fn resume(&mut self, host: &HostName, ctx: &mut Context<Self>) {
         let lines = self.index.lines();
         let members =
             lines.iter().filter(|line| line.host == *host).filter_map(|line| self.members.get(&line.name));
@@ -86,7 +86,7 @@ impl PoolSupervisor {
         for handle in &handles {
             drop(handle.send(SlotEvent::Woke));
         }
-        self.pump_all();
+        self.pump_all(ctx);
         for handle in &handles {
             self.prepare_ahead(&handle.snapshot());
         }

@@ -341,6 +341,37 @@ impl SlotIndex {
         Some(Growth { name, host: host.clone() })
     }
 
+    /// The free slot of another platform that is in the way of one more slot of this one: the longest unused, and where
+    /// it was used never, that. `kept` says how many slots a platform keeps whatever happens; `None`: all. Nothing where
+    /// the platform has as many slots as it may, or could have another as it is. Goes through the free slots of others.
+    pub fn in_the_way(
+        &self,
+        platform: &Platform,
+        kept: impl Fn(&Platform) -> Option<u32>,
+    ) -> Option<(SlotName, Platform)> {
+        let own = self.shelves.get(platform)?;
+        if own.slots >= own.served.as_ref()?.max_size || self.growth(platform).is_some() {
+            return None;
+        }
+        let opens = |name: &HostName, host: &HostLine| {
+            let crowded = own.racks.get(name).is_some_and(|rack| rack.crowded.is_some());
+            !host.draining && host.takes_bots() && !crowded
+        };
+        let is_room = self.hosts.iter().any(|(name, host)| opens(name, host) && host.slots < host.capacity);
+        let others = self.shelves.iter().filter(|(other, shelf)| {
+            *other != platform && kept(other).is_some_and(|kept| shelf.slots > kept)
+        });
+        let free = others.flat_map(|(other, shelf)| {
+            let helps = |name: &HostName, host: &HostLine| opens(name, host) || (is_room && host.answers());
+            let racks = shelf.racks.iter();
+            let racks =
+                racks.filter(move |(name, _)| self.hosts.get(*name).is_some_and(|host| helps(name, host)));
+            racks.flat_map(|(_, rack)| &rack.idle).map(move |turn| (turn, other))
+        });
+        let (turn, of) = free.min_by_key(|(turn, of)| (turn.last_used_us, *of, turn.number))?;
+        Some((self.line(turn.key)?.name, of.clone()))
+    }
+
     /// What is known of a slot.
     pub fn get(&self, name: &SlotName) -> Option<SlotLine> {
         self.line(*self.keys.get(name)?)

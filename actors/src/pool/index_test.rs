@@ -490,3 +490,56 @@ fn a_line_for_an_image_is_one_for_all_platforms() {
     index.put(&Slot { state: sample::busy_slot(1).state, ..waiting(1) });
     assert_eq!((index.crowded(), index.take(&zoom)), (0, Placement::Slot(SlotName::new(&zoom, 1))));
 }
+
+/// A pool that is full of these platforms' slots, free ones and those in use, one on each host in turn.
+fn full(max_size: u32, capacity: u32, slots: &[(usize, SlotStatus, i64)]) -> SlotIndex {
+    let mut index = SlotIndex::new(&settings(max_size, 9, capacity, 1));
+    for (number, (platform, status, used_s)) in (1..).zip(slots) {
+        let platform = &platforms()[*platform];
+        let line = SlotLine {
+            name: SlotName::new(platform, number),
+            platform: platform.clone(),
+            host: hosts()[number as usize % 2].clone(),
+            image: "image:1".to_owned(),
+            status: Some(*status),
+            last_used_at: Some(sample::now() + TimeDelta::seconds(*used_s)),
+            reserved: false,
+            draining: false,
+            stored: true,
+        };
+        index.put(&slot_of(&line, *status));
+    }
+    index
+}
+
+fn in_the_way(index: &SlotIndex, kept: Option<u32>) -> Option<u32> {
+    index.in_the_way(&zoom(), |_| kept).map(|(name, _)| name.number())
+}
+
+#[test]
+fn the_longest_unused_free_slot_of_another_platform_is_in_the_way() {
+    use SlotStatus::{Busy, Idle};
+    let slots = [(0, Idle, 7), (0, Busy, 1), (2, Idle, 5), (1, Busy, 0)];
+    assert_eq!(in_the_way(&full(4, 9, &slots), Some(0)), Some(3), "webex is not even served");
+    assert_eq!(in_the_way(&full(4, 9, &slots), Some(1)), Some(1), "webex keeps the one it has");
+    assert_eq!(in_the_way(&full(4, 9, &slots), Some(2)), None, "all keep what they have");
+    assert_eq!(in_the_way(&full(4, 9, &slots), None), None);
+    assert_eq!(in_the_way(&full(5, 9, &slots), Some(0)), None, "there is room");
+    // The second host may hold none, so only a slot on the first would be of use.
+    assert_eq!(in_the_way(&full(9, 0, &slots), Some(0)), None, "the free ones are on the other");
+    let of_zoom: Vec<_> = (0..9).map(|_| (1, Busy, 0)).chain([(0, Idle, 0)]).collect();
+    assert_eq!(in_the_way(&full(10, 9, &of_zoom), Some(0)), None, "it has as many as it may");
+}
+
+#[test]
+fn a_slot_on_a_host_that_takes_nothing_is_in_nobodys_way() {
+    use SlotStatus::Idle;
+    let slots = [(0, Idle, 7), (0, Idle, 1), (0, Idle, 2), (0, Idle, 3)];
+    let mut index = full(9, 2, &slots);
+    assert_eq!(in_the_way(&index, Some(0)), Some(2), "both hosts are full");
+    index.drain_host(&hosts()[0], true);
+    assert_eq!(in_the_way(&index, Some(0)), Some(3), "the first gets no new slot");
+    let away = BreakerState::HalfOpen { since: sample::now(), asked_at: sample::now() };
+    index.set_engine(&hosts()[1], away);
+    assert_eq!(in_the_way(&index, Some(0)), None);
+}

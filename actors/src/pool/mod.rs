@@ -10,6 +10,7 @@ pub mod limits;
 pub mod load;
 pub mod message;
 pub mod numbers;
+mod offers;
 mod operations;
 pub mod owners;
 pub mod restart;

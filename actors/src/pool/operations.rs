@@ -97,7 +97,7 @@ impl PoolSupervisor {
 
     // --- settings ----------------------------------------------------------------------------------------------
 
-    fn configure(&mut self, settings: PoolSettings) {
+    fn configure(&mut self, settings: PoolSettings, ctx: &mut Context<Self>) {
         let old = std::mem::replace(&mut self.settings, settings);
         self.index.configure(&self.settings);
         self.links.limits.configure(&self.settings);
@@ -109,7 +109,7 @@ impl PoolSupervisor {
                 self.refresh(platform, &settings.image);
             }
         }
-        self.pump_all();
+        self.pump_all(ctx);
         let slots: Vec<Arc<Slot>> = self.members.values().map(|member| member.handle.snapshot()).collect();
         for slot in slots {
             self.discard_ahead(&slot);
@@ -167,10 +167,10 @@ impl PoolSupervisor {
             }
         };
         self.prewarming += 1;
-        ctx.spawn(made.into_actor(self).map(move |made, act, _| {
+        ctx.spawn(made.into_actor(self).map(move |made, act, ctx| {
             act.prewarming -= 1;
             act.unreserve(handle.name());
-            act.pump_all();
+            act.pump_all(ctx);
             let _ = reply.send(made);
         }));
     }
@@ -215,8 +215,8 @@ fn command_for(action: SlotAction, now: DateTime<Utc>) -> SlotCommand {
 impl Handler<Configure> for PoolSupervisor {
     type Result = ();
 
-    fn handle(&mut self, message: Configure, _: &mut Self::Context) {
-        self.configure(message.settings);
+    fn handle(&mut self, message: Configure, ctx: &mut Self::Context) {
+        self.configure(message.settings, ctx);
     }
 }
 

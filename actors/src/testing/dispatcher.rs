@@ -40,7 +40,7 @@ pub fn step(shared: &Shared, leader: Option<&Server>) {
             (Ok(_), Some(stored)) if stored != priority => {
                 world.violated(format!("bot {bot_id} was moved to priority {priority} and has {stored}"));
             }
-            (Err(ReprioritiseError::NotWaiting), Some(_)) if was_just_returned(&world, bot_id) => {
+            (Err(ReprioritiseError::NotWaiting), Some(_)) if waits_since_just_now(&world, bot_id) => {
                 world.count("move too early");
             }
             (Err(ReprioritiseError::NotWaiting), Some(_)) => {
@@ -53,10 +53,11 @@ pub fn step(shared: &Shared, leader: Option<&Server>) {
     });
 }
 
-/// A slot's commit gave it back, and the queue may not have heard of that yet.
-fn was_just_returned(world: &World, bot_id: BotId) -> bool {
-    let setback = world.tables.bots.get(&bot_id).and_then(|bot| bot.setback.as_ref());
-    setback.is_some_and(|setback| world.utc() - setback.at < COMMIT_SLACK)
+/// It waits since just now: a slot gave it back and the queue may not have heard of that yet, or it was asked before
+/// the Scheduler had handed the bot over.
+fn waits_since_just_now(world: &World, bot_id: BotId) -> bool {
+    let queued_at = world.tables.queue.get(&bot_id).map(|entry| entry.queued_at);
+    queued_at.is_some_and(|at| world.utc() - at < COMMIT_SLACK)
 }
 
 fn pick(world: &mut World) -> Option<BotId> {

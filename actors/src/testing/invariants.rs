@@ -484,7 +484,8 @@ pub fn at_rest(world: &mut World, pool: &PoolSnapshot, lines: &[SlotLine], scale
         world.violated(format!("the Scaler still makes a slot for {platform}"));
     }
     let hosts = pool.hosts.values().filter(|host| !host.draining);
-    let is_room = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum::<u32>() > 0;
+    let on_hosts = hosts.map(|host| host.capacity.saturating_sub(host.slots)).sum::<u32>() > 0;
+    let is_room = on_hosts && lines.len() < pool.max_size as usize;
     for (platform, limits) in pool.platforms.iter().filter(|(_, limits)| limits.open && is_room) {
         let slots = lines.iter().filter(|line| line.platform == *platform && !line.draining).count();
         if slots < limits.prewarm.min(limits.max_size) as usize {

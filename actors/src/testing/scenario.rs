@@ -29,6 +29,8 @@ pub struct Scenario {
     pub scheduled_percent: u8,
     /// Slots of each of two platforms.
     pub slots: [u32; 2],
+    /// Whether the two share room for fewer slots than they may have together.
+    pub tight: bool,
     /// Slots of each that are made ahead of need; the Scaler leaves a platform with none alone.
     pub prewarm: [u32; 2],
     /// How often the operator does something.
@@ -56,6 +58,7 @@ impl Scenario {
             faults: Faults::all(),
             scheduled_percent: 33,
             slots: [3, 2],
+            tight: seed % 3 == 1,
             prewarm: if seed.is_multiple_of(2) { [0, 1] } else { [1, 0] },
             operations: if seed.is_multiple_of(5) { 0 } else { 30 },
             disasters: if seed.is_multiple_of(3) { 0 } else { 4 },
@@ -92,6 +95,7 @@ impl Scenario {
             faults: Faults::default(),
             scheduled_percent: 40,
             slots: [2, 1],
+            tight: false,
             prewarm: [0, 0],
             operations: 0,
             disasters: 0,
@@ -141,6 +145,9 @@ impl Scenario {
         let mut settings = settings(&self.platforms(), self.ephemeral);
         for (platform, prewarm) in settings.platforms.values_mut().zip(self.prewarm) {
             platform.prewarm = prewarm;
+        }
+        if self.tight {
+            settings.max_size = (self.slots.iter().sum::<u32>() * 2).div_ceil(3);
         }
         settings
     }
