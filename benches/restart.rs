@@ -3,9 +3,8 @@
 //! real store, and an engine in which everything goes on running. Beside it: reading the same rows with one query.
 
 use anyhow::{Context, Result, ensure};
-use chrono::Utc;
 use meeboter_actors::ids::{ContainerKey, HostName, UserId};
-use meeboter_actors::journal::{Change, Decision};
+use meeboter_actors::journal::Decision;
 use meeboter_actors::pool::message::CreateBot;
 use meeboter_actors::ports::{BatchNo, Store};
 use meeboter_actors::slot::Slot;
@@ -38,9 +37,9 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(workbench: &Workbench) -> Result<()> {
-    let slots = slots();
+    let slots = samples::slots(SLOTS, RUNNING);
     let journal = workbench.journal("bench").await?;
-    let decisions: Vec<Decision> = slots.iter().map(decision).collect();
+    let decisions: Vec<Decision> = slots.iter().map(samples::stored).collect();
     journal.commit(BatchNo(1), &decisions).await?;
     journal.flush(BatchNo(1)).await?;
     drop(journal);
@@ -75,21 +74,6 @@ async fn measure(workbench: &Workbench) -> Result<()> {
         ),
     );
     Ok(())
-}
-
-fn slots() -> Vec<Slot> {
-    let now = Utc::now();
-    (1..=SLOTS)
-        .map(|number| match number {
-            ..=RUNNING => samples::busy_slot(number, HostName::local(), now),
-            _ => samples::idle_slot(number, HostName::local(), now),
-        })
-        .collect()
-}
-
-fn decision(slot: &Slot) -> Decision {
-    let bot = slot.bot().map(|bot| Change::WriteBot(Box::new(bot.clone())));
-    bot.into_iter().chain([Change::WriteSlot(Box::new(slot.clone()))]).collect()
 }
 
 struct Start {

@@ -5,8 +5,8 @@
 //!
 //! | actor | owns | tells |
 //! |---|---|---|
-//! | [`pool::actor::PoolSupervisor`] | which slots there are, reservations, which mailbox each live bot is in | slots, the queue and the Scheduler: bots; recordings: ended bots |
-//! | [`slot::actor::SlotActor`], one a slot | the slot and the bot in it | the pool: every committed change |
+//! | [`pool::actor::PoolSupervisor`] | which slots there are, reservations, which mailbox each live bot is in; settings, drains, breakers, restart budgets | slots, the queue and the Scheduler: bots; recordings: ended bots |
+//! | [`slot::actor::SlotActor`], one a slot | the slot and the bot in it | the pool: every committed change; pulls: the image it waits for |
 //! | [`schedule::actor::Scheduler`] | the bots whose start is ahead | the pool: hand-overs; recordings: ended bots |
 //! | [`queue::actor::QueueActor`] | the bots that wait for a slot | slots: offers; the pool: who joined and left |
 //! | [`image_pull::actor::ImagePullActor`] | pulls under way | whoever waits for them |
@@ -18,9 +18,10 @@
 //! | [`journal::actor::JournalActor`] | the one write connection | whoever submitted |
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
-//! files (`machine`, `preparation`, `setback`, `command`, `effects`, `index`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`,
-//! `estimate`, `timetable`, `collect`) know no actix, no tokio, no clock and no randomness. What the domain needs of the
-//! world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
+//! files (`machine`, `preparation`, `setback`, `command`, `effects`, `recovery`, `restart`, `end_reason`, `index`, `numbers`,
+//! `owners`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`, `ranks`, `rotation`, `estimate`, `timetable`, `collect`)
+//! know no actix, no tokio, no clock and no randomness. What was published last stands on a board that everybody may read
+//! ([`live`]). What the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
 
 pub mod backoff;
 pub mod bot;

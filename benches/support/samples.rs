@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use meeboter_actors::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
 use meeboter_actors::ids::{BotId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
+use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::queue::Plan;
@@ -102,4 +103,20 @@ pub fn busy_slot(number: u32, host: HostName, since: DateTime<Utc>) -> Slot {
     };
     let step = BusyStep::Running { leave_at: since + chrono::TimeDelta::hours(4) };
     Slot { state: SlotState::Busy { bot: Box::new(bot), container: None, step }, ..slot }
+}
+
+/// So many slots on this host, the first of which have bots that run.
+pub fn slots(count: u32, running: u32) -> Vec<Slot> {
+    let (host, now) = (HostName::local(), Utc::now());
+    let slot = |number| match number {
+        _ if number <= running => busy_slot(number, host.clone(), now),
+        _ => idle_slot(number, host.clone(), now),
+    };
+    (1..=count).map(slot).collect()
+}
+
+/// What stores a slot with its bot.
+pub fn stored(slot: &Slot) -> Decision {
+    let bot = slot.bot().map(|bot| Change::WriteBot(Box::new(bot.clone())));
+    bot.into_iter().chain([Change::WriteSlot(Box::new(slot.clone()))]).collect()
 }

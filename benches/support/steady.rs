@@ -1,5 +1,5 @@
 //! An engine in which every container that anybody asks about runs, and goes on running. It counts what is stopped and
-//! what is pulled.
+//! what is pulled; and where that is wanted, whoever waits for a container's end panics when it is told to.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -7,10 +7,11 @@ use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
     Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use tokio::sync::watch;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 
 #[derive(Default)]
 pub struct Steady {
@@ -21,6 +22,14 @@ pub struct Steady {
     /// How long a pull takes.
     pull: Duration,
     pulls: AtomicUsize,
+    fuses: Option<Fuses>,
+}
+
+/// Those who wait for a container's end, and may be made to panic.
+struct Fuses {
+    lit: Mutex<BTreeMap<ContainerKey, oneshot::Sender<()>>>,
+    /// Told whenever somebody waits for a container's end.
+    watched: mpsc::UnboundedSender<(ContainerKey, Instant)>,
 }
 
 impl Steady {
@@ -33,6 +42,21 @@ impl Steady {
     /// *deploying* with nothing started.
     pub fn pulling(pull: Duration) -> Self {
         Self { pull, ..Self::default() }
+    }
+
+    /// One in which these run, and which says when somebody begins to wait for the end of one.
+    pub fn fused(running: Vec<ContainerKey>) -> (Self, mpsc::UnboundedReceiver<(ContainerKey, Instant)>) {
+        let (watched, told) = mpsc::unbounded_channel();
+        let fuses = Fuses { lit: Mutex::default(), watched };
+        (Self { running, fuses: Some(fuses), ..Self::default() }, told)
+    }
+
+    /// Has the one who waits for this container's end panic; says whether there is one.
+    pub fn blow(&self, key: ContainerKey) -> bool {
+        let fuses = self.fuses.as_ref();
+        let lit =
+            fuses.and_then(|fuses| fuses.lit.lock().unwrap_or_else(PoisonError::into_inner).remove(&key));
+        lit.is_some_and(|fuse| fuse.send(()).is_ok())
     }
 
     /// Images that were pulled.
@@ -70,8 +94,15 @@ impl Driver for Steady {
         Ok(ContainerId(request.key.slot.0.to_string()))
     }
 
-    async fn wait_exit(&self, _: &HostName, _: ContainerKey) -> Result<String, DriverError> {
+    async fn wait_exit(&self, _: &HostName, key: ContainerKey) -> Result<String, DriverError> {
         self.watches.fetch_add(1, Ordering::Relaxed);
+        if let Some(fuses) = &self.fuses {
+            let (fuse, blown) = oneshot::channel();
+            fuses.lit.lock().unwrap_or_else(PoisonError::into_inner).insert(key, fuse);
+            // Nobody listens any more: the benchmark is over.
+            let _ = fuses.watched.send((key, Instant::now()));
+            assert!(blown.await.is_err(), "as a bug in a slot's handler would");
+        }
         std::future::pending().await
     }
 

@@ -2,7 +2,9 @@
 
 use super::layers::Layers;
 use super::{ConfigError, DriverKind, Maintenance, Scale, Settings};
+use crate::driver::docker::DEFAULT_SOCKET;
 use meeboter_actors::maintenance::timetable::TimetableError;
+use std::collections::BTreeMap;
 
 /// Everything that a type does not say.
 pub(super) fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
@@ -110,6 +112,7 @@ fn check_engine(
             return Err(layers.error(&format!("hosts.{name}.docker_tls_dir"), takes.to_owned()));
         }
     }
+    check_engines_differ(settings, layers)?;
     check_coolify(settings, layers, number)?;
     let reachable = !settings.driver.server_url.is_empty() || !settings.server.public_url.is_empty();
     if settings.driver.kind == DriverKind::Docker && settings.docker.network != "host" && !reachable {
@@ -121,6 +124,20 @@ fn check_engine(
         let takes =
             "the address that bots on Coolify's server reach this server by (or set server.public_url)";
         return Err(layers.error("driver.server_url", takes.to_owned()));
+    }
+    Ok(())
+}
+
+/// Two names of one engine would have room for twice as many bots as it has.
+fn check_engines_differ(settings: &Settings, layers: &Layers) -> Result<(), ConfigError> {
+    let mut engines: BTreeMap<&str, &str> = BTreeMap::new();
+    let open = settings.hosts.iter().filter(|(_, host)| host.capacity > 0);
+    for (name, host) in open.filter(|_| settings.driver.kind == DriverKind::Docker) {
+        let url = if host.docker_url.is_empty() { DEFAULT_SOCKET } else { &host.docker_url };
+        if let Some(other) = engines.insert(url, name) {
+            let takes = format!("another engine than hosts.{other}'s, or hosts.{other}.capacity = 0");
+            return Err(layers.error(&format!("hosts.{name}.docker_url"), takes));
+        }
     }
     Ok(())
 }

@@ -435,6 +435,12 @@ mod tests {
         let kind = ("MEEBOTER_DRIVER__KIND", "docker");
         assert!(refused(&[kind]).contains("driver.server_url"));
         assert!(read(&[kind, ("MEEBOTER_DRIVER__SERVER_URL", "http://h:1")]).is_ok());
+        let docker = |capacity| {
+            format!("{}[hosts.local]\ncapacity = {capacity}\n[driver]\nkind = \"docker\"\n", host(""))
+        };
+        assert!(own(&docker(0)).is_ok(), "no bot goes to one of the two names");
+        let twice = own(&docker(1)).expect_err("refused").to_string();
+        assert!(twice.contains("hosts.local.docker_url") && twice.contains("hosts.far"), "{twice}");
         let secret = ("MEEBOTER_DOCKER__REGISTRIES__GHCR__PASSWORD", "no word");
         let incomplete = refused(&[secret]);
         assert!(incomplete.contains("docker.registries") && !incomplete.contains("no word"), "{incomplete}");

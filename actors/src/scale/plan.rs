@@ -87,18 +87,18 @@ impl Scaling {
             let track = self.tracks.entry(platform.clone()).or_default();
             let utilisation = Utilisation::of(load.in_use, load.stored);
             track.history.observe(now, utilisation, settings.window);
-            // A platform without a prewarm count grows with its bots and is left as it is.
-            if load.limits.prewarm == 0 {
-                continue;
-            }
             let room = pool.room.min(load.limits.max_size.saturating_sub(load.slots));
-            actions.extend(track.scale(&settings, now, &standing, room));
+            let lack = if load.limits.prewarm > 0 {
+                actions.extend(track.scale(&settings, now, &standing, room));
+                standing.lack(&settings, track.up_to(&settings, now))
+            } else {
+                standing.lack_of_those_who_come(&settings)
+            };
             let may_grow = !growing
                 && room > 0
                 && load.limits.open
                 && load.waiting == 0
                 && track.retry_at.is_none_or(|at| now >= at);
-            let lack = standing.lack(&settings, track.up_to(&settings, now));
             if may_grow && lack > next.map_or(0, |(most, _)| most) {
                 next = Some((lack, platform));
             }
@@ -177,6 +177,13 @@ impl Standing<'_> {
         }
         let idle = self.spare(settings).saturating_sub(self.load.free + self.load.coming_up);
         self.load.limits.prewarm.max(up_to).saturating_sub(self.load.staying).max(idle)
+    }
+
+    /// The same for a platform without a prewarm count: it grows with its bots and keeps what it has. But who starts soon
+    /// finds a slot with its image, or a first pull would make it late.
+    fn lack_of_those_who_come(&self, settings: &ScaleSettings) -> u32 {
+        let coming = if settings.enabled { self.coming } else { 0 };
+        coming.saturating_sub(self.load.free + self.load.coming_up)
     }
 
     /// The slots that go, if a step may be taken.

@@ -163,14 +163,13 @@ fn no_cap_is_passed_and_nobody_is_robbed() {
     let toy = Toy::new().with("zoom", 5, 50, &[Idle; 2]);
     assert_eq!(first(prewarm_only(), &toy, 0), grow("zoom"));
     type Change = fn(&mut Toy);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 6] = [
         ("the platform is full", |toy| toy.limits("zoom").max_size = 2),
         ("the pool is full", |toy| toy.max_size = 2),
         ("the host is full", |toy| toy.host().capacity = 2),
         ("the host drains", |toy| toy.host().draining = true),
         ("the platform is closed", |toy| toy.limits("zoom").open = false),
         ("somebody waits", |toy| toy.waiting = [(zoom(), 1)].into()),
-        ("there is no prewarm count", |toy| toy.limits("zoom").prewarm = 0),
     ];
     for (why, change) in changes {
         let mut toy = toy.clone();
@@ -265,6 +264,23 @@ fn what_is_not_idle_enough_stays() {
     let mut toy = Toy::new().with("zoom", 0, 50, &slots(0, 50));
     let mut scaling = Scaling::new(ScaleSettings::default());
     assert_eq!(rounds(&mut scaling, &mut toy, 0, 3_600), vec![], "it has no prewarm count");
+}
+
+#[test]
+fn a_platform_without_a_prewarm_count_has_a_slot_for_each_who_starts_soon() {
+    let settings = ScaleSettings::default();
+    for (slots, coming, wished) in [
+        (&[][..], 0, vec![]),
+        (&[], 1, grow("zoom")),
+        (&[Idle, Busy], 1, vec![]),
+        (&[Idle, Busy], 2, grow("zoom")),
+        (&[Idle, Idle, Idle], 3, vec![]),
+    ] {
+        let toy = Toy::new().with("zoom", 0, 50, slots);
+        assert_eq!(first(settings, &toy, coming), wished, "{slots:?}, {coming} start soon");
+    }
+    let off = ScaleSettings { enabled: false, ..settings };
+    assert_eq!(first(off, &Toy::new().with("zoom", 0, 50, &[]), 1), vec![]);
 }
 
 #[derive(Debug, Clone)]
@@ -383,7 +399,10 @@ proptest! {
                 match action {
                     Action::Grow { platform } => {
                         let limits = toy.platforms[platform];
-                        prop_assert!(limits.open && limits.prewarm > 0);
+                        let is_free = |line: &&SlotLine| line.status == Some(Idle) && !line.reserved && !line.draining;
+                        let free = toy.of(platform).into_iter().filter(is_free).count();
+                        let starts_soon = coming.get(platform).copied().unwrap_or(0);
+                        prop_assert!(limits.open && (limits.prewarm > 0 || free < starts_soon));
                         prop_assert!(toy.of(platform).len() < limits.max_size as usize);
                         prop_assert!(toy.lines.len() < toy.max_size as usize);
                         let host = *toy.host();

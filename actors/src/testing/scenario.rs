@@ -31,7 +31,7 @@ pub struct Scenario {
     pub slots: [u32; 2],
     /// Whether the two share room for fewer slots than they may have together.
     pub tight: bool,
-    /// Slots of each that are made ahead of need; the Scaler leaves a platform with none alone.
+    /// Slots of each that are made ahead of need; a platform with none has them for those who start soon.
     pub prewarm: [u32; 2],
     /// How often the operator does something.
     pub operations: usize,

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// Faults, unless `MEEBOTER_TORTURE_ROUNDS` says otherwise: one of each.
-const ROUNDS: u32 = 8;
+/// Faults, unless `MEEBOTER_TORTURE_ROUNDS` says otherwise: two of each, and some more.
+const ROUNDS: u32 = 20;
 const CLIENTS: usize = 6;
 const SLOTS: &str = "6";
 /// Wishes that must be acknowledged between two faults, so that each meets servers at work.
