@@ -236,6 +236,38 @@ mod tests {
     }
 
     proptest! {
+        /// Servers that look, are away for hours or days, and die in the middle of a run: every night that came is
+        /// looked after by one run, late or not, no night by two, and a run that was cut off is tried once more.
+        #[test]
+        fn every_night_is_looked_after_once(steps in proptest::collection::vec((1_i64..50, any::<bool>()), 1..60)) {
+            let nightly = nightly();
+            let (mut row, mut now) = (MaintenanceRow::new(sample::now()), sample::now());
+            for (hours_on, dies) in steps {
+                now += TimeDelta::hours(hours_on);
+                let nights_since = |from: DateTime<Utc>| (now - TimeDelta::hours(3)).date_naive() > (from - TimeDelta::hours(3)).date_naive();
+                let (due, before) = (nights_since(row.due_from), row.run.clone());
+                let cut_off = before.as_ref().filter(|run| run.ended_at.is_none());
+                match next_start(&row, Some(&nightly), now) {
+                    Start::Now(Trigger::Resumed) => prop_assert!(cut_off.is_some_and(|run| run.attempt == 1)),
+                    Start::Now(trigger) => {
+                        prop_assert!(due, "{trigger:?} at {now}, from {}", row.due_from);
+                        prop_assert!(cut_off.is_none_or(|run| run.attempt == 2));
+                    }
+                    Start::At(at) => {
+                        prop_assert!(!due && at > now && at - now <= TimeDelta::hours(24), "{at} at {now}");
+                        continue;
+                    }
+                    Start::OnDemand => prop_assert!(false, "there is a timetable"),
+                }
+                let attempt = cut_off.filter(|run| run.attempt == 1).map_or(1, |run| run.attempt + 1);
+                let ended_at = (!dies).then_some(now);
+                let run = Run { trigger: Trigger::Timetable, attempt, began_at: now, ended_at, steps: vec![] };
+                row = MaintenanceRow { due_from: now, run: Some(run), ..row };
+                let again = next_start(&row, Some(&nightly), now);
+                prop_assert_eq!(matches!(again, Start::Now(_)), dies && attempt == 1);
+            }
+        }
+
         /// Against a plain model: what is kept for ever stays, what is old goes, and nothing outlives its bot.
         #[test]
         fn retention_keeps_what_is_young_and_lets_nothing_outlive_its_bot(

@@ -51,6 +51,7 @@ impl RestartBudget {
 mod tests {
     use super::*;
     use crate::testing::sample;
+    use proptest::prelude::*;
 
     #[test]
     fn a_few_deaths_are_mended_at_once_and_then_the_wait_doubles() {
@@ -76,5 +77,28 @@ mod tests {
         assert_eq!(budget.deaths(), 6);
         let waited = sample::now() + TimeDelta::seconds(5 + 60 + 60);
         assert_eq!((budget.died(waited), budget.deaths()), (Duration::ZERO, 1));
+    }
+
+    proptest! {
+        /// Beside a plain list of deaths: those since the last long life count, and each beyond the fifth waits.
+        #[test]
+        fn the_sheet_is_what_a_list_of_deaths_says(lives in proptest::collection::vec(0_i64..200, 0..40)) {
+            let (mut budget, mut now, mut deaths) = (RestartBudget::default(), sample::now(), Vec::new());
+            for life_s in lives {
+                now += TimeDelta::seconds(life_s);
+                if life_s >= 60 {
+                    deaths.clear();
+                }
+                deaths.push(now);
+                let wait = budget.died(now);
+                let minutes = match deaths.len() {
+                    ..=5 => 0,
+                    many => 1 << (many - 6).min(4),
+                };
+                prop_assert_eq!((wait.as_secs(), budget.deaths() as usize), (minutes * 60, deaths.len()));
+                // It is built again when it has waited.
+                now += TimeDelta::from_std(wait).expect("short");
+            }
+        }
     }
 }

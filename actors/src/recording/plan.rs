@@ -83,6 +83,8 @@ pub fn joined_prefix(bot: BotId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn ready(recording: &Recording) -> Recording {
         let joined = Joined { key: "k".into(), duration_ms: 1, bytes: 1 };
@@ -129,5 +131,55 @@ mod tests {
     fn segments_after_nothing_was_recorded_still_count() {
         let Step::Settle(failed) = step(&Recording::open(BotId(1)), 0) else { panic!("settles") };
         assert!(matches!(step(&failed, 2), Step::Join { .. }));
+    }
+
+    proptest! {
+        /// However segments arrive, joins fail and servers die: no key is used twice, what was playable stays playable
+        /// until something newer is, and nothing is done where nothing is new.
+        #[test]
+        fn a_recording_only_gets_better(
+            steps in proptest::collection::vec((0_u32..3, 0_u8..4), 1..30)
+        ) {
+            let mut recording = Recording::open(BotId(1));
+            let (mut keys, mut there, mut playable) = (BTreeSet::new(), 0_u32, None::<Joined>);
+            for (arrived, outcome) in steps {
+                let new = arrived > 0 || !matches!(recording.state, RecordingState::Ready(_) | RecordingState::Failed { .. });
+                there += arrived;
+                let before = recording.version;
+                match step(&recording, there) {
+                    Step::Rest => {
+                        prop_assert!(!new, "{recording:?} rests with {there}");
+                        continue;
+                    }
+                    Step::Settle(next) => {
+                        prop_assert_eq!((there, next.state.as_str()), (0, "failed"));
+                        recording = next;
+                    }
+                    Step::Join { next, key } => {
+                        prop_assert!(new && there > 0 && keys.insert(key.clone()), "{key} again");
+                        prop_assert_eq!(next.segments, there);
+                        recording = next;
+                        let file = Joined { key, duration_ms: i64::from(there), bytes: 1 };
+                        let outcome = match outcome {
+                            0 => Ok(Some(file)),
+                            1 => Ok(None),
+                            2 => Err("disk full".to_owned()),
+                            // The server dies: what is stored is all that is known.
+                            _ => continue,
+                        };
+                        if let Ok(Some(file)) = &outcome {
+                            playable = Some(file.clone());
+                        }
+                        recording = joined(&recording, outcome);
+                        prop_assert_eq!(recording.version, before + 2);
+                    }
+                }
+                match (&recording.state, &playable) {
+                    (RecordingState::Ready(file), Some(newest)) => prop_assert_eq!(file, newest),
+                    (RecordingState::Failed { .. }, None) => {}
+                    (state, _) => prop_assert!(false, "{state:?}, and {playable:?} was playable"),
+                }
+            }
+        }
     }
 }
