@@ -6,12 +6,14 @@ use super::stats::observe;
 use crate::metrics::{CONTENT_TYPE, PlatformLine, Snapshot};
 use actix_web::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
 use meeboter_actors::ids::Platform;
 use meeboter_actors::ports::{Measure, Meter};
+use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::tree::Tree;
 use meeboter_actors::{maintenance, pool, queue};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What was counted, and the pool and the queue as they are. Needs no key: there is nothing of anybody's in it.
 pub async fn scrape(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
@@ -43,6 +45,10 @@ async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
         let oldest = snapshot.oldest_queued_at.map(|since| state.clock.now() - since);
         line.longest_wait = oldest.and_then(|wait| wait.to_std().ok()).unwrap_or_default();
     }
+    for (platform, age) in oldest_deployments(tree, state.clock.now()) {
+        let line = platforms.entry(platform.clone()).or_insert_with(|| named(&platform.0));
+        line.longest_deployment = age;
+    }
     let breakers = pool.hosts.into_iter().map(|(host, line)| (host.0, !line.answers()));
     let maintenance = observe(&tree.maintainer, maintenance::actor::Observe).await?;
     let ended = maintenance.last.and_then(|run| run.ended_at);
@@ -53,4 +59,20 @@ async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
         maintained_at: ended.map(|at| at.timestamp()),
         leads: true,
     })
+}
+
+/// For how long the bot that is being deployed longest has had its slot, by platform. Read from the slots' handles: no actor
+/// is asked.
+fn oldest_deployments(tree: &Tree, now: DateTime<Utc>) -> BTreeMap<Platform, Duration> {
+    let mut oldest: BTreeMap<Platform, Duration> = BTreeMap::new();
+    for handle in tree.directory.all() {
+        let slot = handle.snapshot();
+        let deploying = slot.bot().filter(|_| slot.status() == Some(SlotStatus::Deploying));
+        if let Some(since) = deploying.and_then(|bot| bot.deployed_at) {
+            let age = (now - since).to_std().unwrap_or_default();
+            let known = oldest.entry(slot.platform.clone()).or_default();
+            *known = age.max(*known);
+        }
+    }
+    oldest
 }

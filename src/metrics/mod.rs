@@ -77,6 +77,8 @@ pub struct PlatformLine {
     pub waiting: usize,
     /// How long the one that waits longest has waited; 0 where nobody waits.
     pub longest_wait: Duration,
+    /// For how long the bot that is being deployed longest has had its slot; 0 where none is.
+    pub longest_deployment: Duration,
 }
 
 impl PlatformLine {
@@ -205,7 +207,7 @@ impl Metrics {
 }
 
 /// What is read when it is asked for.
-fn families(snapshot: &Snapshot) -> [Family; 8] {
+fn families(snapshot: &Snapshot) -> [Family; 9] {
     // The documented name ends like a counter's; "untyped" claims nothing that is not so.
     let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
     let mut used = Family::new(
@@ -219,6 +221,11 @@ fn families(snapshot: &Snapshot) -> [Family; 8] {
         "gauge",
         "How long the bot that waits longest has waited; 0 where nobody waits.",
     );
+    let mut deploying = Family::new(
+        "meeboter_deployment_oldest_seconds",
+        "gauge",
+        "For how long the bot that is being deployed longest has had its slot; 0 where none is.",
+    );
     let mut leads =
         Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it stands by.");
     for line in &snapshot.platforms {
@@ -229,6 +236,7 @@ fn families(snapshot: &Snapshot) -> [Family; 8] {
         used.add(&[platform], line.utilization());
         depth.add(&[platform], f64::from(u32::try_from(line.waiting).unwrap_or(u32::MAX)));
         oldest.add(&[platform], line.longest_wait.as_secs_f64());
+        deploying.add(&[platform], line.longest_deployment.as_secs_f64());
     }
     leads.add(&[], f64::from(u8::from(snapshot.leads)));
     let mut free = Family::new(
@@ -255,7 +263,7 @@ fn families(snapshot: &Snapshot) -> [Family; 8] {
     for (host, is_open) in &snapshot.breakers {
         breakers.add(&[("host", host.as_str())], f64::from(u8::from(*is_open)));
     }
-    [slots, used, depth, oldest, leads, breakers, free, maintained]
+    [slots, used, depth, oldest, deploying, leads, breakers, free, maintained]
 }
 
 /// Counts a websocket as open until it is dropped.
@@ -385,6 +393,7 @@ mod tests {
             slots: vec![(SlotStatus::Busy, 2), (SlotStatus::Deploying, 1), (SlotStatus::Idle, 1)],
             waiting: 7,
             longest_wait: Duration::from_secs(90),
+            longest_deployment: Duration::from_secs(70),
         };
         let page = page(&Snapshot {
             platforms: vec![line],
@@ -399,6 +408,7 @@ mod tests {
             "meeboter_pool_utilization{platform=\"zoom\"} 75\n",
             "meeboter_queue_depth{platform=\"zoom\"} 7\n",
             "meeboter_queue_oldest_seconds{platform=\"zoom\"} 90\n",
+            "meeboter_deployment_oldest_seconds{platform=\"zoom\"} 70\n",
             "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"30\"} 0\n",
             "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"60\"} 1\n",
             "meeboter_queue_wait_seconds_bucket{platform=\"zoom\",le=\"600\"} 1\n",

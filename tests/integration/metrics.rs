@@ -2,7 +2,8 @@
 
 use crate::support::server::Server;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -68,9 +69,46 @@ async fn what_a_bot_went_through_is_counted_as_documented() {
         assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
     }
     promtool(&["check", "metrics"], &page);
+
+    // What alerts and panels ask for is there. Nothing has recovered, and maintenance has not ended, in so short a life.
+    server.maintain().await;
+    let page = scraped(&server).await;
+    for path in [ALERTS, concat!(env!("CARGO_MANIFEST_DIR"), "/config/grafana/meeboter.json")] {
+        let text = std::fs::read_to_string(path).unwrap();
+        let absent: Vec<_> = named(&text).difference(&named(&page)).copied().collect();
+        assert!(absent.iter().all(|name| *name == "meeboter_slot_recoveries_total"), "{absent:?} of {path}");
+    }
 }
 
 #[test]
-fn the_alert_rules_are_rules() {
-    promtool(&["check", "rules", concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alerts.yml")], "");
+fn the_dashboard_is_one_and_has_the_panels_that_people_look_for() {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/grafana/meeboter.json"));
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+    let titles: Vec<String> = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|panel| panel["title"].as_str().unwrap().to_lowercase())
+        .collect();
+    for wanted in
+        ["utilisation", "slots by status", "queue depth", "deployment duration", "success rate", "recover"]
+    {
+        assert!(titles.iter().any(|title| title.contains(wanted)), "{wanted} is not in {titles:?}");
+    }
+}
+
+const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alerts.yml");
+
+#[test]
+fn the_alerts_say_what_they_should() {
+    promtool(&["check", "rules", ALERTS], "");
+    promtool(&["test", "rules", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/alerts.yml")], "");
+}
+
+/// The names of our metrics in a text, without what Prometheus puts behind those of a histogram.
+fn named(text: &str) -> BTreeSet<&str> {
+    let is_part = |char: char| char.is_ascii_lowercase() || char == '_';
+    let words = text.split(|char| !is_part(char)).filter(|word| word.starts_with("meeboter_"));
+    let parts = ["_bucket", "_sum", "_count"];
+    words.map(|word| parts.iter().find_map(|part| word.strip_suffix(part)).unwrap_or(word)).collect()
 }
