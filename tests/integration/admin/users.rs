@@ -1,7 +1,7 @@
 //! Users by an operator's hand: made, given keys, moved to another plan, made operators; and that the plan decides who
 //! comes first.
 
-use super::{Installation, SLOT};
+use super::{Installation, LIMIT, SLOT};
 use crate::support::client::{Visitor, answer, client};
 use futures_util::future::join;
 use meeboter_actors::ids::UserId;
@@ -227,4 +227,53 @@ async fn an_operator_is_made_and_unmade_at_once_but_for_the_last() {
             "one is an operator: {anns:?} {admins:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_tools_make_users_and_say_that_a_key_is_shown_once() {
+    let here = Installation::start("1").await;
+    let fact = |printed: &str, name: &str| {
+        let line = printed.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}: {printed}")).split_whitespace().last().unwrap().to_owned()
+    };
+    let added = here.printed(&["users", "add", "Ann Lee", "--plan", "enterprise", "--operator"]);
+    let seen = ["plan", "isOperator", "apiKeys"].map(|name| fact(&added, name));
+    assert_eq!(seen, ["enterprise", "true", "1"], "{added}");
+    assert!(added.ends_with("\n\nThe API key is shown this once: only its SHA-256 is kept.\n"), "{added}");
+    let key = fact(&added, "apiKey");
+    assert!(here.printed(&["users", "--key", &key]).contains("Ann Lee"), "an operator with a key");
+
+    let added: Value = serde_json::from_str(&here.printed(&["users", "add", "ben", "--json"])).unwrap();
+    let seen = [&added["plan"], &added["isOperator"], &added["name"]];
+    assert_eq!(seen, [&json!("standard"), &json!(false), &json!("ben")], "{added}");
+    let further = here.printed(&["users", "key", "ben"]);
+    assert!(further.contains("shown this once"), "{further}");
+    let ben = Visitor { key: fact(&further, "apiKey"), ..here.visitor(&added) };
+    assert_eq!(ben.total().await, 0, "the key is good");
+    let set = here.printed(&["users", "set", "ben", "--plan", "free", "--operator", "yes"]);
+    assert_eq!(["plan", "isOperator"].map(|name| fact(&set, name)), ["free", "true"], "{set}");
+    let set = here.printed(&["users", "set", "ben", "--operator", "no"]);
+    assert_eq!(["plan", "isOperator"].map(|name| fact(&set, name)), ["free", "false"], "{set}");
+
+    let table = here.printed(&["users"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 5 && lines[0].starts_with("user  name ") && lines[2].contains("admin"), "{table}");
+    let words: Vec<&str> = lines[4].split_whitespace().take(5).collect();
+    assert_eq!(words, [added["id"].to_string().as_str(), "ben", "free", "–", "2"], "{table}");
+    let listed: Value =
+        serde_json::from_str(&here.printed(&["users", "list", "--json", "--page-size", "10"])).unwrap();
+    assert_eq!(listed, here.ask(Method::GET, "/api/admin/users").await);
+
+    for (words, said) in [
+        (["users", "add", "ben", "--plan", "free"], "409 name_taken"),
+        (["users", "set", "nobody", "--plan", "free"], "404 not_found"),
+    ] {
+        let refused = here.tool(&words);
+        let printed = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{printed}");
+        assert!(printed.contains(said), "{printed}");
+    }
+    let bot = ben.send_bot("one").await;
+    here.server.wait_slots(LIMIT, "busy", 1).await;
+    assert!(here.printed(&["bots", "show", &bot.to_string()]).contains(&added["id"].to_string()));
 }
