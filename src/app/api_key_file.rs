@@ -1,7 +1,7 @@
 //! The first API key: made at the first start, and left in a file that only this user can read.
 
 use super::StartError;
-use crate::auth::api_keys::new_key;
+use crate::auth::api_keys::{new_key, prefix_of};
 use crate::store::pool::Pool;
 use crate::store::queries::hash_of_key;
 use std::fs::{self, OpenOptions};
@@ -24,8 +24,7 @@ pub(super) async fn ensure(pool: &Pool, data_dir: &Path) -> Result<PathBuf, Star
         let key = new_key();
         // The file first: a key that nobody can read would lock everybody out.
         write(&path, &key).map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
-        let prefix: String = key.chars().take(8).collect();
-        pool.insert_api_key(user.id, "first key", &prefix, &hash_of_key(&key)).await?;
+        pool.insert_api_key(user.id, "first key", &prefix_of(&key), &hash_of_key(&key)).await?;
     }
     Ok(path)
 }

@@ -13,9 +13,17 @@ const CACHED_FOR: Duration = Duration::from_secs(10);
 /// Keys remembered; past that all are forgotten.
 const CACHED_MAX: usize = 10_000;
 
+/// Characters that are stored of a key, for people to know it by.
+const PREFIX_CHARS: usize = 8;
+
 /// A new key: 256 random bits behind a prefix that says what it is.
 pub fn new_key() -> String {
     format!("mb_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+/// The first characters of a key, which are stored beside its SHA-256.
+pub fn prefix_of(key: &str) -> String {
+    key.chars().take(PREFIX_CHARS).collect()
 }
 
 /// Whose keys are, as the database said lately.

@@ -1,4 +1,5 @@
-//! Operators' tools: `meeboter slots`, `queue`, `bots`, `drain`, `pulls`, `reconcile`, `recover`, `maintenance`, `reload`.
+//! Operators' tools: `meeboter slots`, `queue`, `bots`, `users`, `drain`, `pulls`, `reconcile`, `recover`, `maintenance`,
+//! `reload`.
 //! Each asks a running server one thing over its API and prints the answer: as a table for people, or as it came for programs.
 
 mod request;
@@ -7,6 +8,8 @@ mod screen;
 use self::request::Request;
 use crate::client::{Client, ClientError, Sent};
 use crate::config::default_data_dir;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use meeboter_actors::queue::Plan;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,6 +106,15 @@ pub enum Tool {
         /// What to do.
         #[command(subcommand)]
         action: Option<BotsAction>,
+    },
+    /// Users: list them, make one, set its plan or make it an operator, give it a further API key.
+    Users {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<UsersAction>,
     },
     /// Empty a platform, a host or the server: it gets nothing new, and its slots go when they are free.
     Drain {
@@ -249,6 +261,45 @@ pub enum BotsAction {
     },
 }
 
+/// `meeboter users`
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum UsersAction {
+    /// All users, in the order in which they were made; the default.
+    List {
+        /// Which part of the list.
+        #[command(flatten)]
+        page: PageOptions,
+    },
+    /// Make a user. Its first API key is printed, this once.
+    Add {
+        /// Its name; nobody else may have it.
+        name: String,
+        /// Says who comes first in the queue: enterprise, professional, standard, free. Without it: standard.
+        #[arg(long, value_parser = plans(), hide_possible_values = true)]
+        plan: Option<String>,
+        /// Make it an operator, who may ask for what concerns every user.
+        #[arg(long)]
+        operator: bool,
+    },
+    /// Change a user.
+    #[command(group = clap::ArgGroup::new("change").args(["plan", "operator"]).required(true).multiple(true))]
+    Set {
+        /// Its name.
+        name: String,
+        /// Another plan, for the bots that it asks for from now on: enterprise, professional, standard, free.
+        #[arg(long, value_parser = plans(), hide_possible_values = true)]
+        plan: Option<String>,
+        /// Whether it is an operator, who may ask for what concerns every user. The last one stays one.
+        #[arg(long, value_name = "yes|no", value_parser = yes_or_no(), hide_possible_values = true)]
+        operator: Option<bool>,
+    },
+    /// Make a further API key for a user. It is printed, this once; those that the user has stay good.
+    Key {
+        /// Its name.
+        name: String,
+    },
+}
+
 /// `meeboter drain`
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum DrainAction {
@@ -304,6 +355,15 @@ pub enum PullsAction {
     },
 }
 
+/// The name of a plan.
+fn plans() -> PossibleValuesParser {
+    PossibleValuesParser::new(Plan::ALL.map(Plan::as_str))
+}
+
+fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["yes", "no"]).map(|word| word == "yes")
+}
+
 /// A number of seconds, minutes or hours.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.len().saturating_sub(1);
@@ -323,6 +383,7 @@ impl Tool {
             Self::Slots { remote, .. }
             | Self::Queue { remote, .. }
             | Self::Bots { remote, .. }
+            | Self::Users { remote, .. }
             | Self::Drain { remote, .. }
             | Self::Pulls { remote, .. }
             | Self::Reconcile { remote }

@@ -3,6 +3,7 @@
 use super::screen::{self, Screen};
 use super::{
     BotsAction, DrainAction, MaintenanceAction, PageOptions, PullsAction, QueueAction, SlotsAction, Tool,
+    UsersAction,
 };
 use awc::http::Method;
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ impl Request {
             Tool::Queue { action: None, .. } => queue(&QueueAction::List { page: PageOptions::default() }),
             Tool::Bots { action: Some(action), .. } => bots(action),
             Tool::Bots { action: None, .. } => bots(&BotsAction::List { page: PageOptions::default() }),
+            Tool::Users { action: Some(action), .. } => users(action),
+            Tool::Users { action: None, .. } => users(&UsersAction::List { page: PageOptions::default() }),
             Tool::Drain { action, .. } => drain(action.as_ref().unwrap_or(&DrainAction::List)),
             Tool::Pulls { action, .. } => pulls(action.as_ref().unwrap_or(&PullsAction::List)),
             Tool::Reconcile { .. } => post(&["reconcile"], screen::reconciling),
@@ -76,6 +79,27 @@ fn bots(action: &BotsAction) -> Request {
         BotsAction::List { page } => get(&["bots"], screen::bots).with_page(*page),
         BotsAction::Show { id } => get(&["bots", &id.to_string()], screen::facts),
         BotsAction::End { id } => post(&["bots", &id.to_string(), "end"], screen::facts),
+    }
+}
+
+fn users(action: &UsersAction) -> Request {
+    match action {
+        UsersAction::List { page } => get(&["users"], screen::users).with_page(*page),
+        UsersAction::Add { name, plan, operator } => {
+            let mut user = json!({ "name": name, "isOperator": operator });
+            if let Some(plan) = plan {
+                user["plan"] = json!(plan);
+            }
+            Request { body: Some(user), ..post(&["users"], screen::with_key) }
+        }
+        UsersAction::Set { name, plan, operator } => {
+            let given =
+                [("plan", plan.as_ref().map(|plan| json!(plan))), ("isOperator", operator.map(Value::from))];
+            let change = given.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
+            let body = Some(Value::Object(change.collect()));
+            Request { method: Method::PATCH, body, ..get(&["users", name], screen::facts) }
+        }
+        UsersAction::Key { name } => post(&["users", name, "keys"], screen::with_key),
     }
 }
 
@@ -167,6 +191,20 @@ mod tests {
             ("bots", "GET bots?page=1&pageSize=100"),
             ("bots show 7", "GET bots/7"),
             ("bots end 7", "POST bots/7/end"),
+            ("users", "GET users?page=1&pageSize=100"),
+            ("users list --page-size 5", "GET users?page=1&pageSize=5"),
+            ("users add ann", "POST users {\"isOperator\":false,\"name\":\"ann\"}"),
+            (
+                "users add ann --plan free --operator",
+                "POST users {\"isOperator\":true,\"name\":\"ann\",\"plan\":\"free\"}",
+            ),
+            ("users set a/b --plan enterprise", "PATCH users/a%2Fb {\"plan\":\"enterprise\"}"),
+            (
+                "users set ann --operator no --plan free",
+                "PATCH users/ann {\"isOperator\":false,\"plan\":\"free\"}",
+            ),
+            ("users set ann --operator yes", "PATCH users/ann {\"isOperator\":true}"),
+            ("users key ann", "POST users/ann/keys"),
             ("drain", "GET drains"),
             ("drain platform zoom", "POST drains/platforms/zoom"),
             ("drain platform zoom --within 90s", "POST drains/platforms/zoom?withinMs=90000"),
@@ -179,6 +217,16 @@ mod tests {
             ("recover --server http://there:1", "POST recover"),
         ] {
             assert_eq!(asked(words), request, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_not_set_to_nothing_nor_to_what_there_is_not() {
+        for words in
+            ["users set ann", "users set ann --plan gold", "users set ann --operator maybe", "users add"]
+        {
+            let cli = Cli::try_parse_from(std::iter::once("meeboter").chain(words.split_whitespace()));
+            assert!(cli.is_err(), "{words}");
         }
     }
 }

@@ -42,6 +42,22 @@ pub(super) fn bots(answer: &Value) -> String {
     with_total(table, answer)
 }
 
+/// Users, in the order in which they were made.
+pub(super) fn users(answer: &Value) -> String {
+    let head = ["user", "name", "plan", "operator", "API keys", "created"];
+    let table = list(head, &answer["data"], "no users", |user| {
+        let [id, name, plan, keys] = ["id", "name", "plan", "apiKeys"].map(|field| cell(&user[field]));
+        let operator = if user["isOperator"] == true { "yes" } else { "–" };
+        [id, name, plan, operator.to_owned(), keys, moment(&user["createdAt"])]
+    });
+    with_total(table, answer)
+}
+
+/// What was made, with an API key that is told once.
+pub(super) fn with_key(answer: &Value) -> String {
+    format!("{}\n\nThe API key is shown this once: only its SHA-256 is kept.", facts(answer))
+}
+
 /// Images and pulls.
 pub(super) fn pulls(answer: &Value) -> String {
     let head = ["host", "image", "state", "done", "next try", "waiting", "failures"];
@@ -222,6 +238,27 @@ pool-zoom-001  busy    running  7    local  2026-03-01 10:00:00Z  yes       –
 pool-zoom-002  error   waiting  –    local  2026-03-01 10:00:00Z  –         no [2Jroom";
         assert_eq!(slots(&answer), expected);
         assert_eq!(slots(&json!({ "data": [] })), "no slots");
+    }
+
+    #[test]
+    fn users_are_lines_and_a_key_is_shown_once() {
+        let answer = json!({ "total": 2, "data": [
+            { "id": 1, "name": "admin", "plan": "standard", "isOperator": true, "apiKeys": 1,
+              "createdAt": "2026-03-01T10:00:00.123456Z" },
+            { "id": 2, "name": "Ann Lee", "plan": "enterprise", "isOperator": false, "apiKeys": 0,
+              "createdAt": "2026-03-01T10:00:00Z" },
+        ] });
+        let expected = "\
+user  name     plan        operator  API keys  created
+────  ───────  ──────────  ────────  ────────  ────────────────────
+1     admin    standard    yes       1         2026-03-01 10:00:00Z
+2     Ann Lee  enterprise  –         0         2026-03-01 10:00:00Z";
+        assert_eq!(users(&answer), expected);
+        let made = with_key(&json!({ "id": 3, "apiKey": "mb_1" }));
+        assert_eq!(
+            made,
+            "apiKey  mb_1\nid      3\n\nThe API key is shown this once: only its SHA-256 is kept."
+        );
     }
 
     #[test]

@@ -95,6 +95,17 @@ impl ApiError {
         )
     }
 
+    /// What comes of a write that the database did not do, or not in time: 503 `outcome_unknown` where it may have.
+    pub fn unwritten(error: QueryError) -> Self {
+        match error {
+            QueryError::Unavailable { cause, query } => {
+                let message = "The database did not answer in time; what was asked may have been done. Look, then ask again.";
+                Self::unavailable("outcome_unknown", message, 2).with_cause(format!("{query}: {cause}"))
+            }
+            error => error.into(),
+        }
+    }
+
     /// 502: the engine did not do what was asked.
     pub fn engine(why: &str) -> Self {
         let message = format!("The engine did not do it: {why}.");

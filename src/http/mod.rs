@@ -81,6 +81,9 @@ pub fn routes(cfg: &mut ServiceConfig) {
     .service(
         at("/api/admin/maintenance").get(admin::maintenance::read).post(admin::maintenance::run).or_refused(),
     )
+    .service(at("/api/admin/users").get(admin::users::list).post(admin::users::create).or_refused())
+    .service(at("/api/admin/users/{name}").patch(admin::users::change).or_refused())
+    .service(at("/api/admin/users/{name}/keys").post(admin::users::create_key).or_refused())
     .service(at("/api/admin/reload").post(admin::reload::reload).or_refused())
     // Bots.
     .service(at("/api/slots/{uuid}/assignment").post(bot_side::assignment).or_refused())

@@ -19,4 +19,5 @@ pub mod pool;
 pub mod queries;
 pub mod rows;
 mod slot_row;
+pub mod users;
 pub mod validity;

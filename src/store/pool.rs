@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
@@ -122,15 +123,30 @@ impl Pool {
             let statement = connection.prepare_cached(text).await?;
             connection.query(&statement, params).await
         };
-        match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(classify(query, error)),
-            Err(_) => {
-                // Whatever it still says is nobody's answer.
-                drop(Object::take(connection));
-                Err(QueryError::Unavailable { query, cause: format!("no answer within {QUERY_TIMEOUT:?}") })
-            }
-        }
+        let answered = tokio::time::timeout(QUERY_TIMEOUT, answer).await;
+        settled(query, connection, answered)
+    }
+
+    /// The rows that a statement answers with, in a transaction that takes `lock` first: the statement sees what those
+    /// who had the lock before it committed.
+    pub(super) async fn rows_under_lock(
+        &self,
+        query: &'static str,
+        lock: &str,
+        text: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, QueryError> {
+        let mut connection = self.connections.get().await.map_err(|error| away(query, &error))?;
+        let answer = async {
+            let transaction = connection.transaction().await?;
+            transaction.batch_execute(lock).await?;
+            let statement = transaction.prepare_cached(text).await?;
+            let rows = transaction.query(&statement, params).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        let answered = tokio::time::timeout(QUERY_TIMEOUT, answer).await;
+        settled(query, connection, answered)
     }
 
     /// The one row that a statement answers with, if any.
@@ -141,6 +157,23 @@ impl Pool {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, QueryError> {
         Ok(self.rows(query, text, params).await?.into_iter().next())
+    }
+}
+
+/// What came of a statement. A connection that did not answer in time is closed.
+fn settled(
+    query: &'static str,
+    connection: Object,
+    answered: Result<Result<Vec<Row>, tokio_postgres::Error>, Elapsed>,
+) -> Result<Vec<Row>, QueryError> {
+    match answered {
+        Ok(Ok(rows)) => Ok(rows),
+        Ok(Err(error)) => Err(classify(query, error)),
+        Err(_) => {
+            // Whatever it still says is nobody's answer.
+            drop(Object::take(connection));
+            Err(QueryError::Unavailable { query, cause: format!("no answer within {QUERY_TIMEOUT:?}") })
+        }
     }
 }
 

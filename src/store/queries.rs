@@ -29,11 +29,11 @@ pub struct Page {
 }
 
 impl Page {
-    fn limit(self) -> i64 {
+    pub(super) fn limit(self) -> i64 {
         i64::from(self.size.clamp(1, PAGE_SIZE_MAX))
     }
 
-    fn offset(self) -> i64 {
+    pub(super) fn offset(self) -> i64 {
         i64::from(self.number.max(1) - 1) * self.limit()
     }
 }
@@ -136,8 +136,8 @@ pub fn hash_of_key(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-const USER_COLUMNS: &str = "id, name, plan, is_operator, created_at";
-const API_KEY_COLUMNS: &str = "id, user_id, name, prefix, created_at, revoked_at";
+pub(super) const USER_COLUMNS: &str = "id, name, plan, is_operator, created_at";
+pub(super) const API_KEY_COLUMNS: &str = "id, user_id, name, prefix, created_at, revoked_at";
 
 impl Pool {
     /// A user's bot.
@@ -306,7 +306,7 @@ impl Pool {
             .collect()
     }
 
-    async fn count(&self, query: &'static str, text: &str, of: i64) -> Result<u64, QueryError> {
+    pub(super) async fn count(&self, query: &'static str, text: &str, of: i64) -> Result<u64, QueryError> {
         let rows = self.rows(query, text, &[&of]).await?;
         let count: i64 = get(only(&rows, query)?, "count")?;
         Ok(count.unsigned_abs())
@@ -330,7 +330,7 @@ fn queued_bot_from(row: &Row) -> Result<QueuedBot, QueryError> {
     })
 }
 
-fn api_key_from(row: &Row) -> Result<ApiKey, QueryError> {
+pub(super) fn api_key_from(row: &Row) -> Result<ApiKey, QueryError> {
     Ok(ApiKey {
         id: get(row, "id")?,
         user_id: UserId(get(row, "user_id")?),
@@ -341,7 +341,7 @@ fn api_key_from(row: &Row) -> Result<ApiKey, QueryError> {
     })
 }
 
-fn user_from(row: &Row) -> Result<User, QueryError> {
+pub(super) fn user_from(row: &Row) -> Result<User, QueryError> {
     let (id, plan): (i64, String) = (get(row, "id")?, get(row, "plan")?);
     let Some(plan) = Plan::named(&plan) else {
         return Err(DecodeError::Unknown { row: format!("user {id}"), column: "plan", value: plan }.into());

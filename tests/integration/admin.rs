@@ -1,6 +1,8 @@
 //! Operators' tools, over the API and as a program: who may, what each does, and what is refused in which words. The
 //! bots are programs that never say a word, so they never get further than JOINING_CALL.
 
+mod users;
+
 use crate::support::client::{Answer, Visitor, answer};
 use crate::support::server::{Server, silent_bot};
 use reqwest::{Method, StatusCode};
@@ -106,6 +108,10 @@ async fn only_operators_may_and_nobody_learns_more() {
         (Method::DELETE, "drains/hosts/local".to_owned()),
         (Method::GET, "queue".to_owned()),
         (Method::PATCH, format!("queue/{bot}")),
+        (Method::GET, "users".to_owned()),
+        (Method::POST, "users".to_owned()),
+        (Method::PATCH, "users/somebody".to_owned()),
+        (Method::POST, "users/admin/keys".to_owned()),
         (Method::GET, "bots".to_owned()),
         (Method::GET, format!("bots/{bot}")),
         (Method::POST, format!("bots/{bot}/end")),

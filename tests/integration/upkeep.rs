@@ -155,6 +155,9 @@ async fn a_known_address_says_which_methods_it_takes() {
         (Method::DELETE, "/api/bots", "POST, GET"),
         (Method::PUT, "/api/bots/7", "GET, PATCH"),
         (Method::POST, "/healthz", "GET"),
+        (Method::DELETE, "/api/admin/users", "GET, POST"),
+        (Method::GET, "/api/admin/users/admin", "PATCH"),
+        (Method::GET, "/api/admin/users/admin/keys", "POST"),
         (Method::PUT, "/api/admin/drains/hosts/local", "POST, DELETE"),
     ] {
         let refused = server.request(method, path).send().await.unwrap();

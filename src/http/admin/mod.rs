@@ -1,5 +1,5 @@
-//! What operators ask for: everybody's slots, bots, queue, drains, the engine, maintenance and settings. Handlers only: they tell an actor,
-//! and say in words what it answered.
+//! What operators ask for: everybody's slots, bots, queue, drains, the engine, users, maintenance and settings. Handlers
+//! only: they tell an actor, or for users ask the database, and say in words what it answered.
 
 pub mod bots;
 pub mod drains;
@@ -8,6 +8,7 @@ pub mod maintenance;
 pub mod queue;
 pub mod reload;
 pub mod slots;
+pub mod users;
 
 use super::caller::Operator;
 use super::error::ApiError;

@@ -78,7 +78,14 @@ async fn a_standby_serves_reads_and_takes_over_from_a_killed_leader() {
     // An operator sees the queue there, and moves nobody.
     let (status, queue) = pair.ask(&pair.standby, Method::GET, "/api/admin/queue").await;
     assert_eq!((status, &queue["data"][0]["botId"]), (StatusCode::OK, &created["id"]), "{queue}");
-    for (method, path) in [(Method::GET, "slots"), (Method::POST, "recover"), (Method::POST, "reconcile")] {
+    let (status, users) = pair.ask(&pair.standby, Method::GET, "/api/admin/users").await;
+    assert_eq!((status, &users["data"][0]["name"]), (StatusCode::OK, &json!("admin")), "{users}");
+    for (method, path) in [
+        (Method::GET, "slots"),
+        (Method::POST, "recover"),
+        (Method::POST, "reconcile"),
+        (Method::POST, "users/admin/keys"),
+    ] {
         let (status, refused) = pair.ask(&pair.standby, method, &format!("/api/admin/{path}")).await;
         assert_eq!(
             (status, refused["error"]["code"].as_str()),

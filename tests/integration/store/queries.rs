@@ -3,8 +3,10 @@
 use super::*;
 use meeboter::store::pool::{Pool, QueryError};
 use meeboter::store::queries::{Page, StoredBot, hash_of_key};
+use meeboter::store::users::{Changed, NewUser, UserChange};
 use meeboter_actors::ids::{BotId, UserId};
 use meeboter_actors::journal::IdempotencyKey;
+use meeboter_actors::queue::Plan;
 use meeboter_actors::recording::Recording;
 
 const ADMIN: UserId = UserId(1);
@@ -58,6 +60,45 @@ async fn keys_are_found_by_what_is_stored_of_them() {
     commit(&journal, 1, vec![write_bot(&sample::bot(1)), Change::InsertIdempotencyKey(key.clone())]).await;
     assert_eq!(pool.find_idempotency_key(ADMIN, "k").await.expect("finds"), Some(key));
     assert_eq!(pool.find_idempotency_key(UserId(2), "k").await.expect("finds"), None);
+}
+
+#[tokio::test]
+async fn of_many_who_unmake_operators_at_once_one_is_told_that_it_is_the_last() {
+    let (database, journal) = fresh().await;
+    let pool = pool(&database).await;
+    let names = ["admin", "ann", "ben", "col"];
+    for (number, name) in names.iter().enumerate().skip(1) {
+        let new = NewUser { name, plan: Plan::Free, is_operator: true };
+        let hash = hash_of_key(&format!("mb_{number}"));
+        assert!(pool.insert_user(new, "first key", "mb_", &hash).await.expect("inserts").is_some());
+        let again = pool.insert_user(new, "first key", "mb_", &hash_of_key("mb_other")).await;
+        assert_eq!(again.expect("is asked"), None, "the name is taken");
+    }
+    assert_eq!(pool.find_api_key(&hash_of_key("mb_other")).await.expect("finds"), None, "both or neither");
+    let unmake = UserChange { plan: None, is_operator: Some(false) };
+    for round in 0..25 {
+        for name in names {
+            let change = UserChange { plan: None, is_operator: Some(true) };
+            assert!(matches!(pool.change_user(name, change).await, Ok(Changed::Done(_))));
+        }
+        let all = names.map(|name| pool.change_user(name, unmake));
+        let changed = futures_util::future::try_join_all(all).await.expect("all are answered");
+        let last = changed.iter().filter(|changed| **changed == Changed::LastOperator).count();
+        assert_eq!(last, 1, "round {round}: {changed:?}");
+        let users = pool.list_users(Page { number: 1, size: 10 }).await.expect("lists").rows;
+        assert_eq!(users.iter().filter(|stored| stored.user.is_operator).count(), 1, "round {round}");
+    }
+    assert_eq!(pool.change_user("nobody", unmake).await.expect("is asked"), Changed::Unknown);
+
+    // While somebody changes a user, bots and their keys are written all the same: they refer to users.
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    tokio::spawn(connection);
+    let held =
+        "BEGIN; LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; UPDATE users SET plan = 'free' WHERE id = 1";
+    client.batch_execute(held).await.expect("locks");
+    let key = IdempotencyKey { user_id: ADMIN, key: "k".into(), fingerprint: [3; 32], bot_id: BotId(1) };
+    let decision = vec![write_bot(&sample::bot(1)), Change::InsertIdempotencyKey(key)];
+    tokio::time::timeout(Duration::from_secs(5), commit(&journal, 1, decision)).await.expect("nobody waits");
 }
 
 #[tokio::test]
