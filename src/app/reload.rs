@@ -15,6 +15,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// What may change while the server runs, by the beginning of the key.
 const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."];
 
+/// The one key of a platform that the driver alone goes by, which reads it at the start.
+const LEGACY: &str = ".legacy_env";
+
 /// See the module.
 pub struct Reloader {
     source: Source,
@@ -100,8 +103,7 @@ fn merged(running: &Settings, read: Settings) -> Settings {
 }
 
 fn is_live(key: &str) -> bool {
-    // The driver is told at the start which bots are of the older design.
-    LIVE.iter().any(|beginning| key.starts_with(beginning)) && !key.ends_with(".legacy_env")
+    LIVE.iter().any(|beginning| key.starts_with(beginning)) && !key.ends_with(LEGACY)
 }
 
 /// The keys whose values differ, or that only one of the two has.
@@ -109,7 +111,12 @@ fn compare(running: &Values, read: &Values) -> Reloaded {
     let mut keys: Vec<&String> = running.keys().chain(read.keys()).collect();
     keys.sort();
     keys.dedup();
-    let changed = keys.into_iter().filter(|key| running.get(*key) != read.get(*key)).cloned();
+    // A platform that was not there before had no bots of the older design either.
+    let value = |values: &Values, key: &str| {
+        let absent = || key.ends_with(LEGACY).then(|| "false".to_owned());
+        values.get(key).cloned().or_else(absent)
+    };
+    let changed = keys.into_iter().filter(|key| value(running, key) != value(read, key)).cloned();
     let (applied, needs_restart) = changed.partition(|key| is_live(key));
     Reloaded { applied, needs_restart }
 }
@@ -133,6 +140,8 @@ mod tests {
         );
         let changes = compare(&before.values, &after.values);
         assert_eq!(changes.needs_restart, ["server.port"]);
+        let legacy = read("[driver]\nkind = \"process\"\n[pool.platforms.my-video]\nmax_size = 1\n");
+        assert!(!compare(&before.values, &legacy.values).applied.iter().any(|key| key.ends_with(LEGACY)));
         assert!(!is_live("pool.platforms.zoom.legacy_env"));
         for key in
             ["hosts.second.capacity", "maintenance.cron", "pool.max_size", "pool.platforms.my-video.max_size"]
