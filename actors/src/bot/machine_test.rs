@@ -36,6 +36,15 @@ fn what_moves_in_the_queue_keeps_its_place_when_a_slot_gives_it_back() {
 }
 
 #[test]
+fn failed_starts_are_counted_over_slots_and_those_that_could_not_begin_are_not() {
+    let mut bot = sample::bot(1);
+    for (failed, count) in [(true, 1), (false, 1), (true, 2), (true, 3)] {
+        (bot, _) = returned(&bot, "no room".into(), failed, at(&bot));
+        assert_eq!(bot.failed_starts(), count);
+    }
+}
+
+#[test]
 fn final_states_stay() {
     let bot = sample::bot(1);
     let (done, _) = ended(&bot, end(EndReason::MeetingEnded), at(&bot));

@@ -43,6 +43,8 @@ async fn a_tag_that_moved_is_what_free_slots_have_at_once_and_busy_ones_after_th
     wait_all(&server, &ids, &["IN_CALL"]).await;
     leave(&server, &ids[..1]).await;
     server.wait_slots(MINUTE, "idle", 1).await;
+    let first = server.maintain().await;
+    assert_eq!(first["steps"][1]["done"]["images"], json!(1), "nobody knows what was pulled: {first}");
     let seen = server.maintain().await;
     assert_eq!(seen["steps"][1]["done"], json!({}), "nothing has moved yet: {seen}");
     let before = meaning(&dockerd, &image);
