@@ -218,10 +218,7 @@ impl PoolSupervisor {
                 tell(&partners.schedule, StartObserved { platform: slot.platform.clone(), took });
             }
             self.index.put(&slot);
-            let is_held = self.index.get(&slot.name).is_some_and(|line| line.reserved);
-            if !slot.draining && !is_held {
-                self.displaced.remove(&slot.name);
-            }
+            self.stays(&slot);
             self.keep_up(&slot);
         }
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {

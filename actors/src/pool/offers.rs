@@ -8,6 +8,8 @@ use crate::ids::{Platform, SlotName};
 use crate::queue::message::OfferNext;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
+use crate::slot::preparation::Preparation;
+use crate::slot::{Slot, SlotState};
 use crate::supervision::tell;
 use actix::prelude::*;
 use std::collections::VecDeque;
@@ -99,11 +101,21 @@ impl PoolSupervisor {
         self.displaced.insert(name.clone(), of);
         ctx.spawn(gone.into_actor(self).map(move |told, act, ctx| {
             act.unreserve(&name);
-            if !matches!(told, Ok(Ok(_))) {
-                act.displaced.remove(&name);
+            match told {
+                Ok(Ok(_)) => act.pump_all(ctx),
+                // Not at once again: what keeps it from going now is news when it ends.
+                Ok(Err(_)) | Err(_) => drop(act.displaced.remove(&name)),
             }
-            act.pump_all(ctx);
         }));
+    }
+
+    /// A slot that was told to go is there again, or stays because its container cannot be removed: another one has to go.
+    pub(super) fn stays(&mut self, slot: &Slot) {
+        let lingers = matches!(slot.state, SlotState::Idle { ahead: Preparation::Lingering { .. }, .. });
+        let is_held = self.index.get(&slot.name).is_some_and(|line| line.reserved);
+        if (lingers || !slot.draining) && !is_held {
+            self.displaced.remove(&slot.name);
+        }
     }
 
     fn offer_ended(&mut self, OfferEnded { platform, slot, taken }: OfferEnded, ctx: &mut Context<Self>) {
