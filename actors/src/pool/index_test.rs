@@ -543,3 +543,10 @@ fn a_slot_on_a_host_that_takes_nothing_is_in_nobodys_way() {
     index.set_engine(&hosts()[1], away);
     assert_eq!(in_the_way(&index, Some(0)), None);
 }
+
+#[test]
+fn where_the_pool_is_full_a_slot_goes_also_on_a_host_that_gets_no_other() {
+    let mut index = full(2, 9, &[(0, SlotStatus::Idle, 7), (0, SlotStatus::Idle, 1)]);
+    index.drain_host(&hosts()[0], true);
+    assert_eq!(in_the_way(&index, Some(0)), Some(2), "the second host has room for the new one");
+}
