@@ -217,7 +217,12 @@ impl PoolSupervisor {
             if let (Some(took), Some(partners)) = (started(before, &slot), &self.partners) {
                 tell(&partners.schedule, StartObserved { platform: slot.platform.clone(), took });
             }
-            self.index.put(&slot);
+            let is_declined = |notice: &Notice| matches!(notice, Notice::BotReturned { crowded: true, .. });
+            if notices.iter().any(is_declined) {
+                self.index.declined(&slot);
+            } else {
+                self.index.put(&slot);
+            }
             self.stays(&slot);
             self.keep_up(&slot);
         }
@@ -227,12 +232,7 @@ impl PoolSupervisor {
         for notice in notices {
             match notice {
                 Notice::BotEnded(bot) => self.ended(*bot),
-                Notice::BotReturned { bot, crowded } => {
-                    if crowded {
-                        self.index.crowd(&slot.platform, &slot.host, &slot.image);
-                    }
-                    self.returned(*bot);
-                }
+                Notice::BotReturned { bot, .. } => self.returned(*bot),
             }
         }
         // A vacant slot is not news of room: it was built for somebody.

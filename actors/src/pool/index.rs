@@ -108,6 +108,17 @@ struct Entry {
 }
 
 impl Entry {
+    /// What may change about a slot.
+    fn take_in(&mut self, slot: &Slot) {
+        let Self { line, pulling, .. } = self;
+        line.image.clone_from(&slot.image);
+        line.status = slot.status();
+        line.last_used_at = last_used(slot).or(line.last_used_at);
+        line.draining = slot.draining;
+        line.stored = slot.version > 0;
+        *pulling = waits_for_image(slot);
+    }
+
     /// The image that it waits for, and where.
     fn awaited(&self) -> Option<(HostName, String)> {
         self.pulling.then(|| (self.line.host.clone(), self.line.image.clone()))
@@ -205,14 +216,19 @@ impl SlotIndex {
         }
     }
 
-    /// Too many slots, whatever their platform, wait for the image on the host: it gets no more bots of the platform
-    /// before one of them has got on. Where none waits any more, that has happened already.
-    pub fn crowd(&mut self, platform: &Platform, host: &HostName, image: &str) {
-        if !self.pulling.contains_key(&(host.clone(), image.to_owned())) {
+    /// Takes in a slot that gave its bot back because too many, whatever their platform, wait for its image on the host:
+    /// the host gets no more bots of the platform before one of those has got on. The slot itself was never one of them,
+    /// so that it waits no more lets nobody else in. Where none waits any more, that has happened already.
+    pub fn declined(&mut self, slot: &Slot) {
+        let Some(key) = self.keys.get(&slot.name).copied() else { return };
+        drop(self.change(key, |entry| entry.take_in(slot)));
+        let awaited = (slot.host.clone(), slot.image.clone());
+        if !self.pulling.contains_key(&awaited) {
             return;
         }
-        if let Some(rack) = self.shelves.get_mut(platform).and_then(|shelf| shelf.racks.get_mut(host)) {
-            rack.crowded = Some(image.to_owned());
+        let shelf = self.shelves.get_mut(&slot.platform);
+        if let Some(rack) = shelf.and_then(|shelf| shelf.racks.get_mut(&slot.host)) {
+            rack.crowded = Some(awaited.1);
         }
     }
 
@@ -226,14 +242,8 @@ impl SlotIndex {
     /// Takes in a slot, or what changed about it. It stays reserved if it was.
     pub fn put(&mut self, slot: &Slot) {
         if let Some(key) = self.keys.get(&slot.name).copied() {
-            return self.change(key, |Entry { line, pulling, .. }| {
-                line.image.clone_from(&slot.image);
-                line.status = slot.status();
-                line.last_used_at = last_used(slot).or(line.last_used_at);
-                line.draining = slot.draining;
-                line.stored = slot.version > 0;
-                *pulling = waits_for_image(slot);
-            });
+            let left = self.change(key, |entry| entry.take_in(slot));
+            return self.got_on(left);
         }
         let line = SlotLine {
             name: slot.name.clone(),
@@ -279,6 +289,7 @@ impl SlotIndex {
         if let Some(host) = self.hosts.get_mut(&entry.line.host) {
             host.slots -= 1;
         }
+        self.leave(entry.awaited().as_ref());
         self.got_on(entry.awaited());
     }
 
@@ -436,23 +447,31 @@ impl SlotIndex {
 
     fn change_named(&mut self, name: &SlotName, change: impl FnOnce(&mut Entry)) {
         if let Some(key) = self.keys.get(name).copied() {
-            self.change(key, change);
+            let left = self.change(key, change);
+            self.got_on(left);
         }
     }
 
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
+    /// Changes an entry, and says which line for an image it has left by that.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) -> Option<(HostName, String)> {
         let reserved = self.reserved.contains(&key);
-        let Some(entry) = self.book.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        let Some(shelf) = self.shelves.get_mut(&entry.line.platform) else { return };
+        let entry = self.book.get_mut(key as usize).and_then(Option::as_mut)?;
+        let shelf = self.shelves.get_mut(&entry.line.platform)?;
         let before = entry.awaited();
         shelf.unfile(entry, key, reserved);
         change(entry);
         shelf.file(entry, key, reserved);
         let after = entry.awaited();
-        if before != after {
-            self.wait(after);
-            self.got_on(before);
+        if before == after {
+            return None;
         }
+        self.wait(after);
+        if self.leave(before.as_ref()) {
+            // Nobody is left who would let others in.
+            self.got_on(before);
+            return None;
+        }
+        before
     }
 
     /// One more waits for this image.
@@ -462,16 +481,21 @@ impl SlotIndex {
         }
     }
 
-    /// One that waited for this image waits no more: there is room for another to wait, of any platform.
-    fn got_on(&mut self, awaited: Option<(HostName, String)>) {
-        let Some(awaited) = awaited else { return };
-        if let Some(count) = self.pulling.get_mut(&awaited) {
-            *count -= 1;
-            if *count == 0 {
-                self.pulling.remove(&awaited);
-            }
+    /// One that waited for this image waits no more; says whether it was the last.
+    fn leave(&mut self, awaited: Option<&(HostName, String)>) -> bool {
+        let Some(awaited) = awaited else { return false };
+        let Some(count) = self.pulling.get_mut(awaited) else { return false };
+        *count -= 1;
+        let was_last = *count == 0;
+        if was_last {
+            self.pulling.remove(awaited);
         }
-        let (host, image) = awaited;
+        was_last
+    }
+
+    /// There is room for another to wait for this image, of any platform.
+    fn got_on(&mut self, awaited: Option<(HostName, String)>) {
+        let Some((host, image)) = awaited else { return };
         for rack in self.shelves.values_mut().filter_map(|shelf| shelf.racks.get_mut(&host)) {
             rack.crowded.take_if(|crowded| *crowded == image);
         }

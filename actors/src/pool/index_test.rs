@@ -118,12 +118,8 @@ enum Step {
     DrainHost(usize, bool),
     /// The host's engine is away, or back.
     Engine(usize, bool),
-    /// One more than may of the platform waits for the image on the host.
-    Crowd {
-        platform: usize,
-        host: usize,
-        image: u8,
-    },
+    /// The slot at this place, if there is one, was one more than may wait for its image, and is idle.
+    Declined(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -142,8 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         1 => (0_usize..2, any::<bool>()).prop_map(|(host, draining)| Step::DrainHost(host, draining)),
         2 => (0_usize..2, any::<bool>()).prop_map(|(host, away)| Step::Engine(host, away)),
-        2 => (0_usize..3, 0_usize..2, 1_u8..3)
-            .prop_map(|(platform, host, image)| Step::Crowd { platform, host, image }),
+        2 => (0_usize..6).prop_map(Step::Declined),
     ]
 }
 
@@ -186,8 +181,6 @@ struct Both {
     closed: Closed,
     /// Slots that wait for their image, and which where: here all that deploy do.
     pulling: BTreeMap<SlotName, (HostName, String)>,
-    /// Where the platform has, or had, slots.
-    seen: BTreeSet<(Platform, HostName)>,
     slots: Vec<SlotLine>,
 }
 
@@ -199,7 +192,6 @@ impl Both {
             settings,
             closed: Closed::default(),
             pulling: BTreeMap::new(),
-            seen: BTreeSet::new(),
             slots: vec![],
         }
     }
@@ -284,18 +276,24 @@ impl Both {
                 let state = BreakerState::HalfOpen { since: sample::now(), asked_at: sample::now() };
                 self.index.set_engine(host, if is_away { state } else { BreakerState::Closed });
             }
-            Step::Crowd { platform, host, image } => {
-                let (platform, host) = (&platforms()[platform], &hosts()[host]);
-                let image = format!("image:{image}");
-                let there = |slot: &SlotLine| slot.platform == *platform && slot.host == *host;
-                let is_there =
-                    self.slots.iter().any(there) || self.seen.contains(&(platform.clone(), host.clone()));
-                if is_there && self.pulling.values().any(|awaited| *awaited == (host.clone(), image.clone()))
-                {
-                    self.closed.crowded.retain(|(of, on, _)| (of, on) != (platform, host));
-                    self.closed.crowded.insert((platform.clone(), host.clone(), image.clone()));
+            Step::Declined(at) => {
+                let Some(line) = self.slots.get_mut(at) else { return };
+                (line.status, line.stored) = (Some(SlotStatus::Idle), true);
+                let line = line.clone();
+                self.index.declined(&slot_of(&line, SlotStatus::Idle));
+                let left = self.pulling.remove(&line.name);
+                let waits =
+                    |awaited: &(HostName, String)| self.pulling.values().any(|other| other == awaited);
+                // Those who wait for what it waited for are still as many, unless it was the last.
+                if let Some((host, image)) = left.filter(|left| !waits(left)) {
+                    self.closed.crowded.retain(|(_, on, of)| (on, of) != (&host, &image));
                 }
-                self.index.crowd(platform, host, &image);
+                if waits(&(line.host.clone(), line.image.clone())) {
+                    let is_its =
+                        |(of, on, _): &(Platform, HostName, String)| (of, on) == (&line.platform, &line.host);
+                    self.closed.crowded.retain(|crowded| !is_its(crowded));
+                    self.closed.crowded.insert((line.platform, line.host, line.image));
+                }
             }
         }
     }
@@ -314,7 +312,6 @@ impl Both {
         };
         self.index.put(&slot_of(&line, STATUSES[status]));
         self.waits(&line, STATUSES[status] == SlotStatus::Deploying);
-        self.seen.insert((platform.clone(), line.host.clone()));
         self.slots.push(line);
     }
 
@@ -483,10 +480,24 @@ fn a_line_for_an_image_is_one_for_all_platforms() {
     };
     index.put(&waiting(1));
     index.put(&Slot { host: host.clone(), ..sample::idle_slot(1) });
-    index.crowd(&zoom, &host, "image:2");
+    let back = |platform: &Platform, number, image: &str| Slot {
+        state: SlotState::Idle { last_used_at: None, ahead: Preparation::Absent },
+        platform: platform.clone(),
+        name: SlotName::new(platform, number),
+        image: image.to_owned(),
+        ..waiting(1)
+    };
+    index.declined(&back(&zoom, 1, "image:2"));
     assert_eq!(index.crowded(), 0, "nobody waits for that one");
-    index.crowd(&zoom, &host, "image:1");
+    index.declined(&back(&zoom, 1, "image:1"));
     assert_eq!((index.crowded(), index.take(&zoom)), (1, Placement::Full));
+    // One of the other platform's was one too many as well: that lets nobody in.
+    index.put(&waiting(2));
+    index.declined(&back(&meet, 2, "image:1"));
+    assert_eq!(
+        (index.crowded(), index.take(&zoom), index.take(&meet)),
+        (2, Placement::Full, Placement::Full)
+    );
     index.put(&Slot { state: sample::busy_slot(1).state, ..waiting(1) });
     assert_eq!((index.crowded(), index.take(&zoom)), (0, Placement::Slot(SlotName::new(&zoom, 1))));
 }
