@@ -1,7 +1,6 @@
 //! Drains and hosts whose engines are away, within the whole tree, on the fakes. No pull there comes to an end, so that a
 //! bot keeps being deployed until somebody has another wish.
 
-use actix::System;
 use chrono::TimeDelta;
 use meeboter_actors::bot::{BotSpec, BotState};
 use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
@@ -16,10 +15,9 @@ use meeboter_actors::slot::{RecoveryStep, SlotState, SlotStatus};
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::server::{plant, run_in, until};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,23 +27,10 @@ fn zoom() -> Platform {
 
 /// Runs a test with so many slots at most.
 fn run<F: Future>(slots: u32, test: impl FnOnce(Shared) -> F) {
-    let runner = System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime")
-    });
     let platforms = [(zoom(), slots)].into();
     let settings = settings(&platforms, false);
     let faults = Faults { hang: 1_000, ..Faults::default() };
-    let world = Arc::new(Mutex::new(World::new(1, faults, platforms, settings)));
-    world.lock().expect("nobody panicked with it").takes_lead(1);
-    runner.block_on(async { test(Shared::enter(&world).through(1)).await });
-    let mut world = world.lock().expect("nobody panicked with it");
-    // The actors die with their System; that is no news.
-    world.processes.clear();
-    assert_eq!(world.violations, Vec::<String>::new());
+    run_in(World::new(1, faults, platforms, settings), test);
 }
 
 async fn create(tree: &Tree) -> Result<Created, CreateError> {
@@ -73,17 +58,6 @@ async fn pool(tree: &Tree) -> PoolSnapshot {
 
 fn state(shared: &Shared, bot: BotId) -> BotState {
     shared.lock().tables.bots[&bot].state
-}
-
-/// Comes back when it is so, in virtual time.
-async fn until(shared: &Shared, what: impl Fn(&Shared) -> bool) {
-    let patience = tokio::time::timeout(Duration::from_secs(3600), async {
-        while !what(shared) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            shared.now();
-        }
-    });
-    patience.await.expect("within an hour");
 }
 
 #[test]

@@ -16,29 +16,18 @@ use meeboter_actors::slot::Slot;
 use meeboter_actors::supervision::DeathGuard;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::server::{plant, run_in};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn run<F: Future>(prepare: impl FnOnce(&mut World), test: impl FnOnce(Shared) -> F) -> F::Output {
-    let runner = System::with_tokio_rt(|| {
-        let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        built.expect("a runtime")
-    });
     let platforms = [(Platform("zoom".to_owned()), 2)].into();
     let settings = settings(&platforms, false);
     let mut world = World::new(1, Faults::default(), platforms, settings);
     prepare(&mut world);
-    world.takes_lead(1);
-    let world = Arc::new(Mutex::new(world));
-    let outcome = runner.block_on(async { test(Shared::enter(&world).through(1)).await });
-    let mut world = world.lock().expect("nobody panicked with it");
-    // The actors die with their System; that is no news.
-    world.processes.clear();
-    assert_eq!(world.violations, Vec::<String>::new());
-    outcome
+    run_in(world, test)
 }
 
 /// Time passes until nothing runs.

@@ -1,7 +1,6 @@
 //! Containers that are made ahead of need, within the whole tree, on the fakes and without faults; and the Scaler's
 //! settings, which say how many slots are.
 
-use actix::prelude::*;
 use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
 use meeboter_actors::pool::PoolSettings;
@@ -13,35 +12,23 @@ use meeboter_actors::slot::event::{BotSource, SlotEvent};
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::server::{plant, run_in};
 use meeboter_actors::testing::world::{Faults, Happening, Shared, World};
 use meeboter_actors::tree::Tree;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// A pool of four slots, of which one is made ahead, on an engine that prepares.
 fn run<F: Future>(test: impl FnOnce(Shared, Tree) -> F) -> F::Output {
-    let runner = System::with_tokio_rt(|| {
-        let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        built.expect("a runtime")
-    });
     let platforms = [(zoom(), 4)].into();
     let mut settings = settings(&platforms, false);
     settings.hosts = [(HostName::local(), HostSettings { capacity: 4 })].into();
     settings.platforms.values_mut().for_each(|platform| platform.prewarm = 1);
     let mut world = World::new(1, Faults::default(), platforms, settings);
     world.engine_prepares = true;
-    world.takes_lead(1);
-    let world = Arc::new(Mutex::new(world));
-    let outcome = runner.block_on(async {
-        let shared = Shared::enter(&world).through(1);
+    run_in(world, async |shared| {
         let tree = plant(&shared).await;
         test(shared, tree).await
-    });
-    let mut world = world.lock().expect("nobody panicked with it");
-    // The actors die with their System; that is no news.
-    world.processes.clear();
-    assert_eq!(world.violations, Vec::<String>::new());
-    outcome
+    })
 }
 
 fn zoom() -> Platform {

@@ -1,6 +1,5 @@
 //! The queue within the whole tree, on the fakes and without faults: one slot, which its first bot keeps.
 
-use actix::System;
 use meeboter_actors::bot::{Bot, BotSpec, EndReason};
 use meeboter_actors::ids::{BotId, Platform, UserId};
 use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
@@ -12,10 +11,9 @@ use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::server::{plant, run_in};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -28,23 +26,9 @@ fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
 }
 
 fn run_seed<F: Future>(seed: u64, test: impl FnOnce(Shared) -> F) -> F::Output {
-    let runner = System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime")
-    });
     let platforms = [(zoom(), 1)].into();
     let settings = settings(&platforms, false);
-    let world = Arc::new(Mutex::new(World::new(seed, Faults::default(), platforms, settings)));
-    world.lock().expect("nobody panicked with it").takes_lead(1);
-    let outcome = runner.block_on(async { test(Shared::enter(&world).through(1)).await });
-    let mut world = world.lock().expect("nobody panicked with it");
-    // The actors die with their System; that is no news.
-    world.processes.clear();
-    assert_eq!(world.violations, Vec::<String>::new());
-    outcome
+    run_in(World::new(seed, Faults::default(), platforms, settings), test)
 }
 
 async fn create(tree: &Tree, user: i64, plan: Plan) -> Created {

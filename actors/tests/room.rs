@@ -1,19 +1,16 @@
 //! Room that platforms share, within the whole tree, on the fakes and without faults.
 
-use actix::System;
 use meeboter_actors::bot::{BotSpec, BotState, EndReason};
 use meeboter_actors::ids::{BotId, Platform, UserId};
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::pool::message::{CreateBot, LeaveBot, ListSlots};
-use meeboter_actors::ports::Clock;
 use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::plant;
+use meeboter_actors::testing::server::{plant, run_in, until};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -26,28 +23,15 @@ fn key(platform: &str) -> Platform {
 
 /// Runs a test on two platforms, each of which may have all the slots that there may be.
 fn run<F: Future>(slots: u32, change: impl FnOnce(&mut PoolSettings), test: impl FnOnce(Shared, Tree) -> F) {
-    let runner = System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime")
-    });
     let platforms = [(key(MEET), slots), (key(ZOOM), slots)].into();
     let mut settings = settings(&platforms, false);
     settings.max_size = slots;
     change(&mut settings);
-    let world = Arc::new(Mutex::new(World::new(1, Faults::default(), platforms, settings)));
-    world.lock().expect("nobody panicked with it").takes_lead(1);
-    runner.block_on(async {
-        let shared = Shared::enter(&world).through(1);
+    let world = World::new(1, Faults::default(), platforms, settings);
+    run_in(world, async |shared| {
         let tree = plant(&shared).await;
         test(shared, tree).await
     });
-    let mut world = world.lock().expect("nobody panicked with it");
-    // The actors die with their System; that is no news.
-    world.processes.clear();
-    assert_eq!(world.violations, Vec::<String>::new());
 }
 
 async fn create(tree: &Tree, platform: &str) -> BotId {
@@ -65,17 +49,6 @@ async fn leave(tree: &Tree, bot_id: BotId) {
 
 fn state(shared: &Shared, bot: BotId) -> BotState {
     shared.lock().tables.bots[&bot].state
-}
-
-/// Comes back when it is so, in virtual time.
-async fn until(shared: &Shared, what: impl Fn(&Shared) -> bool) {
-    let patience = tokio::time::timeout(Duration::from_secs(3600), async {
-        while !what(shared) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            shared.now();
-        }
-    });
-    patience.await.expect("within an hour");
 }
 
 /// Slots of a platform in a state.

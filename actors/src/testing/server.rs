@@ -11,15 +11,17 @@ use crate::ids::SlotId;
 use crate::lead::LeadingDriver;
 use crate::maintenance::MaintenanceSettings;
 use crate::maintenance::timetable::Timetable;
-use crate::ports::{Lead, SlotIds, Store};
+use crate::ports::{Clock, Lead, SlotIds, Store};
 use crate::scale::ScaleSettings;
 use crate::schedule::ScheduleSettings;
 use crate::slot::SlotTiming;
 use crate::tree::{Ports, Tree};
+use actix::System;
 use chrono::TimeDelta;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
@@ -127,6 +129,33 @@ pub async fn plant(shared: &Shared) -> Tree {
     let settings = shared.lock().settings.clone();
     let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());
     Tree::start(&ports(shared, store), rows, settings, schedule, small_scale(), half_hourly(), timing)
+}
+
+/// Runs a test as the leader of this world, in virtual time; nothing may be violated in the end.
+pub fn run_in<F: Future>(mut world: World, test: impl FnOnce(Shared) -> F) -> F::Output {
+    let runner = System::with_tokio_rt(|| {
+        let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        built.expect("a runtime")
+    });
+    world.takes_lead(1);
+    let world = Arc::new(Mutex::new(world));
+    let outcome = runner.block_on(async { test(Shared::enter(&world).through(1)).await });
+    let mut world = world.lock().expect("nobody panicked with it");
+    // The actors die with their System; that is no news.
+    world.processes.clear();
+    assert_eq!(world.violations, Vec::<String>::new());
+    outcome
+}
+
+/// Comes back when it is so, in virtual time.
+pub async fn until(shared: &Shared, what: impl Fn(&Shared) -> bool) {
+    let patience = tokio::time::timeout(Duration::from_secs(3600), async {
+        while !what(shared) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shared.now();
+        }
+    });
+    patience.await.expect("within an hour");
 }
 
 /// Slots need not be idle for long, and nothing of a bot is removed: the world remembers what was.
