@@ -4,8 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use meeboter_actors::ids::{ContainerKey, HostName};
-use meeboter_actors::journal::Decision;
-use meeboter_actors::ports::{BatchNo, Store};
+use meeboter_actors::ports::Store;
 use meeboter_actors::slot::Slot;
 use meeboter_actors::slot::actor::Observe;
 use meeboter_actors::tree::Tree;
@@ -40,10 +39,7 @@ async fn main() -> Result<()> {
 
 async fn measure(workbench: &Workbench) -> Result<()> {
     let slots = samples::slots(SLOTS, RUNNING);
-    let journal = workbench.journal("bench").await?;
-    let decisions: Vec<Decision> = slots.iter().map(samples::stored).collect();
-    journal.commit(BatchNo(1), &decisions).await?;
-    journal.flush(BatchNo(1)).await?;
+    let journal = workbench.holding("bench", &slots).await?;
     let lead = journal.validity();
     let rows = journal.load().await?;
     let keys: Vec<ContainerKey> =

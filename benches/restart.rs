@@ -4,9 +4,8 @@
 
 use anyhow::{Context, Result, ensure};
 use meeboter_actors::ids::{ContainerKey, HostName, UserId};
-use meeboter_actors::journal::Decision;
 use meeboter_actors::pool::message::CreateBot;
-use meeboter_actors::ports::{BatchNo, Store};
+use meeboter_actors::ports::Store;
 use meeboter_actors::slot::Slot;
 use meeboter_actors::supervision::tell;
 use meeboter_benches::figures::{Figures, ms, ratio};
@@ -38,11 +37,7 @@ async fn main() -> Result<()> {
 
 async fn measure(workbench: &Workbench) -> Result<()> {
     let slots = samples::slots(SLOTS, RUNNING);
-    let journal = workbench.journal("bench").await?;
-    let decisions: Vec<Decision> = slots.iter().map(samples::stored).collect();
-    journal.commit(BatchNo(1), &decisions).await?;
-    journal.flush(BatchNo(1)).await?;
-    drop(journal);
+    drop(workbench.holding("bench", &slots).await?);
     let (mut admitting, mut reconciled, mut read) =
         (Figures::default(), Figures::default(), Figures::default());
     let mut stops = 0;

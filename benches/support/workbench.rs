@@ -3,6 +3,7 @@
 
 use crate::bare::Bare;
 use crate::postgres::Postgres;
+use crate::samples;
 use actix::Arbiter;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -11,15 +12,16 @@ use meeboter::store::data_dir::DataDir;
 use meeboter::store::embedded::{Durability, Embedded};
 use meeboter::store::journal::{Claim, JournalConnection};
 use meeboter_actors::ids::{BotId, Generation, SlotId};
+use meeboter_actors::journal::Decision;
 use meeboter_actors::maintenance::MaintenanceSettings;
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::ports::{
-    Artifacts, ArtifactsError, Clock, Driver, Lead, Rows, SlotIds, Store, Unmetered,
+    Artifacts, ArtifactsError, BatchNo, Clock, Driver, Lead, Rows, SlotIds, Store, Unmetered,
 };
 use meeboter_actors::recording::Joined;
 use meeboter_actors::scale::ScaleSettings;
 use meeboter_actors::schedule::ScheduleSettings;
-use meeboter_actors::slot::SlotTiming;
+use meeboter_actors::slot::{Slot, SlotTiming};
 use meeboter_actors::tree::{Ports, Tree};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -57,6 +59,15 @@ impl Workbench {
     pub async fn journal(&self, database: &str) -> Result<JournalConnection> {
         let database = self.embedded.database(database).await?;
         Ok(JournalConnection::take_lead(&database, Claim::Within(LEAD_LIMIT), &self.log).await?)
+    }
+
+    /// The same, with these slots and their bots stored.
+    pub async fn holding(&self, database: &str, slots: &[Slot]) -> Result<JournalConnection> {
+        let journal = self.journal(database).await?;
+        let decisions: Vec<Decision> = slots.iter().map(samples::stored).collect();
+        journal.commit(BatchNo(1), &decisions).await?;
+        journal.flush(BatchNo(1)).await?;
+        Ok(journal)
     }
 
     /// How a server names a database of this name, which is made where there is none.
