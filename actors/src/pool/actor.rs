@@ -210,6 +210,12 @@ impl PoolSupervisor {
 
     fn slot_published(&mut self, SlotPublished { slot, notices }: SlotPublished, ctx: &mut Context<Self>) {
         let crowded = self.index.crowded();
+        let is_declined =
+            notices.iter().any(|notice| matches!(notice, Notice::BotReturned { crowded: true, .. }));
+        if is_declined {
+            // First, and also where the slot goes: it would count as one that waited for its image and waits no more.
+            self.index.declined(&slot);
+        }
         if matches!(slot.state, SlotState::Retired) {
             self.gone(&slot.name);
         } else if self.members.contains_key(&slot.name) {
@@ -217,10 +223,7 @@ impl PoolSupervisor {
             if let (Some(took), Some(partners)) = (started(before, &slot), &self.partners) {
                 tell(&partners.schedule, StartObserved { platform: slot.platform.clone(), took });
             }
-            let is_declined = |notice: &Notice| matches!(notice, Notice::BotReturned { crowded: true, .. });
-            if notices.iter().any(is_declined) {
-                self.index.declined(&slot);
-            } else {
+            if !is_declined {
                 self.index.put(&slot);
             }
             self.stays(&slot);

@@ -1,8 +1,9 @@
-//! What must hold of lives: nobody is given up who is well, who is silent is noticed, and nothing sleeps past its time.
+//! What must hold of lives: nobody is given up who is well, who is silent is noticed, and nothing sleeps past its time
+//! or goes in circles.
 
 use super::store::Tables;
 use super::world::World;
-use crate::bot::{Bot, EndReason};
+use crate::bot::{Bot, BotState, EndReason};
 use crate::ids::ContainerKey;
 use crate::journal::{Change, Decision};
 use crate::slot::effects::{Effect, effects_of};
@@ -14,7 +15,34 @@ pub fn after_commit(world: &mut World, before: &Tables, decisions: &[Decision]) 
     ended_for_a_reason(world, before, decisions);
     slots_wake_in_time(world);
     silence_is_noticed(world);
+    nobody_is_sent_in_circles(world, before, decisions);
     note_running(world, decisions);
+}
+
+/// For how long a bot's declined starts are counted together, and how many there may be.
+const DECLINED_WITHIN: TimeDelta = TimeDelta::minutes(1);
+const DECLINED_MAX: u32 = 12;
+
+/// A bot that was one too many for an image's line waits until the line has moved, and is not sent there again at once.
+fn nobody_is_sent_in_circles(world: &mut World, before: &Tables, decisions: &[Decision]) {
+    for change in decisions.iter().flatten() {
+        let Change::WriteBot(bot) = change else { continue };
+        let started = before.bots.get(&bot.id).is_some_and(|was| was.state == BotState::Deploying);
+        let is_back = bot.state == BotState::Queued && started;
+        if !is_back || bot.failed_starts() > 0 {
+            continue;
+        }
+        let now = world.now;
+        let (since, count) = world.declined.entry(bot.id).or_insert((now, 0));
+        if now - *since > DECLINED_WITHIN {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        let count = *count;
+        if count == DECLINED_MAX {
+            world.violated(format!("bot {} was declined {count} times within {DECLINED_WITHIN}", bot.id));
+        }
+    }
 }
 
 fn note_running(world: &mut World, decisions: &[Decision]) {

@@ -124,7 +124,8 @@ fn draw_settings(world: &mut World) -> PoolSettings {
             of.limits.cpu_millis = Some(world.rng.u32(1..4));
         }
         if world.rng.bool() {
-            of.image = format!("{platform}:{}", world.rng.u8(1..4));
+            let (repository, _) = of.image.split_once(':').unwrap_or((&of.image, ""));
+            of.image = format!("{repository}:{}", world.rng.u8(1..4));
         }
     }
     settings

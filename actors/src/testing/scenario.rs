@@ -31,6 +31,8 @@ pub struct Scenario {
     pub slots: [u32; 2],
     /// Whether the two share room for fewer slots than they may have together.
     pub tight: bool,
+    /// Whether the two have one image, and with it one line of those who wait for it.
+    pub shares_image: bool,
     /// Slots of each that are made ahead of need; a platform with none has them for those who start soon.
     pub prewarm: [u32; 2],
     /// How often the operator does something.
@@ -59,6 +61,7 @@ impl Scenario {
             scheduled_percent: 33,
             slots: [3, 2],
             tight: seed % 3 == 1,
+            shares_image: matches!(seed % 8, 0 | 3 | 5),
             prewarm: if seed.is_multiple_of(2) { [0, 1] } else { [1, 0] },
             operations: if seed.is_multiple_of(5) { 0 } else { 30 },
             disasters: if seed.is_multiple_of(3) { 0 } else { 4 },
@@ -96,6 +99,7 @@ impl Scenario {
             scheduled_percent: 40,
             slots: [2, 1],
             tight: false,
+            shares_image: false,
             prewarm: [0, 0],
             operations: 0,
             disasters: 0,
@@ -145,6 +149,10 @@ impl Scenario {
         let mut settings = settings(&self.platforms(), self.ephemeral);
         for (platform, prewarm) in settings.platforms.values_mut().zip(self.prewarm) {
             platform.prewarm = prewarm;
+            if self.shares_image {
+                platform.image = "bot:1".to_owned();
+                platform.limits = limits(&platform.image);
+            }
         }
         if self.tight {
             settings.max_size = (self.slots.iter().sum::<u32>() * 2).div_ceil(3);

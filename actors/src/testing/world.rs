@@ -178,6 +178,8 @@ pub struct World {
     pub placed_at: BTreeMap<BotId, DateTime<Utc>>,
     /// How often each bot was asked to be moved in the queue.
     pub moves_asked: BTreeMap<BotId, u32>,
+    /// Since when each bot's declined starts are counted together, and how many there were.
+    pub declined: BTreeMap<BotId, (DateTime<Utc>, u32)>,
     /// Final states as first seen.
     pub finals: BTreeMap<BotId, BotState>,
     /// Tells the runner of a crash.
@@ -404,6 +406,7 @@ impl World {
             edges: BTreeMap::new(),
             placed_at: BTreeMap::new(),
             moves_asked: BTreeMap::new(),
+            declined: BTreeMap::new(),
             finals: BTreeMap::new(),
             crash_bell: Arc::new(Notify::new()),
             calendar_bell: Arc::new(Notify::new()),
