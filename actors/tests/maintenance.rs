@@ -7,13 +7,14 @@ use chrono::TimeDelta;
 use meeboter_actors::bot::{Bot, BotState, EndReason, Seat};
 use meeboter_actors::ids::{BotId, Platform};
 use meeboter_actors::journal::actor::Journal;
-use meeboter_actors::maintenance::actor::{MaintenanceSnapshot, Observe, RunNow};
-use meeboter_actors::maintenance::{MaintenanceRow, Run, Trigger};
+use meeboter_actors::maintenance::actor::{Configure, MaintenanceSnapshot, Observe, RunNow};
+use meeboter_actors::maintenance::timetable::Timetable;
+use meeboter_actors::maintenance::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
 use meeboter_actors::ports::{Clock, Spool, SpoolError, Spools};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::recording::collector::{CollectorLinks, SpoolCollector};
 use meeboter_actors::slot::Slot;
-use meeboter_actors::supervision::DeathGuard;
+use meeboter_actors::supervision::{DeathGuard, tell};
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
 use meeboter_actors::testing::server::{plant, run_in};
@@ -81,6 +82,36 @@ fn what_was_missed_is_made_up_once_and_stored_before_it_begins() {
     );
     assert!(stored.due_from >= sample::now(), "what was due is done: {stored:?}");
     assert!(stored.run.is_some_and(|run| run.ended_at.is_some()));
+}
+
+#[test]
+fn what_another_timetable_had_due_is_not_made_up() {
+    let long_ago = sample::now() - TimeDelta::days(7);
+    let row = |timetable: &str| MaintenanceRow {
+        timetable: Some(timetable.to_owned()),
+        ..MaintenanceRow::new(long_ago)
+    };
+    // That of the tests, and one that was changed while no server was up.
+    let same = after_a_start(row("*/30 * * * * UTC"));
+    assert_eq!(same.last.map(|run| run.trigger), Some(Trigger::MadeUp));
+    let other = after_a_start(row("0 3 * * * UTC"));
+    assert!(other.last.is_none() && other.next_at.is_some(), "{other:?}");
+    // While it runs, and it is remembered.
+    run(
+        |world| world.tables.maintenance = Some(MaintenanceRow::new(sample::now())),
+        |shared| async move {
+            let tree = plant(&shared).await;
+            tokio::time::sleep(Duration::from_secs(1_200)).await;
+            let timetable = Timetable::parse("25 12 * * *", "UTC").ok();
+            let settings = MaintenanceSettings { timetable, ..MaintenanceSettings::default() };
+            let noon = shared.now();
+            tell(&tree.maintainer, Configure { settings });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(shared.lock().counts.get("maintenance began"), None);
+            let stored = shared.lock().tables.maintenance.clone().expect("stored");
+            assert_eq!((stored.timetable.as_deref(), stored.due_from), (Some("25 12 * * * UTC"), noon));
+        },
+    );
 }
 
 #[test]

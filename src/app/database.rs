@@ -47,9 +47,9 @@ impl Database {
         JournalConnection::take_lead(&self.place, claim, log).await
     }
 
-    /// Connections for reads. The schema must be there.
-    pub(super) async fn pool(&self) -> Result<Pool, PoolSetupError> {
-        Pool::connect(&self.place).await
+    /// Connections for reads, so many at most. The schema must be there.
+    pub(super) async fn pool(&self, connections_max: usize) -> Result<Pool, PoolSetupError> {
+        Pool::connect(&self.place, connections_max).await
     }
 
     /// Starts a private database again that has died.

@@ -102,7 +102,7 @@ impl Application {
         let database = Arc::new(Database::start(&settings, &data_dir, &log).await?);
         // Whoever leads brings the schema up to date: reads come after.
         let journal = candidate::claim(&database, &log).await?;
-        let pool = database.pool().await?;
+        let pool = database.pool(settings.database.pool_max).await?;
         let installation = pool.installation().await?;
         let objects = Objects::start(&settings, data_dir.path(), &log).await?;
         let tokens = tokens(&settings, &installation);

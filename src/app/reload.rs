@@ -11,6 +11,7 @@ use meeboter_actors::supervision::tell;
 use meeboter_actors::tree::Tree;
 use serde::Serialize;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What may change while the server runs, by the beginning of the key.
 const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."];
@@ -18,11 +19,17 @@ const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."]
 /// The one key of a platform that the driver alone goes by, which reads it at the start.
 const LEGACY: &str = ".legacy_env";
 
+/// What the deadline of starts follows from where they stand in a line of the driver's, as with Coolify: it counts for
+/// the pool at once, and for the deadline from the next start on.
+const BOUND_OF_STARTS: &str = "pool.max_size";
+
 /// See the module.
 pub struct Reloader {
     source: Source,
     engine: Engine,
     running: RwLock<Running>,
+    /// As it was at the start.
+    deadline_of_starts: Duration,
     /// One at a time, so that what is told last is what was read last.
     turn: tokio::sync::Mutex<()>,
 }
@@ -60,7 +67,13 @@ impl Reloader {
     /// Begins with what was read at the start.
     pub(super) fn new(source: Source, loaded: &Loaded, engine: Engine) -> Self {
         let running = Running { settings: Arc::new(loaded.settings.clone()), values: loaded.values.clone() };
-        Self { source, engine, running: RwLock::new(running), turn: tokio::sync::Mutex::default() }
+        Self {
+            source,
+            engine,
+            running: RwLock::new(running),
+            deadline_of_starts: wanted::timing(&loaded.settings).deploy,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The settings that count now.
@@ -77,7 +90,10 @@ impl Reloader {
         self.engine.configure(&settings)?;
         let reloaded = {
             let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
-            let reloaded = compare(&running.values, &loaded.values);
+            let mut reloaded = compare(&running.values, &loaded.values);
+            if wanted::timing(&settings).deploy != self.deadline_of_starts {
+                reloaded.needs_restart.push(BOUND_OF_STARTS.to_owned());
+            }
             running.settings = Arc::clone(&settings);
             running.values.retain(|key, _| !is_live(key));
             running.values.extend(loaded.values.into_iter().filter(|(key, _)| is_live(key)));

@@ -57,7 +57,7 @@ async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
         breakers: breakers.collect(),
         disks: maintenance.disks.into_iter().map(|line| line.disk).collect(),
         maintained_at: ended.map(|at| at.timestamp()),
-        leads: true,
+        leads: state.leading()?.lead.holds(),
     })
 }
 

@@ -14,9 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-/// Connections at most.
-const CONNECTIONS_MAX: usize = 20;
-/// Connections made at start, and kept.
+/// Connections made at start, and kept, where so many may be.
 const CONNECTIONS_MIN: usize = 5;
 /// For a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,13 +81,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool whose first connections stand.
-    pub async fn connect(database: &Database) -> Result<Self, PoolSetupError> {
+    /// A pool of so many connections at most, whose first ones stand.
+    pub async fn connect(database: &Database, connections_max: usize) -> Result<Self, PoolSetupError> {
         let config = database.config().clone();
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let driven = Driven { runtime: database.runtime().clone() };
         let connections = deadpool_postgres::Pool::builder(Manager::from_connect(config, driven, recycling))
-            .max_size(CONNECTIONS_MAX)
+            .max_size(connections_max)
             .timeouts(Timeouts {
                 wait: Some(WAIT_TIMEOUT),
                 create: Some(CREATE_TIMEOUT),
@@ -101,7 +99,7 @@ impl Pool {
         // A first one that says what is wrong, if something is.
         drop(database.connect().await?);
         // Held together, so that they are several; one that fails is made when it is needed.
-        drop(join_all((0..CONNECTIONS_MIN).map(|_| connections.get())).await);
+        drop(join_all((0..CONNECTIONS_MIN.min(connections_max)).map(|_| connections.get())).await);
         Ok(Self { connections })
     }
 

@@ -319,6 +319,7 @@ pub(super) fn maintenance_columns<'a>(rows: &[&'a MaintenanceRow]) -> Vec<Column
     vec![
         column(rows, "one", "boolean", |_| true),
         column(rows, "due_from", "timestamptz", |row| row.due_from),
+        column(rows, "timetable", "text", |row| row.timetable.as_deref()),
         column(rows, "run", "jsonb", |row| row.run.as_ref().map(Json)),
         column(rows, "images", "jsonb", |row| Json(row.images.iter().collect::<Vec<_>>())),
     ]
@@ -330,6 +331,7 @@ pub(super) fn maintenance_from(row: &Row) -> Result<MaintenanceRow, DecodeError>
     let Json(images): Json<Vec<(HostImage, ImageDigest)>> = get(row, "images")?;
     Ok(MaintenanceRow {
         due_from: get(row, "due_from")?,
+        timetable: get(row, "timetable")?,
         run: run.map(|Json(run)| run),
         images: images.into_iter().collect(),
     })

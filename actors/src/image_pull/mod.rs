@@ -1,6 +1,7 @@
 //! Images on hosts: pulled once, waited for by all who want them. The rules are in [`machine`].
 
 pub mod actor;
+pub mod anew;
 pub mod machine;
 #[cfg(test)]
 mod machine_test;

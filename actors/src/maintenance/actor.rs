@@ -112,13 +112,13 @@ impl Maintainer {
         let before = self.row.run.as_ref().filter(|_| trigger == Trigger::Resumed);
         let attempt = before.map_or(1, |run| run.attempt + 1);
         let run = Run { trigger, attempt, began_at: now, ended_at: None, steps: vec![] };
-        let next = MaintenanceRow { due_from: now, run: Some(run.clone()), images: self.row.images.clone() };
+        let next = MaintenanceRow { due_from: now, run: Some(run.clone()), ..self.row.clone() };
         let (progress, running) = Progress::new(run);
         self.running = Some(running);
         let commit = self.links.journal.submit(vec![Change::WriteMaintenance(Box::new(next.clone()))]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
-                act.row = next;
+                (act.row.due_from, act.row.run) = (next.due_from, next.run);
                 slog::info!(act.links.log, "maintenance begins"; "why" => ?trigger, "attempt" => attempt);
                 act.work(progress, ctx);
             }
@@ -134,7 +134,7 @@ impl Maintainer {
         let work = Work { settings, links, images: self.row.images.clone(), progress };
         ctx.spawn(work.run().into_actor(self).map(|(run, images), act, ctx| {
             report(&run, &act.links.log);
-            act.row = MaintenanceRow { due_from: act.row.due_from, run: Some(run), images };
+            (act.row.run, act.row.images) = (Some(run), images);
             act.store_end(ctx);
         }));
     }
@@ -148,6 +148,19 @@ impl Maintainer {
                 slog::error!(act.links.log, "the end of maintenance is not stored"; "error" => %error);
             }
         }));
+    }
+
+    /// Goes by the timetable of the settings, which may be another than the stored one.
+    fn go_by_timetable(&mut self, ctx: &mut Context<Self>) {
+        if self.row.go_by(self.settings.timetable.as_ref(), self.links.clock.now()) {
+            let change = Change::WriteMaintenance(Box::new(self.row.clone()));
+            let commit = self.links.journal.submit(vec![change]);
+            ctx.spawn(commit.into_actor(self).map(|outcome, act, _| {
+                if let Err(error) = outcome {
+                    slog::error!(act.links.log, "the timetable of maintenance is not stored"; "error" => %error);
+                }
+            }));
+        }
     }
 
     // --- disks -------------------------------------------------------------------------------------------------
@@ -223,6 +236,7 @@ impl Actor for Maintainer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.go_by_timetable(ctx);
         self.tick(ctx);
         ctx.run_interval(INTERVAL, Self::tick);
     }
@@ -250,8 +264,9 @@ impl Handler<RunNow> for Maintainer {
 impl Handler<Configure> for Maintainer {
     type Result = ();
 
-    fn handle(&mut self, Configure { settings }: Configure, _: &mut Self::Context) {
+    fn handle(&mut self, Configure { settings }: Configure, ctx: &mut Self::Context) {
         self.settings = settings;
+        self.go_by_timetable(ctx);
         self.warn();
     }
 }

@@ -68,8 +68,10 @@ pub type Images = BTreeMap<HostImage, ImageDigest>;
 /// What is remembered of maintenance, as the one row of `maintenance` holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceRow {
-    /// What was due before this was done, or is under way.
+    /// What was due before this was done, or is under way, or another timetable's.
     pub due_from: DateTime<Utc>,
+    /// The timetable that this is said of, and "" for none; `None`: not known, a server wrote it that kept none.
+    pub timetable: Option<String>,
     /// The last run, or the one under way.
     pub run: Option<Run>,
     /// What the images meant when they were last made present or looked at.
@@ -79,7 +81,21 @@ pub struct MaintenanceRow {
 impl MaintenanceRow {
     /// Nothing was ever done; what is due from now on will be.
     pub fn new(now: DateTime<Utc>) -> Self {
-        Self { due_from: now, run: None, images: Images::new() }
+        Self { due_from: now, timetable: None, run: None, images: Images::new() }
+    }
+
+    /// Goes by this timetable from now on: what another would have had due before now is nobody's. Says whether there is
+    /// anything to store.
+    pub fn go_by(&mut self, timetable: Option<&Timetable>, now: DateTime<Utc>) -> bool {
+        let named = Some(timetable.map(ToString::to_string).unwrap_or_default());
+        if self.timetable == named {
+            return false;
+        }
+        if self.timetable.is_some() {
+            self.due_from = now;
+        }
+        self.timetable = named;
+        true
     }
 }
 

@@ -3,7 +3,6 @@
 
 use super::timetable::Timetable;
 use super::{HostImage, Images, MaintenanceRow, Retention, Trigger};
-use crate::ids::SlotName;
 use crate::ports::Disk;
 use crate::slot::{Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -46,8 +45,6 @@ pub struct Refresh {
     pub image: HostImage,
     /// Whether its reference means something else than it did, as far as is known.
     pub moved: bool,
-    /// Idle slots that are told afterwards.
-    pub slots: Vec<SlotName>,
 }
 
 /// The images that slots rely on.
@@ -58,7 +55,7 @@ pub fn images_in_use<'a>(slots: impl Iterator<Item = &'a Slot>) -> Vec<HostImage
     images
 }
 
-/// What is to be made present anew: images whose reference means another thing than it did, and those of slots that
+/// What is to be made present anew, and every free slot that relies on it told: images whose reference means another thing than it did, and those of slots that
 /// are idle for too long. Of a reference that is looked at for the first time nobody knows what it meant when the host
 /// pulled it, so it is pulled again, which costs next to nothing where it is the same.
 pub fn refreshes<'a>(
@@ -77,11 +74,7 @@ pub fn refreshes<'a>(
         if !moved && !for_long {
             continue;
         }
-        let refresh =
-            refreshes.entry(image.clone()).or_insert_with(|| Refresh { image, moved, slots: vec![] });
-        if idle {
-            refresh.slots.push(slot.name.clone());
-        }
+        refreshes.entry(image.clone()).or_insert(Refresh { image, moved });
     }
     refreshes.into_values().collect()
 }
@@ -193,22 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_tag_refreshes_every_idle_slot_and_is_pulled_for_busy_ones_too() {
+    fn a_moved_tag_is_pulled_for_idle_slots_and_busy_ones() {
         let (idle, busy) = (sample::idle_slot(1), sample::busy_slot(2));
         let (was, is) = (digests(&idle, "a"), digests(&idle, "b"));
         let none = Images::new();
         let moved = |meant, means| refreshes([&idle, &busy].into_iter(), meant, means, None, sample::now());
-        let expected = Refresh { image: image_of(&idle), moved: true, slots: vec![idle.name.clone()] };
+        let expected = Refresh { image: image_of(&idle), moved: true };
         assert_eq!(moved(&was, &is), std::slice::from_ref(&expected));
         assert_eq!(moved(&none, &is), [expected], "nobody knows what was pulled");
         assert_eq!(moved(&was, &was), []);
         assert_eq!(moved(&was, &none), [], "a registry that does not answer has moved nothing");
-        let only_busy = refreshes([&busy].into_iter(), &was, &is, None, sample::now());
-        assert_eq!((only_busy.len(), only_busy[0].slots.len()), (1, 0));
+        assert_eq!(refreshes([&busy].into_iter(), &was, &is, None, sample::now()).len(), 1);
     }
 
     #[test]
-    fn a_slot_is_refreshed_when_it_was_idle_for_long_enough() {
+    fn an_image_is_pulled_again_where_a_slot_was_idle_for_long_enough() {
         let (fresh, old) =
             (sample::idle_slot(1), Slot { changed_at: hours(-24 * 7), ..sample::idle_slot(2) });
         let elsewhere = Slot {
@@ -218,9 +210,10 @@ mod tests {
         let none = Images::new();
         let limit = Some(TimeDelta::days(7));
         let found = refreshes([&fresh, &old, &elsewhere].into_iter(), &none, &none, limit, sample::now());
-        let slots: Vec<_> =
-            found.iter().map(|refresh| (refresh.image.host.0.as_str(), &refresh.slots)).collect();
-        assert_eq!(slots, [("local", &vec![old.name.clone()]), ("other", &vec![elsewhere.name.clone()])]);
+        let hosts: Vec<_> =
+            found.iter().map(|refresh| (refresh.image.host.0.as_str(), refresh.moved)).collect();
+        assert_eq!(hosts, [("local", false), ("other", false)]);
+        assert_eq!(refreshes([&fresh].into_iter(), &none, &none, limit, sample::now()), []);
         let earlier =
             refreshes([&old].into_iter(), &none, &none, limit, sample::now() - TimeDelta::seconds(1));
         assert_eq!(earlier, []);

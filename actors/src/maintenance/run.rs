@@ -4,15 +4,14 @@
 use super::plan::{Refresh, images_in_use, refreshes};
 use super::retention::Sweeper;
 use super::{HostImage, Images, MaintenanceSettings, Run, Step, StepReport};
-use crate::ids::SlotName;
-use crate::image_pull::actor::{EnsureImage, ForgetImage, ImagePullActor};
+use crate::image_pull::PullKey;
+use crate::image_pull::actor::ImagePullActor;
+use crate::image_pull::anew::{pull_anew, refresh_slots};
 use crate::journal::actor::Journal;
 use crate::pool::actor::PoolSupervisor;
 use crate::pool::message::{self as pool, Recover};
 use crate::ports::{Archive, Artifacts, Clock, Disks, Driver};
 use crate::reconcile::actor::{ReconcileNow, Reconciler};
-use crate::slot::command::SlotCommand;
-use crate::slot::event::SlotEvent;
 use crate::slot::handle::Directory;
 use crate::slot::{Slot, held_containers};
 use crate::supervision::tell;
@@ -28,8 +27,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an image may take to be made present; its pull goes on. A cold one takes about 7 minutes.
 const PULL_DEADLINE: Duration = Duration::from_secs(1_800);
-/// How long a slot may take to note that.
-const SLOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two tries to begin a listing, and how many there are: a listing ends within half a minute.
 const LISTING_INTERVAL: Duration = Duration::from_secs(2);
 const LISTING_TRIES_MAX: u32 = 30;
@@ -161,14 +158,15 @@ impl Work {
                 Some((image, digest))
             })
             .collect();
-        for Refresh { image, moved, slots } in wanted {
+        for Refresh { image, moved } in wanted {
             let HostImage { host, image: reference } = &image;
             slog::info!(self.links.log, "an image is made present anew"; "host" => %host, "image" => reference,
-                "moved" => moved, "idle_slots" => slots.len());
-            match self.pull(&image).await {
+                "moved" => moved);
+            let key = PullKey { host: host.clone(), image: reference.clone() };
+            match self.pull(&key).await {
                 Ok(()) => {
                     self.progress.did("images", 1);
-                    self.tell_slots(&slots).await;
+                    self.progress.did("slots", refresh_slots(&self.links.directory, &key).await);
                 }
                 Err(why) => {
                     // What it meant before still stands, so that the next run sees the move again.
@@ -198,22 +196,9 @@ impl Work {
         means
     }
 
-    async fn pull(&self, HostImage { host, image }: &HostImage) -> Result<(), String> {
-        let pulls = &self.links.pulls;
-        tell(pulls, ForgetImage { host: host.clone(), image: image.clone() });
-        let (reply, pulled) = oneshot::channel();
-        tell(pulls, EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply });
+    async fn pull(&self, key: &PullKey) -> Result<(), String> {
+        let pulled = pull_anew(&self.links.pulls, key);
         bounded(PULL_DEADLINE, "the pull", pulled).await?.map_err(|failure| failure.to_string())
-    }
-
-    async fn tell_slots(&self, names: &[SlotName]) {
-        for handle in self.links.directory.all().iter().filter(|handle| names.contains(handle.name())) {
-            let answer = handle.send(SlotEvent::Commanded(SlotCommand::Refresh));
-            // One that has a bot by now refuses: it is no longer idle for long.
-            if let Ok(Ok(_)) = bounded(SLOT_DEADLINE, "the slot", answer).await {
-                self.progress.did("slots", 1);
-            }
-        }
     }
 
     // --- what nobody wants any more ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use std::fmt;
 
 /// An expression or a zone that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +29,16 @@ pub enum TimetableError {
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timetable {
+    expression: String,
     cron: Cron,
     zone: Tz,
+}
+
+/// The expression and the zone, as they were given.
+impl fmt::Display for Timetable {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{} {}", self.expression, self.zone)
+    }
 }
 
 impl Timetable {
@@ -41,7 +50,7 @@ impl Timetable {
             problem: error.to_string(),
         })?;
         let zone = zone.parse().map_err(|_| TimetableError::Zone(zone.to_owned()))?;
-        let timetable = Self { cron, zone };
+        let timetable = Self { expression: expression.to_owned(), cron, zone };
         match timetable.next_after(DateTime::UNIX_EPOCH) {
             Some(_) => Ok(timetable),
             None => Err(TimetableError::Never(expression.to_owned())),

@@ -11,7 +11,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::HostName;
 use meeboter_actors::image_pull::PullKey;
-use meeboter_actors::image_pull::actor::{EnsureImage, ForgetImage, Observe, PullLine, PullSnapshot};
+use meeboter_actors::image_pull::actor::{Observe, PullLine, PullSnapshot};
+use meeboter_actors::image_pull::anew::{pull_anew, refresh_slots};
 use meeboter_actors::image_pull::machine::PullState;
 use meeboter_actors::pool;
 use meeboter_actors::reconcile;
@@ -19,9 +20,8 @@ use meeboter_actors::reconcile::actor::{ReconcileLine, ReconcileNow};
 use meeboter_actors::recording;
 use meeboter_actors::recording::actor::RecordingSnapshot;
 use meeboter_actors::recording::collector::CollectorSnapshot;
-use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use std::sync::Arc;
 
 /// The longest reference of an image: registry, repository, tag and digest fit well into it.
 const IMAGE_CHARS_MAX: usize = 500;
@@ -70,8 +70,8 @@ struct PullRequest {
     image: String,
 }
 
-/// POST /api/admin/pulls: has the engine pull, also an image that it has, whose tag may have moved. 202: it goes on
-/// while nobody waits for it.
+/// POST /api/admin/pulls: has the engine pull, also an image that it has, whose tag may have moved; free slots have what
+/// is ready for their next bots made of it anew. 202: it goes on while nobody waits for it.
 pub async fn pull(
     request: HttpRequest,
     operator: Operator,
@@ -91,12 +91,15 @@ pub async fn pull(
         return Err(ApiError::not_found(format!("host {host}")));
     }
     note(&state, operator, "pull", format_args!("{image} on {host}"));
-    tell(&tree.pulls, ForgetImage { host: host.clone(), image: image.clone() });
-    // Nobody waits for it; a slot that needs it waits for the same pull.
-    let (reply, _) = oneshot::channel();
-    tell(&tree.pulls, EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply });
-    let snapshot = observe(&tree.pulls, Observe).await?;
     let key = PullKey { host, image };
+    let pulled = pull_anew(&tree.pulls, &key);
+    let (directory, of) = (Arc::clone(&tree.directory), key.clone());
+    actix_web::rt::spawn(async move {
+        if let Ok(Ok(())) = pulled.await {
+            refresh_slots(&directory, &of).await;
+        }
+    });
+    let snapshot = observe(&tree.pulls, Observe).await?;
     let line = snapshot.pulls.iter().find(|line| line.key == key).ok_or_else(ApiError::unknown_outcome)?;
     Ok(HttpResponse::build(StatusCode::ACCEPTED).json(view(line)))
 }

@@ -42,6 +42,9 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
             Answer::to(server.bare(Method::GET, "/readyz")).await.check_later("unavailable");
             tokio::time::sleep_until(began + HANG).await;
             let uploaded = server.segments(long) - before;
+            // Who may decide nothing does not lead, as far as the alert goes.
+            let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+            assert!(page.contains("meeboter_leads 0\n"), "{page}");
             drop(frozen);
             server.wait_bot(long, BACK, |_| true).await;
             // The load goes on until a report that waited has come through.

@@ -30,7 +30,12 @@ async fn what_is_remembered_of_maintenance_comes_back() {
     };
     let image = HostImage { host: HostName::local(), image: "image:1".into() };
     let images = [(image, ImageDigest("sha256:1".into()))].into();
-    let row = MaintenanceRow { due_from: later(1), run: Some(run), images };
+    let row = MaintenanceRow {
+        due_from: later(1),
+        timetable: Some("0 3 * * * UTC".to_owned()),
+        run: Some(run),
+        images,
+    };
     for (number, row) in [(1, row.clone()), (2, MaintenanceRow { run: None, ..row })] {
         commit(&journal, number, vec![Change::WriteMaintenance(Box::new(row.clone()))]).await;
         assert_eq!(journal.load().await.expect("loads").maintenance, Some(row));
@@ -40,7 +45,7 @@ async fn what_is_remembered_of_maintenance_comes_back() {
 #[tokio::test]
 async fn ended_bots_are_paged_by_their_end_and_none_that_a_slot_holds() {
     let (database, journal) = fresh().await;
-    let pool = Pool::connect(&database).await.expect("connects");
+    let pool = Pool::connect(&database, 5).await.expect("connects");
     let recording = Recording {
         state: RecordingState::Failed { reason: "Nothing was recorded.".into() },
         ..Recording::open(BotId(3))
@@ -64,7 +69,7 @@ async fn ended_bots_are_paged_by_their_end_and_none_that_a_slot_holds() {
 #[tokio::test]
 async fn only_what_has_ended_can_be_deleted_and_its_rows_go_with_it() {
     let (database, journal) = fresh().await;
-    let pool = Pool::connect(&database).await.expect("connects");
+    let pool = Pool::connect(&database, 5).await.expect("connects");
     let line = |bot| BotEvent { bot_id: BotId(bot), event_type: "DONE".into(), at: later(1), data: None };
     let mut rows: Vec<Change> =
         [ended(1, 1), ended(2, 1), bot_in(3, BotState::Queued)].iter().map(write_bot).collect();

@@ -128,7 +128,7 @@ async fn what_was_written_survives_a_kill() {
         committed = journal.was_committed(BatchNo(1)).await;
     }
     assert_eq!(committed, Ok(true));
-    let pool = meeboter::store::pool::Pool::connect(&database).await.expect("a pool");
+    let pool = meeboter::store::pool::Pool::connect(&database, 5).await.expect("a pool");
     let bots = pool.list_bots(meeboter_actors::ids::UserId(1), Page { number: 1, size: 5 }).await;
     assert_eq!(bots.expect("lists").total, 1);
     drop(journal);

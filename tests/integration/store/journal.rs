@@ -243,7 +243,7 @@ async fn the_same_batch_again_is_harmless() {
     for _ in 0..2 {
         commit(&journal, 2, vec![write_bot(&next), Change::InsertEvent(event(1, "DEPLOYING"))]).await;
     }
-    let pool = meeboter::store::pool::Pool::connect(&database).await.expect("a pool");
+    let pool = meeboter::store::pool::Pool::connect(&database, 5).await.expect("a pool");
     let page = meeboter::store::queries::Page { number: 1, size: 10 };
     let events = pool.list_events(BotId(1), page).await.expect("listed");
     let types: Vec<_> = events.rows.iter().map(|row| row.event.event_type.as_str()).collect();

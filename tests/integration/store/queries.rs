@@ -1,6 +1,7 @@
 //! What HTTP reads.
 
 use super::*;
+use futures_util::future::join_all;
 use meeboter::store::pool::{Pool, QueryError};
 use meeboter::store::queries::{Page, StoredBot, hash_of_key};
 use meeboter::store::users::{Changed, NewUser, UserChange};
@@ -12,7 +13,7 @@ use meeboter_actors::recording::Recording;
 const ADMIN: UserId = UserId(1);
 
 async fn pool(database: &Database) -> Pool {
-    Pool::connect(database).await.expect("a pool")
+    Pool::connect(database, 5).await.expect("a pool")
 }
 
 #[tokio::test]
@@ -39,6 +40,15 @@ async fn bots_are_read_with_their_recordings_by_their_user_only() {
     assert_eq!(list.rows[0], expected);
     let list = pool.list_bots(ADMIN, Page { number: 3, size: 10 }).await.expect("lists");
     assert_eq!((ids(&list.rows), list.total), (vec![4, 3, 2, 1], 24));
+}
+
+#[tokio::test]
+async fn no_more_connections_are_made_than_may_be() {
+    let (database, _journal) = fresh().await;
+    let pool = Pool::connect(&database, 2).await.expect("a pool");
+    let reads = (0..20).map(|_| pool.list_bots(ADMIN, Page { number: 1, size: 10 }));
+    assert!(join_all(reads).await.iter().all(Result::is_ok));
+    assert_eq!(pool.usage(), (0, 2));
 }
 
 #[tokio::test]
@@ -145,7 +155,7 @@ async fn connections_that_were_cut_are_made_again() {
 async fn a_database_that_is_not_there_is_unavailable_in_words() {
     let server = crate::support::postgres::runtime();
     let database = Database::parse("postgres://u:secret@127.0.0.1:9/none", server).expect("an address");
-    let Err(error) = Pool::connect(&database).await else { panic!("nothing listens there") };
+    let Err(error) = Pool::connect(&database, 5).await else { panic!("nothing listens there") };
     let said = error.to_string();
     assert!(said.contains("127.0.0.1/none") && !said.contains("secret"), "{said}");
 }

@@ -132,7 +132,7 @@ pub(crate) async fn fresh_database() -> Database {
 
 /// A new key of the first user, who is an operator. The database must have its schema.
 pub(crate) async fn operators_key(database: &Database) -> String {
-    let (pool, key) = (Pool::connect(database).await.unwrap(), new_key());
+    let (pool, key) = (Pool::connect(database, 5).await.unwrap(), new_key());
     let user = pool.user_named("admin").await.unwrap().id;
     pool.insert_api_key(user, "test", &key[..8], &hash_of_key(&key)).await.unwrap();
     key

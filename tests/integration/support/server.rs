@@ -188,7 +188,7 @@ impl Server {
     pub(crate) async fn pool(&self) -> Pool {
         let socket = self.folder.path().join("postgres/run").display().to_string().replace('/', "%2F");
         let place = Database::parse(&format!("postgres://meeboter@{socket}/meeboter"), postgres::runtime());
-        Pool::connect(&place.unwrap()).await.unwrap()
+        Pool::connect(&place.unwrap(), 5).await.unwrap()
     }
 
     /// Does something to the private database that a server would not.
