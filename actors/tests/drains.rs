@@ -6,8 +6,8 @@ use meeboter_actors::bot::{BotSpec, BotState};
 use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
 use meeboter_actors::pool::breaker::BreakerEvent;
 use meeboter_actors::pool::message::{
-    CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, PoolSnapshot,
-    ServerDrain,
+    CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, Operate, PoolSnapshot,
+    ServerDrain, SlotAction,
 };
 use meeboter_actors::pool::{Drain, DrainLine};
 use meeboter_actors::ports::Clock;
@@ -113,6 +113,28 @@ fn after_a_platforms_deadline_nobody_gets_a_slot_of_it() {
         assert!(line.by.is_some_and(|by| shared.now() >= by), "not before");
         until(&shared, |shared| shared.lock().tables.slots.is_empty()).await;
         until(&shared, |shared| state(shared, bot).is_final()).await;
+    });
+}
+
+#[test]
+fn a_slots_own_deadline_stays_in_force_in_a_wider_drain() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree).await.expect("a bot");
+        let slot = SlotName::new(&zoom(), 1);
+        let (reply, answer) = oneshot::channel();
+        let action = SlotAction::Drain { within: Some(TimeDelta::seconds(60)) };
+        tell(&tree.pool, Operate { slot: slot.clone(), action, reply });
+        let own = answer.await.expect("an answer").expect("is taken").drain_by;
+        assert!(own.is_some());
+        let deadline = |shared: &Shared| shared.lock().tables.slots[&slot].drain_by;
+        drain_platform(&tree, None).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(deadline(&shared), own);
+        let earlier = drain_platform(&tree, Some(TimeDelta::seconds(10))).await.by;
+        until(&shared, |shared| deadline(shared) == earlier).await;
+        drain_platform(&tree, Some(TimeDelta::seconds(20))).await;
+        until(&shared, |shared| deadline(shared) > earlier).await;
     });
 }
 

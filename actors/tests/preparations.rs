@@ -3,6 +3,8 @@
 
 use chrono::TimeDelta;
 use meeboter_actors::ids::{HostName, Platform};
+use meeboter_actors::image_pull::PullKey;
+use meeboter_actors::image_pull::anew::{pull_anew, refresh_slots};
 use meeboter_actors::pool::PoolSettings;
 use meeboter_actors::pool::message::{Configure, ListSlots};
 use meeboter_actors::pool::{HostSettings, index::SlotLine};
@@ -98,12 +100,37 @@ fn a_free_slot_has_its_next_container_ready_for_as_long_as_that_is_wanted() {
 }
 
 #[test]
-fn what_is_prepared_on_a_host_that_is_given_up_is_removed() {
+fn what_is_ready_on_a_host_that_gets_no_more_bots_goes_and_is_made_on_another() {
     run(|shared, tree| async move {
         settled(&shared, &tree).await;
+        let other = HostName("other".to_owned());
+        configure(&shared, &tree, |settings| {
+            settings.hosts.insert(HostName::local(), HostSettings { capacity: 0 });
+            settings.hosts.insert(other.clone(), HostSettings { capacity: 4 });
+        });
+        let slots = settled(&shared, &tree).await;
+        assert_eq!(steps(&shared, &tree), (vec!["prepared"], 1));
+        assert_eq!(slots.first().map(|slot| &slot.host), Some(&other));
         configure(&shared, &tree, |settings| settings.hosts.clear());
         settled(&shared, &tree).await;
-        assert_eq!(steps(&shared, &tree), (vec!["idle"], 0));
+        assert_eq!(steps(&shared, &tree), (vec![], 0));
+    });
+}
+
+#[test]
+fn what_is_ready_is_made_anew_where_its_image_was_pulled_anew() {
+    run(|shared, tree| async move {
+        settled(&shared, &tree).await;
+        let slot = tree.directory.all().first().expect("a slot").snapshot();
+        let key = PullKey { host: slot.host.clone(), image: slot.image.clone() };
+        pull_anew(&tree.pulls, &key).await.expect("an answer").expect("is there");
+        let elsewhere = PullKey { host: HostName("other".to_owned()), ..key.clone() };
+        assert_eq!(refresh_slots(&tree.directory, &elsewhere).await, 0);
+        assert_eq!(refresh_slots(&tree.directory, &key).await, 1);
+        settled(&shared, &tree).await;
+        assert_eq!(steps(&shared, &tree), (vec!["prepared"], 1));
+        let operation = tree.directory.all().first().expect("a slot").snapshot().operation;
+        assert!(operation > slot.operation, "it is another one");
     });
 }
 

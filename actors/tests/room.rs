@@ -1,9 +1,9 @@
 //! Room that platforms share, within the whole tree, on the fakes and without faults.
 
 use meeboter_actors::bot::{BotSpec, BotState, EndReason};
-use meeboter_actors::ids::{BotId, Platform, UserId};
+use meeboter_actors::ids::{BotId, Platform, SlotName, UserId};
 use meeboter_actors::pool::PoolSettings;
-use meeboter_actors::pool::message::{CreateBot, LeaveBot, ListSlots};
+use meeboter_actors::pool::message::{CreateBot, LeaveBot, ListSlots, OfferEnded, OfferOutcome};
 use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
@@ -128,4 +128,22 @@ fn platforms_take_turns_at_the_room_that_they_share() {
         }
         assert_eq!(served, [ZOOM, MEET, ZOOM, MEET, ZOOM]);
     });
+}
+
+#[test]
+fn a_slot_that_would_not_have_a_bot_keeps_nothing_from_those_who_wait() {
+    run(
+        1,
+        |_| {},
+        async |shared, tree| {
+            let first = create(&tree, ZOOM).await;
+            until(&shared, |shared| state(shared, first) > BotState::Queued).await;
+            let second = create(&tree, ZOOM).await;
+            // As where the bot on offer ended meanwhile: nobody is back in the line by that.
+            let slot = SlotName::new(&key(ZOOM), 1);
+            tell(&tree.pool, OfferEnded { platform: key(ZOOM), slot, outcome: OfferOutcome::Declined });
+            until(&shared, |shared| state(shared, second) != BotState::Queued).await;
+            assert_eq!(state(&shared, second), BotState::Deploying, "and did not wait until its time was up");
+        },
+    );
 }

@@ -110,8 +110,11 @@ impl Live {
         self.put(Topic::Queue(platform.clone()), Entry::Queue(Arc::new(front)));
     }
 
-    /// Publishes a recording.
+    /// Publishes a recording, unless its bot ended so long ago that it is forgotten.
     pub fn recording(&self, recording: &Recording) {
+        if !self.lock().entries.contains_key(&Topic::Bot(recording.bot_id)) {
+            return;
+        }
         self.put(Topic::Recording(recording.bot_id), Entry::Recording(Arc::new(recording.clone())));
     }
 
@@ -199,6 +202,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::RecordingState;
     use crate::testing::sample;
 
     #[test]
@@ -228,5 +232,16 @@ mod tests {
             live.bot(&bot);
         }
         assert_eq!(live.changes_after(0).entries.len(), ENDED_BOTS_MAX);
+        // What is said of them later on would never be forgotten.
+        let recording = |id| Recording {
+            bot_id: BotId(id),
+            state: RecordingState::Open,
+            segments: 1,
+            attempts: 1,
+            version: 1,
+        };
+        live.recording(&recording(1));
+        live.recording(&recording(299));
+        assert_eq!(live.changes_after(0).entries.len(), ENDED_BOTS_MAX + 1);
     }
 }

@@ -228,6 +228,7 @@ impl PoolSupervisor {
             }
             self.stays(&slot);
             self.keep_up(&slot);
+            self.clear_out_late(&slot);
         }
         if let Some(bot) = slot.bot().filter(|bot| !bot.state.is_final()) {
             self.owners.insert(bot.id, Owner::Slot(slot.name.clone()));

@@ -194,6 +194,7 @@ impl PoolSupervisor {
                 Offered::Failed(error) => act.refuse(given, error.into()),
             }
             act.pump_all(ctx);
+            act.close_when_empty();
         }));
     }
 

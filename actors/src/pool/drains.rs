@@ -8,7 +8,7 @@ use super::{Drain, DrainLine, DrainOrder};
 use crate::ids::{Platform, SlotName};
 use crate::journal::Change;
 use crate::slot::command::SlotCommand;
-use crate::slot::{Slot, SlotStatus};
+use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
@@ -27,13 +27,16 @@ impl PoolSupervisor {
     /// What a slot that is in a drain has not been told yet. One that goes with its bot anyway need only be told of a
     /// deadline.
     pub(super) fn drain_command(&self, slot: &Slot) -> Option<SlotCommand> {
-        let drains = self.drains.iter().filter(|(drain, _)| drain.holds(&slot.platform, &slot.host));
-        let deadlines: Vec<Option<DateTime<Utc>>> = drains.map(|(_, by)| *by).collect();
-        let by = deadlines.iter().flatten().min().copied();
+        let by = self.deadline(slot)?;
         let goes = slot.draining || (slot.ephemeral && slot.bot().is_some());
         let is_late = by.is_some_and(|by| slot.drain_by.is_none_or(|known| known > by));
-        let is_news = !deadlines.is_empty() && (!goes || is_late);
-        is_news.then_some(SlotCommand::Drain { by })
+        (!goes || is_late).then_some(SlotCommand::Drain { by })
+    }
+
+    /// The earliest deadline of the drains that a slot is in, if one has any; `None`: it is in none.
+    fn deadline(&self, slot: &Slot) -> Option<Option<DateTime<Utc>>> {
+        let drains = self.drains.iter().filter(|(drain, _)| drain.holds(&slot.platform, &slot.host));
+        drains.map(|(_, by)| *by).reduce(earlier)
     }
 
     /// Whether nobody gets a slot of the platform any more: the server is being emptied, or the deadline of the
@@ -56,7 +59,8 @@ impl PoolSupervisor {
             Drain::Platform(platform) => self.settings.platforms.contains_key(platform),
             Drain::Host(host) => self.index.hosts().contains_key(host),
         };
-        if !known {
+        // A drain outlives its platform's or host's place in the settings.
+        if !known && !self.drains.contains_key(&drain) {
             return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
         }
         let by = within.map(|within| self.now() + within);
@@ -82,19 +86,18 @@ impl PoolSupervisor {
     }
 
     fn drained(&mut self, drain: &Drain, draining: bool, by: Option<DateTime<Utc>>, ctx: &mut Context<Self>) {
-        if draining {
-            self.drains.insert(drain.clone(), by);
-        } else {
-            self.drains.remove(drain);
-        }
+        let before = if draining { self.drains.insert(drain.clone(), by) } else { self.drains.remove(drain) };
         if let Drain::Host(host) = drain {
             self.index.drain_host(host, draining);
         }
         let mut names: Vec<SlotName> = self.in_drain(drain).map(|line| line.name.clone()).collect();
         names.sort_unstable();
         for name in names {
-            let command = if draining { SlotCommand::Drain { by } } else { SlotCommand::Undrain };
-            self.command(&name, command);
+            let Some(slot) = self.members.get(&name).map(|member| member.handle.snapshot()) else { continue };
+            // What it was told by anybody else stays in force.
+            let own = slot.drain_by.filter(|own| before.flatten() != Some(*own));
+            let by = earlier(self.deadline(&slot).flatten(), own);
+            self.command(&name, if draining { SlotCommand::Drain { by } } else { SlotCommand::Undrain });
         }
         self.pump_all(ctx);
     }
@@ -143,6 +146,18 @@ impl PoolSupervisor {
         }
     }
 
+    /// Asks a bot to leave that came into its slot as the server's deadline passed.
+    pub(super) fn clear_out_late(&self, slot: &Slot) {
+        let is_past = self.closing.as_ref().and_then(|closing| closing.by).is_some_and(|by| by <= self.now());
+        let is_there = matches!(
+            slot.state,
+            SlotState::Deploying { .. } | SlotState::Busy { step: BusyStep::Running { .. }, .. }
+        );
+        if is_past && is_there {
+            self.command(&slot.name, SlotCommand::ClearOut);
+        }
+    }
+
     /// Says so where a server that is being emptied has no bot left, nor one on its way into a slot.
     pub(super) fn close_when_empty(&mut self) {
         let bots = self.closing_line().map(|line| line.bots_left + self.index.reserved() - self.prewarming);
@@ -170,6 +185,10 @@ impl PoolSupervisor {
         let slots_left = bots_left + count(&[SlotStatus::Idle, SlotStatus::Error]);
         Some(DrainLine { slots_left, bots_left, by: closing.by })
     }
+}
+
+fn earlier(one: Option<DateTime<Utc>>, other: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    one.into_iter().chain(other).min()
 }
 
 fn has_bot(line: &SlotLine) -> bool {

@@ -4,12 +4,14 @@
 //!
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
 //! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
-//! whose engine is away, that is no longer configured, or where too many wait for the image.
+//! whose engine is away, that is no longer configured, or where too many wait for the image. Where a host has slots of
+//! the platform in error the others come first: a start that failed is not tried again where it failed.
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
 use super::numbers::FreeNumbers;
 use crate::ids::{HostName, Platform, SlotName};
+use crate::slot::preparation::Preparation;
 use crate::slot::{DeployStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
@@ -105,18 +107,21 @@ struct Entry {
     number: u32,
     /// It waits for its image.
     pulling: bool,
+    /// What was made for its next bot could not be removed: until it is, a start would fail.
+    lingering: bool,
 }
 
 impl Entry {
     /// What may change about a slot.
     fn take_in(&mut self, slot: &Slot) {
-        let Self { line, pulling, .. } = self;
+        let Self { line, pulling, lingering, .. } = self;
         line.image.clone_from(&slot.image);
         line.status = slot.status();
         line.last_used_at = last_used(slot).or(line.last_used_at);
         line.draining = slot.draining;
         line.stored = slot.version > 0;
         *pulling = waits_for_image(slot);
+        *lingering = lingers(slot);
     }
 
     /// The image that it waits for, and where.
@@ -129,6 +134,8 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 struct Rack {
     idle: BTreeSet<Turn>,
+    /// Slots in error.
+    errors: u32,
     /// So many slots of the host wait for this image that one more was refused, since when none has got on.
     crowded: Option<String>,
 }
@@ -232,11 +239,9 @@ impl SlotIndex {
         }
     }
 
-    /// Has a host get new slots, or none.
+    /// Has a host get new slots, or none; also one that is not in the settings, for when it comes into them.
     pub fn drain_host(&mut self, host: &HostName, draining: bool) {
-        if let Some(line) = self.hosts.get_mut(host) {
-            line.draining = draining;
-        }
+        self.hosts.entry(host.clone()).or_default().draining = draining;
     }
 
     /// Takes in a slot, or what changed about it. It stays reserved if it was.
@@ -258,7 +263,8 @@ impl SlotIndex {
         };
         let number = line.name.number();
         let usual = SlotName::new(&line.platform, number) == line.name;
-        let entry = Entry { line, number: if usual { number } else { 0 }, pulling: waits_for_image(slot) };
+        let number = if usual { number } else { 0 };
+        let entry = Entry { line, number, pulling: waits_for_image(slot), lingering: lingers(slot) };
         self.wait(entry.awaited());
         let Entry { line, .. } = &entry;
         let shelf = self.shelves.entry(line.platform.clone()).or_default();
@@ -325,7 +331,7 @@ impl SlotIndex {
                 && rack.crowded.is_none()
                 && self.hosts.get(*host).is_none_or(HostLine::takes_bots)
         });
-        let first = open.min_by_key(|(_, rack)| rack.idle.first().copied());
+        let first = open.min_by_key(|(_, rack)| (rack.errors > 0, rack.idle.first().copied()));
         let Some(turn) = first.and_then(|(_, rack)| rack.idle.pop_first()) else {
             return self.growth(platform).map_or(Placement::Full, Placement::Grow);
         };
@@ -344,10 +350,12 @@ impl SlotIndex {
             return None;
         }
         let crowded = |host| shelf.racks.get(host).is_some_and(|rack| rack.crowded.is_some());
+        let failing = |host| shelf.racks.get(host).is_some_and(|rack| rack.errors > 0);
         let room = self.hosts.iter().filter(|(name, host)| {
             !host.draining && host.answers() && host.slots < host.capacity && !crowded(*name)
         });
-        let (host, _) = room.min_by_key(|(_, host)| Reverse(host.capacity - host.slots))?;
+        let (host, _) =
+            room.min_by_key(|(name, host)| (failing(*name), Reverse(host.capacity - host.slots)))?;
         let name = SlotName::new(platform, shelf.free_numbers.first());
         Some(Growth { name, host: host.clone() })
     }
@@ -391,13 +399,6 @@ impl SlotIndex {
     fn line(&self, key: Key) -> Option<SlotLine> {
         let entry = self.book.get(key as usize)?.as_ref()?;
         Some(SlotLine { reserved: self.reserved.contains(&key), ..entry.line.clone() })
-    }
-
-    /// The slots that could be given away now, but have another image than the wanted one.
-    pub fn outdated(&self, platform: &Platform) -> impl Iterator<Item = SlotLine> {
-        let racks = self.shelves.get(platform).into_iter().flat_map(|shelf| shelf.racks.values());
-        let turns = racks.flat_map(|rack| rack.idle.iter().rev().take_while(|turn| turn.unwanted_image));
-        turns.filter_map(|turn| self.line(turn.key))
     }
 
     /// All slots in no order, each with whether somebody has a hold of it; nothing is copied.
@@ -504,8 +505,8 @@ impl SlotIndex {
 
 impl Shelf {
     /// Where a slot that is not reserved stands among the idle ones, if it may be given away.
-    fn turn(&self, Entry { line, number, .. }: &Entry, key: Key) -> Option<Turn> {
-        let free = line.status == Some(SlotStatus::Idle) && !line.draining;
+    fn turn(&self, Entry { line, number, lingering, .. }: &Entry, key: Key) -> Option<Turn> {
+        let free = line.status == Some(SlotStatus::Idle) && !line.draining && !lingering;
         free.then(|| Turn {
             unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
             last_used_us: line.last_used_at.map_or(i64::MIN, |at| at.timestamp_micros()),
@@ -518,6 +519,7 @@ impl Shelf {
         let turn = self.turn(entry, key).filter(|_| !reserved);
         if let Some(rack) = self.racks.get_mut(&entry.line.host) {
             rack.idle.extend(turn);
+            rack.errors += u32::from(entry.line.status == Some(SlotStatus::Error));
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count += 1;
@@ -528,6 +530,7 @@ impl Shelf {
         let turn = self.turn(entry, key).filter(|_| !reserved);
         if let Some(rack) = self.racks.get_mut(&entry.line.host) {
             turn.map(|turn| rack.idle.remove(&turn));
+            rack.errors -= u32::from(entry.line.status == Some(SlotStatus::Error));
         }
         if let Some(count) = self.count_of(&entry.line) {
             *count -= 1;
@@ -543,6 +546,10 @@ impl Shelf {
 
 fn waits_for_image(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling | DeployStep::Resuming, .. })
+}
+
+fn lingers(slot: &Slot) -> bool {
+    matches!(slot.state, SlotState::Idle { ahead: Preparation::Lingering { .. }, .. })
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {

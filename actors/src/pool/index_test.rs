@@ -41,10 +41,15 @@ fn place(platform: &Platform, settings: &PoolSettings, closed: &Closed, slots: &
             && !slot.draining
             && closed.takes_bots(platform, &slot.host)
     };
+    let failing = |host: &HostName| {
+        slots.iter().any(|slot| {
+            (&slot.platform, &slot.host, slot.status) == (platform, host, Some(SlotStatus::Error))
+        })
+    };
     let idle = slots.iter().filter(free);
-    if let Some(slot) =
-        idle.min_by_key(|slot| (slot.image != wanted.image, slot.last_used_at, slot.name.clone()))
-    {
+    if let Some(slot) = idle.min_by_key(|slot| {
+        (failing(&slot.host), slot.image != wanted.image, slot.last_used_at, slot.name.clone())
+    }) {
         return Placement::Slot(slot.name.clone());
     }
     let own = slots.iter().filter(|slot| slot.platform == *platform).count();
@@ -55,13 +60,13 @@ fn place(platform: &Platform, settings: &PoolSettings, closed: &Closed, slots: &
         |(host, limits)| {
             let used = slots.iter().filter(|slot| slot.host == *host).count();
             let free = (limits.capacity as usize).checked_sub(used).filter(|free| *free > 0)?;
-            Some((Reverse(free), host))
+            Some((failing(host), Reverse(free), host))
         },
     );
     let mut names = (1..).map(|number| SlotName::new(platform, number));
     let name = names.find(|name| slots.iter().all(|slot| slot.name != *name));
     match (name, room.min()) {
-        (Some(name), Some((_, host))) => Placement::Grow(Growth { name, host: host.clone() }),
+        (Some(name), Some((.., host))) => Placement::Grow(Growth { name, host: host.clone() }),
         _ => Placement::Full,
     }
 }
@@ -331,16 +336,6 @@ impl Both {
         for platform in &platforms() {
             let expected = place(platform, &self.settings, &self.closed, &self.slots);
             assert_eq!(self.index.clone().take(platform), expected);
-            let outdated: BTreeSet<_> = self.index.outdated(platform).map(|line| line.name.clone()).collect();
-            let wanted = self.settings.platforms.get(platform).map(|limits| &limits.image);
-            let free = self.slots.iter().filter(|slot| {
-                slot.platform == *platform
-                    && slot.status == Some(SlotStatus::Idle)
-                    && !slot.reserved
-                    && !slot.draining
-            });
-            let plain = free.filter(|slot| Some(&slot.image) != wanted).map(|slot| slot.name.clone());
-            assert_eq!(outdated, plain.collect());
         }
         let mut counts: BTreeMap<(Platform, SlotStatus), u32> = BTreeMap::new();
         for slot in self.slots.iter().filter(|slot| slot.stored) {
@@ -560,4 +555,29 @@ fn where_the_pool_is_full_a_slot_goes_also_on_a_host_that_gets_no_other() {
     let mut index = full(2, 9, &[(0, SlotStatus::Idle, 7), (0, SlotStatus::Idle, 1)]);
     index.drain_host(&hosts()[0], true);
     assert_eq!(in_the_way(&index, Some(0)), Some(2), "the second host has room for the new one");
+}
+
+#[test]
+fn a_drained_host_is_drained_also_when_it_comes_into_the_settings() {
+    let all = settings(9, 9, 1, 1);
+    let mut others = all.clone();
+    others.hosts.remove(&hosts()[0]);
+    let mut index = SlotIndex::new(&others);
+    index.drain_host(&hosts()[0], true);
+    index.configure(&all);
+    assert!(index.hosts()[&hosts()[0]].draining);
+    assert_eq!(index.growth(&platforms()[0]).map(|growth| growth.host), Some(hosts()[1].clone()));
+}
+
+#[test]
+fn a_slot_that_cannot_be_cleared_for_its_next_bot_is_given_to_nobody() {
+    let mut index = full(9, 9, &[(1, SlotStatus::Idle, 1)]);
+    let line = index.get(&SlotName::new(&platforms()[1], 1)).expect("is there");
+    let mut slot = slot_of(&line, SlotStatus::Idle);
+    let removal = Preparation::Lingering { container: None, failures: 1, at: sample::now() };
+    slot.state = SlotState::Idle { last_used_at: None, ahead: removal };
+    index.put(&slot);
+    assert!(matches!(index.take(&platforms()[1]), Placement::Grow(_)));
+    index.put(&slot_of(&line, SlotStatus::Idle));
+    assert_eq!(index.take(&platforms()[1]), Placement::Slot(line.name));
 }

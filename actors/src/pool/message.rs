@@ -144,8 +144,19 @@ pub struct OfferEnded {
     pub platform: Platform,
     /// The slot.
     pub slot: SlotName,
-    /// Whether the slot has the bot now.
-    pub taken: bool,
+    /// What came of it.
+    pub outcome: OfferOutcome,
+}
+
+/// What came of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferOutcome {
+    /// The slot has a bot now.
+    Taken,
+    /// The slot would not have it; the bot waits on, or has ended since.
+    Declined,
+    /// Nobody could be offered: those who wait are being stored, served, moved or ended.
+    Nobody,
 }
 
 /// Somebody joined or left a line.
@@ -292,7 +303,10 @@ pub enum SlotAction {
     /// Stop its container and start another for the same bot; only while the bot is not in its meeting.
     Restart,
     /// End its bot as FATAL `internal`, and become free.
-    End,
+    End {
+        /// Only this one; `None`: whichever it holds.
+        bot: Option<BotId>,
+    },
 }
 
 /// Why an operator's wish was not granted.

@@ -2,7 +2,7 @@
 //! it. Where only other platforms' free slots are in the way, one of them goes for each who waits.
 
 use super::actor::PoolSupervisor;
-use super::message::{OfferEnded, QueueMoved};
+use super::message::{OfferEnded, OfferOutcome, QueueMoved};
 use super::owners::Owner;
 use crate::ids::{Platform, SlotName};
 use crate::queue::message::OfferNext;
@@ -106,6 +106,7 @@ impl PoolSupervisor {
                 // Not at once again: what keeps it from going now is news when it ends.
                 Ok(Err(_)) | Err(_) => drop(act.displaced.remove(&name)),
             }
+            act.close_when_empty();
         }));
     }
 
@@ -118,11 +119,11 @@ impl PoolSupervisor {
         }
     }
 
-    fn offer_ended(&mut self, OfferEnded { platform, slot, taken }: OfferEnded, ctx: &mut Context<Self>) {
+    fn offer_ended(&mut self, OfferEnded { platform, slot, outcome }: OfferEnded, ctx: &mut Context<Self>) {
         let line = self.lines.entry(platform).or_default();
         line.offers = line.offers.saturating_sub(1);
         // Unless somebody came (back) meanwhile, another offer would come back too.
-        line.nobody_to_offer = !taken && !std::mem::take(&mut line.moved);
+        line.nobody_to_offer = outcome == OfferOutcome::Nobody && !line.moved;
         self.unreserve(&slot);
         self.pump_all(ctx);
         self.close_when_empty();

@@ -29,6 +29,11 @@ impl PoolSupervisor {
         !enabled || self.closing.is_some() || self.drains.contains_key(&Drain::Platform(platform.clone()))
     }
 
+    /// Whether bots are sent to a host at all: it is in the settings, and has room for some.
+    fn sends_bots_to(&self, host: &HostName) -> bool {
+        self.settings.hosts.get(host).is_some_and(|settings| settings.capacity > 0)
+    }
+
     /// What each platform that is served may hold.
     pub(super) fn platform_lines(&self) -> BTreeMap<Platform, PlatformLine> {
         let line = |platform: &Platform, settings: &PlatformSettings| PlatformLine {
@@ -48,10 +53,13 @@ impl PoolSupervisor {
         if let Some(command) = self.drain_command(slot) {
             return self.command(&slot.name, command);
         }
+        let is_idle = matches!(slot.state, SlotState::Idle { .. });
+        if is_idle && !slot.draining && !self.sends_bots_to(&slot.host) {
+            // Nobody would get it, and it would take up room that the pool has on other hosts.
+            return self.command(&slot.name, SlotCommand::Retire);
+        }
         let wanted = self.settings.platforms.get(&slot.platform).map(|settings| &settings.image);
-        if let Some(image) = wanted.filter(|image| **image != slot.image)
-            && matches!(slot.state, SlotState::Idle { .. })
-        {
+        if let Some(image) = wanted.filter(|image| is_idle && **image != slot.image) {
             self.command(&slot.name, SlotCommand::ChangeImage { image: image.clone() });
         }
         self.discard_ahead(slot);
@@ -83,7 +91,7 @@ impl PoolSupervisor {
     /// What the container for a free slot's next bot may use; `None`: none is to be ready.
     fn wanted_ahead(&self, slot: &Slot) -> Option<ResourceLimits> {
         let platform = self.settings.platforms.get(&slot.platform)?;
-        let is_served = platform.enabled && self.settings.hosts.contains_key(&slot.host);
+        let is_served = platform.enabled && self.sends_bots_to(&slot.host);
         let is_wanted = platform.prepare && is_served && self.links.driver.prepares(&slot.host);
         is_wanted.then_some(platform.limits)
     }
@@ -106,32 +114,27 @@ impl PoolSupervisor {
         }
         for (platform, settings) in &self.settings.platforms {
             if old.platforms.get(platform).is_some_and(|old| old.image != settings.image) {
-                self.refresh(platform, &settings.image);
+                self.pull_everywhere(platform, &settings.image);
             }
         }
-        self.pump_all(ctx);
         let slots: Vec<Arc<Slot>> = self.members.values().map(|member| member.handle.snapshot()).collect();
-        for slot in slots {
-            self.discard_ahead(&slot);
-            self.prepare_ahead(&slot);
-        }
+        slots.iter().for_each(|slot| self.keep_up(slot));
+        // Behind that: whoever waits gets slots as they are meant now, and before any container is made for the next.
+        self.pump_all(ctx);
+        slots.iter().for_each(|slot| self.prepare_ahead(slot));
     }
 
-    /// Has the new image pulled where the platform has slots, and idle slots adopt it. Busy ones do when they are free.
-    fn refresh(&self, platform: &Platform, image: &str) {
-        let idle: Vec<SlotName> = self.index.outdated(platform).map(|line| line.name.clone()).collect();
+    /// Has the new image pulled where the platform has slots.
+    fn pull_everywhere(&self, platform: &Platform, image: &str) {
         let lines = self.index.lines();
         let hosts: BTreeSet<HostName> =
             lines.into_iter().filter(|line| line.platform == *platform).map(|line| line.host).collect();
         slog::info!(self.links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
-            "hosts" => hosts.len(), "idle_slots" => idle.len());
+            "hosts" => hosts.len());
         for host in hosts {
             // Nobody waits for it; a slot that needs it waits for the same pull.
             let (reply, _) = oneshot::channel();
             tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), for_bot: false, reply });
-        }
-        for name in idle {
-            self.command(&name, SlotCommand::ChangeImage { image: image.to_owned() });
         }
     }
 
@@ -171,6 +174,7 @@ impl PoolSupervisor {
             act.prewarming -= 1;
             act.unreserve(handle.name());
             act.pump_all(ctx);
+            act.close_when_empty();
             let _ = reply.send(made);
         }));
     }
@@ -206,8 +210,8 @@ fn command_for(action: SlotAction, now: DateTime<Utc>) -> SlotCommand {
         SlotAction::Undrain => SlotCommand::Undrain,
         SlotAction::Retire => SlotCommand::Retire,
         SlotAction::Restart => SlotCommand::Restart,
-        SlotAction::End => {
-            SlotCommand::End { detail: "An operator ended this bot and freed its slot.".to_owned() }
+        SlotAction::End { bot } => {
+            SlotCommand::End { bot, detail: "An operator ended this bot and freed its slot.".to_owned() }
         }
     }
 }

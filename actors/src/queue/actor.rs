@@ -5,9 +5,10 @@ use super::QueueEntry;
 use super::estimate::Pace;
 use super::message::{
     Enqueue, EnqueueError, FindPlace, LineSnapshot, Newcomer, Observe, OfferNext, QueuePlace, QueueSnapshot,
-    Reprioritise, ReprioritiseError, TakeBack, Withdraw, WithdrawError,
+    Reprioritise, ReprioritiseError, TakeBack, Withdraw,
 };
 use super::order::Lines;
+use super::wish::Wish;
 use crate::bot::machine as life;
 use crate::bot::{Bot, BotState, End, EndReason};
 use crate::ids::{BotId, Platform, SlotName};
@@ -15,7 +16,7 @@ use crate::journal::actor::Journal;
 use crate::journal::{Change, CommitError};
 use crate::live::{Front, Live};
 use crate::pool::actor::PoolSupervisor;
-use crate::pool::message::{LeaveBot, OfferEnded, QueueMoved};
+use crate::pool::message::{LeaveBot, OfferEnded, OfferOutcome, QueueMoved};
 use crate::ports::{Clock, Measure, Meter, SLEEP_MAX};
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};
@@ -25,6 +26,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Between two publications of the lines: a long line that moves quickly costs no more than a short one.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
@@ -58,12 +60,6 @@ impl Waiting {
     }
 }
 
-/// What was asked of a bot; applied while it waits.
-enum Wish {
-    Withdraw(Withdraw),
-    Reprioritise(Reprioritise),
-}
-
 /// What the queue is connected to.
 pub struct QueueLinks {
     /// The writer.
@@ -87,7 +83,8 @@ pub struct QueueActor {
     deadlines: BTreeSet<(DateTime<Utc>, BotId)>,
     bound: u32,
     links: QueueLinks,
-    timer: Option<(DateTime<Utc>, SpawnHandle)>,
+    /// Rings for the next deadline; when by the machine's own count, which nobody sets.
+    timer: Option<(Instant, SpawnHandle)>,
     /// Lines that changed since they were published.
     unpublished: BTreeSet<Platform>,
     _guard: DeathGuard,
@@ -224,7 +221,7 @@ impl QueueActor {
         self.expire(ctx);
         let first = self.lines.of(&platform).and_then(|line| line.first_free()).map(|entry| entry.bot_id);
         let Some(bot_id) = first else {
-            return self.offer_ended(platform, slot.name().clone(), false);
+            return self.offer_ended(platform, slot.name().clone(), OfferOutcome::Nobody);
         };
         let Some(waiting) = self.hold(bot_id, Phase::Offered) else { return };
         let (bot, version) = (Box::new(waiting.bot.clone()), waiting.bot.version);
@@ -244,18 +241,20 @@ impl QueueActor {
             }
         };
         ctx.spawn(outcome.into_actor(self).map(move |taken, act, ctx| {
-            if taken {
+            let outcome = if taken {
                 act.handed_over(bot_id, &platform, ctx);
+                OfferOutcome::Taken
             } else {
                 act.settle(bot_id, ctx);
                 act.expire(ctx);
-            }
-            act.offer_ended(platform, slot.name().clone(), taken);
+                OfferOutcome::Declined
+            };
+            act.offer_ended(platform, slot.name().clone(), outcome);
         }));
     }
 
-    fn offer_ended(&self, platform: Platform, slot: SlotName, taken: bool) {
-        tell(&self.links.pool, OfferEnded { platform, slot, taken });
+    fn offer_ended(&self, platform: Platform, slot: SlotName, outcome: OfferOutcome) {
+        tell(&self.links.pool, OfferEnded { platform, slot, outcome });
     }
 
     /// The slot has the bot now; wishes that waited are the slot's to apply.
@@ -268,7 +267,10 @@ impl QueueActor {
             let wait = (self.links.clock.now() - entry.queued_at).to_std().unwrap_or_default();
             self.links.meter.record(Measure::QueueWaited { platform, wait });
         }
-        tell(&self.links.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
+        // One that the slot has given back already has not left for the pool: it waits here.
+        if waiting.returned.is_none() {
+            tell(&self.links.pool, QueueMoved { platform: platform.clone(), left: Some((bot_id, None)) });
+        }
         for wish in waiting.wishes {
             match wish {
                 Wish::Withdraw(wish) => tell(&self.links.pool, LeaveBot::from(wish)),
@@ -289,7 +291,10 @@ impl QueueActor {
         match self.bots.get_mut(&bot_id) {
             None => wish.refuse(),
             Some(waiting) if waiting.phase == Phase::Waiting => self.apply(bot_id, wish, ctx),
-            Some(waiting) => waiting.wishes.push_back(wish),
+            Some(waiting) => {
+                waiting.wishes.retain(|older| !wish.supersedes(older));
+                waiting.wishes.push_back(wish);
+            }
         }
     }
 
@@ -405,20 +410,20 @@ impl QueueActor {
     /// Sets the timer to the next deadline. One that rings early does no harm, so it is only ever brought forward.
     fn arm(&mut self, ctx: &mut Context<Self>) {
         let Some((next, _)) = self.deadlines.first().copied() else { return };
+        // Looks at the clock now and then: a machine that slept, or whose clock was set, has another time than its timers.
+        let wait = (next - self.links.clock.now()).to_std().unwrap_or(Duration::ZERO).min(SLEEP_MAX);
+        let rings_at = Instant::now() + wait;
         if let Some((at, timer)) = self.timer {
-            if at <= next {
+            if at <= rings_at {
                 return;
             }
             ctx.cancel_future(timer);
         }
-        // Looks at the clock now and then: a machine that slept, or whose clock was set, has another time than its timers.
-        let now = self.links.clock.now();
-        let wait = (next - now).to_std().unwrap_or(Duration::ZERO).min(SLEEP_MAX);
         let timer = ctx.run_later(wait, |act, ctx| {
             act.timer = None;
             act.expire(ctx);
         });
-        self.timer = Some((next.min(now + SLEEP_MAX), timer));
+        self.timer = Some((rings_at, timer));
     }
 
     // --- publishing --------------------------------------------------------------------------------------------
@@ -463,16 +468,6 @@ impl QueueActor {
             (platform.clone(), snapshot)
         };
         QueueSnapshot { lines: self.lines.all().map(line).collect() }
-    }
-}
-
-impl Wish {
-    /// The bot does not wait.
-    fn refuse(self) {
-        match self {
-            Self::Withdraw(wish) => drop(wish.reply.send(Err(WithdrawError::NotLive))),
-            Self::Reprioritise(wish) => drop(wish.reply.send(Err(ReprioritiseError::NotWaiting))),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod order;
 mod order_tests;
 mod ranks;
 mod rotation;
+mod wish;
 
 use crate::bot::Bot;
 use crate::ids::{BotId, Platform, UserId};

@@ -19,6 +19,7 @@ use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem::discriminant;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -130,6 +131,15 @@ impl Wish {
             Self::Withdraw(wish) => drop(wish.reply.send(ended.cloned().ok_or(WithdrawError::NotLive))),
             Self::Move(wish) => drop(wish.reply.send(Err(MoveError::NotScheduled))),
         }
+    }
+
+    /// Whether an older wish need not be kept beside this one: it is of the same kind, and who had it has given up.
+    fn supersedes(&self, older: &Self) -> bool {
+        let given_up = match older {
+            Self::Withdraw(wish) => wish.reply.is_closed(),
+            Self::Move(wish) => wish.reply.is_closed(),
+        };
+        given_up && discriminant(self) == discriminant(older)
     }
 }
 
@@ -313,6 +323,7 @@ impl Scheduler {
 
     fn wish(&mut self, id: BotId, wish: Wish, ctx: &mut Context<Self>) {
         let Some(scheduled) = self.bots.get_mut(&id) else { return wish.answer_gone(None) };
+        scheduled.wishes.retain(|older| !wish.supersedes(older));
         scheduled.wishes.push_back(wish);
         if scheduled.phase == Phase::Waiting {
             self.settle(id, ctx);

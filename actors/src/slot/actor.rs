@@ -245,16 +245,12 @@ impl SlotActor {
             let slot_is_new = self.made_for.is_some() && self.made_for == next.bot().map(|bot| bot.id);
             self.links.meter.record(Measure::Deployed { platform, slot_is_new, took });
         }
-        if matches!(self.slot.state, SlotState::Error { .. }) {
-            match next.state {
-                SlotState::Idle { .. } => {
-                    self.links.meter.record(Measure::SlotRecovered { platform, given_up: false });
-                }
-                SlotState::Retired => {
-                    self.links.meter.record(Measure::SlotRecovered { platform, given_up: true });
-                }
-                _ => {}
-            }
+        if let SlotState::Error { attempts, .. } = self.slot.state
+            && matches!(next.state, SlotState::Idle { .. } | SlotState::Retired)
+        {
+            // One that drains or is ephemeral goes also when it has recovered.
+            let given_up = attempts >= self.links.timing.recovery_attempts;
+            self.links.meter.record(Measure::SlotRecovered { platform, given_up });
         }
     }
 
@@ -374,19 +370,24 @@ impl SlotActor {
         (now - heard).to_std().unwrap_or(Duration::ZERO)
     }
 
-    /// Whether a look says that the container of a bot is gone that was heard of lately: listings leave containers out
-    /// now and then. Once the bot is silent the engine is asked for this very container.
+    /// Whether a look says that the container of a bot is gone that was heard of lately, or may have spoken while this
+    /// server slept: listings leave containers out now and then. Once the bot is silent the engine is asked for this very
+    /// container.
     fn is_contradicted(&self, event: &SlotEvent, now: DateTime<Utc>) -> bool {
         matches!(event, SlotEvent::Observed { presence: Presence::Gone, .. })
             && is_running(&self.slot)
-            && self.silence(now) < self.links.timing.heartbeat_suspect
+            && (self.slept(now) || self.silence(now) < self.links.timing.heartbeat_suspect)
+    }
+
+    /// Whether it is so long since the last look for life that what was said meanwhile may not have been heard.
+    fn slept(&self, now: DateTime<Utc>) -> bool {
+        now - self.last_look > chrono::TimeDelta::from_std(LIVENESS_INTERVAL * 3).unwrap_or_default()
     }
 
     /// Judges the bot's silence: past the first limit the engine is asked, past the second the bot is lost.
     fn look_for_life(&mut self, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
-        let slept =
-            now - self.last_look > chrono::TimeDelta::from_std(LIVENESS_INTERVAL * 3).unwrap_or_default();
+        let slept = self.slept(now);
         if now < self.last_look {
             // Words that came before the clock was set back would count for as long as it was set back.
             self.handle.forget_future(now);

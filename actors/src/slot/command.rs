@@ -4,6 +4,7 @@
 use super::machine::{Decided, Step, Transition};
 use super::{BusyStep, RecoveryStep, Slot, SlotState};
 use crate::bot::{End, EndReason};
+use crate::ids::BotId;
 use crate::journal::Change;
 use crate::ports::ResourceLimits;
 use chrono::{DateTime, Utc};
@@ -44,6 +45,8 @@ pub enum SlotCommand {
     ClearOut,
     /// End the bot, whatever it does.
     End {
+        /// Only this one: it may have left the slot, and must not hit the next. `None`: whichever is there.
+        bot: Option<BotId>,
         /// The sentence for people.
         detail: String,
     },
@@ -75,6 +78,11 @@ impl Step<'_> {
         match (command, &self.slot.state) {
             (SlotCommand::Store, SlotState::Idle { .. }) if vacant => self.rewritten(self.slot.clone()),
             (_, SlotState::Idle { .. }) if vacant => self.illegal(),
+            (SlotCommand::End { bot: Some(meant), .. }, _)
+                if self.slot.bot().is_none_or(|bot| bot.id != meant) =>
+            {
+                self.stale()
+            }
             (command, SlotState::Idle { ahead, .. }) => self.commanded_idle(command, ahead),
             (SlotCommand::Store, _) => self.unchanged(),
             (SlotCommand::ChangeImage { .. } | SlotCommand::Refresh, _) => self.illegal(),
@@ -91,11 +99,11 @@ impl Step<'_> {
                 self.leave(bot, container, EndReason::LeftByRequest)
             }
             (SlotCommand::ClearOut, _) => self.unchanged(),
-            (SlotCommand::End { detail }, SlotState::Deploying { bot, .. }) => {
+            (SlotCommand::End { detail, .. }, SlotState::Deploying { bot, .. }) => {
                 self.stop(bot, None, Some(by_operator(detail)))
             }
             (SlotCommand::End { .. }, SlotState::Busy { step: BusyStep::Stopping, .. }) => self.unchanged(),
-            (SlotCommand::End { detail }, SlotState::Busy { bot, container, .. }) => {
+            (SlotCommand::End { detail, .. }, SlotState::Busy { bot, container, .. }) => {
                 self.stop(bot, container.clone(), Some(by_operator(detail)))
             }
             (SlotCommand::Reset | SlotCommand::Retire | SlotCommand::End { .. }, _) => self.illegal(),
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_command() {
-        let end = SlotEvent::Commanded(SlotCommand::End { detail: String::new() });
+        let end = SlotEvent::Commanded(SlotCommand::End { bot: None, detail: String::new() });
         let decided = transition(&sample::idle_slot(1), end, &SlotTiming::default(), at(1));
         assert_eq!(
             decided.map_err(|rejection| rejection.to_string()),
@@ -180,12 +188,12 @@ mod tests {
     fn nothing_that_runs_is_touched_by_a_reset_or_a_retirement() {
         let busy = sample::busy_slot(1);
         assert!(refused(&busy, SlotCommand::Reset) && refused(&busy, SlotCommand::Retire));
-        assert!(refused(&sample::idle_slot(1), SlotCommand::End { detail: String::new() }));
+        assert!(refused(&sample::idle_slot(1), SlotCommand::End { bot: None, detail: String::new() }));
     }
 
     #[test]
     fn an_ended_bot_frees_its_slot() {
-        let end = SlotEvent::Commanded(SlotCommand::End { detail: "By hand.".into() });
+        let end = SlotEvent::Commanded(SlotCommand::End { bot: None, detail: "By hand.".into() });
         let ended = next(&sample::busy_slot(1), end, 1);
         let bot = ended.bot().expect("still there");
         assert_eq!(

@@ -69,7 +69,11 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
         "reset" => SlotEvent::Commanded(SlotCommand::Reset),
         "retire" => SlotEvent::Commanded(SlotCommand::Retire),
         "clear out" => SlotEvent::Commanded(SlotCommand::ClearOut),
-        "end" => SlotEvent::Commanded(SlotCommand::End { detail: reason }),
+        "end" => {
+            let bot = Some(bot_id).filter(|id| id.0 > 0 && given.choice.is_multiple_of(2));
+            SlotEvent::Commanded(SlotCommand::End { bot, detail: reason })
+        }
+        "end of another" => SlotEvent::Commanded(SlotCommand::End { bot: Some(BotId(-2)), detail: reason }),
         name => panic!("no event {name}"),
     }
 }

@@ -68,4 +68,5 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("retire", "c", "retire go go go go go | - - - - - | - - - | - - -"),
     ("clear out", "c", ". . . . . . | clear clear clear clear clear | leave . . | . . -"),
     ("end", "c", "- - - - - - | end end end end end | end end . | - - -"),
+    ("end of another", "c", "~ ~ ~ ~ ~ ~ | ~ ~ ~ ~ ~ | ~ ~ ~ | ~ ~ -"),
 ];

@@ -91,6 +91,8 @@ pub const REACHED: &[&str] = &[
     "bot reprioritised",
     "scheduled bot cancelled",
     "image changed",
+    "host taken out",
+    "host gets no more bots",
     "slot drains",
     "slot prewarmed",
     "prewarm without its image",
@@ -161,6 +163,7 @@ pub const EXEMPT: &[(Edge, &str)] = &[
     (Edge { from: "starting", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Exited", to: "error" }, NOT_WATCHED),
     (Edge { from: "retrying", event: "Started", to: "running" }, "a start has one outcome, and it failed"),
+    (Edge { from: "lingering", event: "Assigned", to: "restarting" }, NOT_OFFERED),
     (Edge { from: "pulling", event: "ClearOut", to: "idle" }, SERVER_STAYS),
     (Edge { from: "starting", event: "ClearOut", to: "error" }, SERVER_STAYS),
     (Edge { from: "retrying", event: "ClearOut", to: "error" }, SERVER_STAYS),
@@ -168,6 +171,8 @@ pub const EXEMPT: &[(Edge, &str)] = &[
     (Edge { from: "running", event: "ClearOut", to: "leaving" }, SERVER_STAYS),
 ];
 const NOT_STARTED: &str = "nothing of a generation runs before its start";
+const NOT_OFFERED: &str =
+    "nobody is offered such a slot; only an offer on its way as a removal fails finds one";
 const PULL_ENDS: &str = "a pull ends by its own rule, long before";
 const MADE_AS_ASKED: &str = "an engine that makes and runs only what it is told";
 const SERVER_STAYS: &str =

@@ -2,6 +2,7 @@
 //! frozen or cut off and another takes its place.
 
 use super::process::SILENCE_MAX;
+use super::scenario;
 use super::world::{Happening, World};
 use crate::ids::{ContainerKey, HostName};
 
@@ -41,7 +42,8 @@ impl World {
             Disaster::Begins if self.calm => {}
             Disaster::Begins => match (self.rng.u8(0..8), leader) {
                 (dies @ 0..3, _) => {
-                    let hosts: Vec<HostName> = self.settings.hosts.keys().cloned().collect();
+                    let hosts: Vec<HostName> =
+                        scenario::hosts(self.platforms.values().sum()).into_keys().collect();
                     let host = hosts[self.rng.usize(0..hosts.len())].clone();
                     self.lose_host(host, dies > 0);
                 }

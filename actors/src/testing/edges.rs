@@ -184,7 +184,7 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
         ("Restart", SlotEvent::Commanded(SlotCommand::Restart)),
         ("ClearOut", SlotEvent::Commanded(SlotCommand::ClearOut)),
-        ("End", SlotEvent::Commanded(SlotCommand::End { detail: "e".into() })),
+        ("End", SlotEvent::Commanded(SlotCommand::End { bot: None, detail: "e".into() })),
         (
             "of an older generation",
             SlotEvent::Exited { generation: Generation(generation.0 - 1), note: "e".into() },

@@ -75,7 +75,8 @@ fn note_changes(world: &mut World, decisions: &[Decision]) {
                 world.note(format!("bot {} moved to {:?}", entry.bot_id, entry.place()));
             }
             Change::WriteMaintenance(row) => {
-                let ended = row.run.as_ref().is_some_and(|run| run.ended_at.is_some());
+                let Some(run) = &row.run else { continue };
+                let ended = run.ended_at.is_some();
                 world.count(if ended { "maintenance ended" } else { "maintenance began" });
                 world.note(format!("maintenance {}", if ended { "ended" } else { "begins" }));
             }
@@ -443,6 +444,10 @@ pub fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot, lines: &[
         }
         if world.tables.drains.keys().any(|drain| drain.holds(&slot.platform, &slot.host)) {
             world.violated(format!("{} is left in a drain", slot.name));
+        }
+        let has_room = world.settings.hosts.get(&slot.host).is_some_and(|host| host.capacity > 0);
+        if slot.status() == Some(SlotStatus::Idle) && !has_room {
+            world.violated(format!("{} is left on host {}, which gets no bots", slot.name, slot.host));
         }
     }
 }

@@ -1,17 +1,19 @@
 //! The scripted operator: resets, drains, retires and ends slots, drains platforms and hosts, changes settings, makes
 //! slots ahead of need; whatever comes to mind, at any moment.
 
+use super::scenario;
 use super::world::{Shared, World};
 use crate::bot::EndReason;
-use crate::ids::{Platform, SlotName};
+use crate::ids::{BotId, HostName, Platform, SlotName};
 use crate::pool::message::{
     Configure, DrainHost, DrainPlatform, GrowError, LeaveBot, Operate, OperateError, Prewarm, Recover,
     SlotAction,
 };
-use crate::pool::{Drain, PoolSettings};
+use crate::pool::{Drain, HostSettings, PoolSettings};
 use crate::supervision::tell;
 use crate::tree::Tree;
 use chrono::TimeDelta;
+use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 /// Does what comes to the operator's mind.
@@ -60,13 +62,16 @@ pub fn step(shared: &Shared, tree: &Tree) {
     }
 }
 
-/// Switches every platform on again; whether there was anything to tidy up, drains included.
+/// Switches every platform and host on again; whether there was anything to tidy up, drains included.
 fn tidies_up(world: &mut World) -> bool {
     let mut is_needed = !world.tables.drains.is_empty();
     for of in world.settings.platforms.values_mut() {
         is_needed |= !of.enabled;
         of.enabled = true;
     }
+    let hosts = all_hosts(world);
+    is_needed |= world.settings.hosts != hosts;
+    world.settings.hosts = hosts;
     is_needed
 }
 
@@ -88,13 +93,16 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     }
     let name = names[world.rng.usize(0..names.len())].clone();
     let within = draw_deadline(world);
+    // Often the one that is there, at times one that is elsewhere.
+    let bot = world.rng.bool().then(|| BotId(world.rng.i64(1..=world.tables.bots.len() as i64 + 1)));
+    let bot = bot.or_else(|| world.tables.slots.get(&name)?.bot().map(|bot| bot.id));
     let actions = [
         SlotAction::Reset,
         SlotAction::Drain { within },
         SlotAction::Undrain,
         SlotAction::Retire,
         SlotAction::Restart,
-        SlotAction::End,
+        SlotAction::End { bot },
     ];
     Some((name, actions[world.rng.usize(0..actions.len())]))
 }
@@ -109,13 +117,29 @@ fn draw_drain(world: &mut World) -> Drain {
     if world.rng.bool() {
         return Drain::Platform(draw_platform(world));
     }
-    let hosts: Vec<_> = world.settings.hosts.keys().cloned().collect();
+    let hosts: Vec<_> = all_hosts(world).into_keys().collect();
     Drain::Host(hosts[world.rng.usize(0..hosts.len())].clone())
 }
 
-/// Caps between one and the largest, sometimes a new image, seldom a platform switched off.
+fn all_hosts(world: &World) -> BTreeMap<HostName, HostSettings> {
+    scenario::hosts(world.platforms.values().sum())
+}
+
+/// Caps between one and the largest, sometimes a new image, seldom a platform switched off or a host taken out.
 fn draw_settings(world: &mut World) -> PoolSettings {
     let mut settings = world.settings.clone();
+    settings.hosts = all_hosts(world);
+    match world.rng.u8(0..8) {
+        0 => {
+            world.count("host taken out");
+            settings.hosts.pop_last();
+        }
+        1 => {
+            world.count("host gets no more bots");
+            settings.hosts.values_mut().next_back().into_iter().for_each(|host| host.capacity = 0);
+        }
+        _ => {}
+    }
     for (platform, of) in &mut settings.platforms {
         let largest = world.platforms.get(platform).copied().unwrap_or(1);
         of.max_size = world.rng.u32(1..=largest);
@@ -150,7 +174,7 @@ fn change_mind(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
                 tell(&tree.pool, LeaveBot { bot_id, reason, reply: oneshot::channel().0 });
             }
             (0 | 1, _) => operate(shared, slot, SlotAction::Drain { within }, &tree),
-            _ => operate(shared, slot, SlotAction::End, &tree),
+            _ => operate(shared, slot, SlotAction::End { bot: None }, &tree),
         }
     });
 }
@@ -180,7 +204,7 @@ fn name_of(action: SlotAction) -> &'static str {
         SlotAction::Undrain => "Undrain",
         SlotAction::Retire => "Retire",
         SlotAction::Restart => "Restart",
-        SlotAction::End => "End",
+        SlotAction::End { .. } => "End",
     }
 }
 

@@ -167,7 +167,14 @@ pub fn limits(image: &str) -> ResourceLimits {
     ResourceLimits { memory_mib, ..ResourceLimits::default() }
 }
 
-/// Two hosts, of which neither has room for everybody.
+/// Two hosts, of which neither has room for so many slots.
+pub fn hosts(slots: u32) -> BTreeMap<HostName, HostSettings> {
+    let other = HostName("other".to_owned());
+    let hosts = [(HostName::local(), (slots * 4).div_ceil(5)), (other, (slots * 3).div_ceil(5))];
+    hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect()
+}
+
+/// Platforms on two hosts, of which neither has room for everybody.
 pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) -> PoolSettings {
     let all: u32 = platforms.values().sum();
     let platforms = platforms
@@ -186,9 +193,6 @@ pub fn settings(platforms: &BTreeMap<Platform, u32>, second_is_ephemeral: bool) 
             (key.clone(), settings)
         })
         .collect();
-    let hosts =
-        [(HostName::local(), (all * 4).div_ceil(5)), (HostName("other".to_owned()), (all * 3).div_ceil(5))];
-    let hosts = hosts.into_iter().map(|(name, capacity)| (name, HostSettings { capacity })).collect();
     let pulls = PullSettings { waiters_max: 1, ..PullSettings::default() };
-    PoolSettings { platforms, hosts, queue_max: 20, pulls, ..PoolSettings::default() }
+    PoolSettings { hosts: hosts(all), platforms, queue_max: 20, pulls, ..PoolSettings::default() }
 }

@@ -10,10 +10,13 @@ use crate::store::queries::StoredBot;
 use actix_web::web;
 use meeboter_actors::bot::EndReason;
 use meeboter_actors::ids::BotId;
-use meeboter_actors::pool::message::{LeaveBot, SlotAction};
+use meeboter_actors::pool::message::{LeaveBot, OperateError, SlotAction};
 use meeboter_actors::queue::message::WithdrawError;
 use meeboter_actors::supervision::tell;
 use tokio::sync::oneshot;
+
+/// How often a bot that is to end is looked for: in the queue, in a slot, in the queue again, and what became of it.
+const LOOKS_MAX: usize = 4;
 
 /// GET /api/admin/bots
 pub async fn list(
@@ -43,17 +46,21 @@ pub async fn end(
     id: web::Path<i64>,
 ) -> Result<web::Json<BotView>, ApiError> {
     let bot_id = BotId(*id);
-    let before = stored(&state, bot_id).await?;
-    if before.bot.state.is_final() {
-        return Ok(web::Json(view(&state, &before, None)));
-    }
-    match state.tree()?.directory.bot(bot_id) {
-        Some(slot) => drop(slots::command(&state, operator, slot.name().clone(), SlotAction::End).await?),
-        None => withdraw(operator, &state, bot_id).await?,
-    }
-    let after = stored(&state, bot_id).await?;
-    if after.bot.state.is_final() {
-        return Ok(web::Json(view(&state, &after, None)));
+    // Between the look and the deed it may move: into a slot, back into the queue, to its end.
+    for _ in 0..LOOKS_MAX {
+        let found = stored(&state, bot_id).await?;
+        if found.bot.state.is_final() {
+            return Ok(web::Json(view(&state, &found, None)));
+        }
+        let Some(slot) = state.tree()?.directory.bot(bot_id) else {
+            withdraw(operator, &state, bot_id).await?;
+            continue;
+        };
+        let action = SlotAction::End { bot: Some(bot_id) };
+        match slots::ask(&state, operator, slot.name().clone(), action).await? {
+            Ok(_) | Err(OperateError::Refused(_) | OperateError::Unknown(_)) => {}
+            Err(OperateError::OutcomeUnknown) => break,
+        }
     }
     Err(ApiError::unknown_outcome())
 }

@@ -188,23 +188,33 @@ pub async fn recover(
 }
 
 /// Has a slot do something, and waits until that is durable.
-pub(super) async fn command(
+async fn command(
     state: &AppState,
     operator: Operator,
     slot: SlotName,
     action: SlotAction,
 ) -> Result<Arc<Slot>, ApiError> {
-    let _admitted = state.admit()?;
-    let pool = &state.tree()?.pool;
-    note(state, operator, name_of(action), &slot);
-    let (reply, answer) = oneshot::channel();
-    tell(pool, Operate { slot: slot.clone(), action, reply });
-    state.decided(answer).await?.map_err(|error| match error {
+    ask(state, operator, slot.clone(), action).await?.map_err(|error| match error {
         OperateError::Refused(Refused::Rejected(Rejection::Illegal { from, .. })) => {
             ApiError::conflict("not_now", &refusal(&slot, action, from))
         }
         error => error.into(),
     })
+}
+
+/// Has a slot do something, and waits for its word.
+pub(super) async fn ask(
+    state: &AppState,
+    operator: Operator,
+    slot: SlotName,
+    action: SlotAction,
+) -> Result<Result<Arc<Slot>, OperateError>, ApiError> {
+    let _admitted = state.admit()?;
+    let pool = &state.tree()?.pool;
+    note(state, operator, name_of(action), &slot);
+    let (reply, answer) = oneshot::channel();
+    tell(pool, Operate { slot, action, reply });
+    state.decided(answer).await
 }
 
 /// What cannot be done, why, and what to do instead.
@@ -221,7 +231,7 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
             "Only a bot that is not in its meeting yet can be started again: what it recorded would be lost. Let it \
             leave, or end it."
         }
-        SlotAction::End => "It holds no bot.",
+        SlotAction::End { .. } => "It holds no bot.",
         SlotAction::Drain { .. } | SlotAction::Undrain => "It is just being made. Ask again in a moment.",
     };
     format!("Slot {slot} is {from} and refuses \"{}\". {instead}", name_of(action))
@@ -234,13 +244,13 @@ fn name_of(action: SlotAction) -> &'static str {
         SlotAction::Undrain => "undrain",
         SlotAction::Retire => "retire",
         SlotAction::Restart => "restart",
-        SlotAction::End => "end",
+        SlotAction::End { .. } => "end",
     }
 }
 
 fn action_named(name: &str, within: Option<TimeDelta>) -> Option<SlotAction> {
     use SlotAction::{Drain, End, Reset, Restart, Retire, Undrain};
-    let actions = [Reset, Drain { within }, Undrain, Retire, Restart, End];
+    let actions = [Reset, Drain { within }, Undrain, Retire, Restart, End { bot: None }];
     actions.into_iter().find(|action| name_of(*action) == name)
 }
 
