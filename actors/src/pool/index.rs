@@ -9,10 +9,9 @@
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
-use super::numbers::FreeNumbers;
+use super::shelf::{Entry, Key, Limits, STATUSES, Shelf};
 use crate::ids::{HostName, Platform, SlotName};
-use crate::slot::preparation::Preparation;
-use crate::slot::{DeployStep, Slot, SlotState, SlotStatus};
+use crate::slot::{Slot, SlotStatus};
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -84,83 +83,6 @@ impl HostLine {
         self.capacity > 0 && self.answers()
     }
 }
-
-/// A slot's place in the book.
-type Key = u32;
-
-/// Sorts the idle slots of a platform: the least comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
-    unwanted_image: bool,
-    /// Microseconds since the epoch; the least there is where it was never used.
-    last_used_us: i64,
-    number: u32,
-    key: Key,
-}
-
-/// What is kept of a slot.
-#[derive(Debug, Clone)]
-struct Entry {
-    /// All but whether it is reserved.
-    line: SlotLine,
-    /// The number that its name is made of; 0 where it is made in another way.
-    number: u32,
-    /// It waits for its image.
-    pulling: bool,
-    /// What was made for its next bot could not be removed: until it is, a start would fail.
-    lingering: bool,
-}
-
-impl Entry {
-    /// What may change about a slot.
-    fn take_in(&mut self, slot: &Slot) {
-        let Self { line, pulling, lingering, .. } = self;
-        line.image.clone_from(&slot.image);
-        line.status = slot.status();
-        line.last_used_at = last_used(slot).or(line.last_used_at);
-        line.draining = slot.draining;
-        line.stored = slot.version > 0;
-        *pulling = waits_for_image(slot);
-        *lingering = lingers(slot);
-    }
-
-    /// The image that it waits for, and where.
-    fn awaited(&self) -> Option<(HostName, String)> {
-        self.pulling.then(|| (self.line.host.clone(), self.line.image.clone()))
-    }
-}
-
-/// What is known of a platform on one host.
-#[derive(Debug, Clone, Default)]
-struct Rack {
-    idle: BTreeSet<Turn>,
-    /// Slots in error.
-    errors: u32,
-    /// So many slots of the host wait for this image that one more was refused, since when none has got on.
-    crowded: Option<String>,
-}
-
-/// What is known of a platform.
-#[derive(Debug, Clone, Default)]
-struct Shelf {
-    /// `None`: not served any more.
-    served: Option<Limits>,
-    /// By host, of which there are few.
-    racks: BTreeMap<HostName, Rack>,
-    free_numbers: FreeNumbers,
-    slots: u32,
-    /// Stored slots by state, in the order of [`STATUSES`].
-    stored: [u32; STATUSES.len()],
-}
-
-#[derive(Debug, Clone)]
-struct Limits {
-    max_size: u32,
-    image: String,
-}
-
-const STATUSES: [SlotStatus; 4] =
-    [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error];
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -250,21 +172,7 @@ impl SlotIndex {
             let left = self.change(key, |entry| entry.take_in(slot));
             return self.got_on(left);
         }
-        let line = SlotLine {
-            name: slot.name.clone(),
-            platform: slot.platform.clone(),
-            host: slot.host.clone(),
-            image: slot.image.clone(),
-            status: slot.status(),
-            last_used_at: last_used(slot),
-            reserved: false,
-            draining: slot.draining,
-            stored: slot.version > 0,
-        };
-        let number = line.name.number();
-        let usual = SlotName::new(&line.platform, number) == line.name;
-        let number = if usual { number } else { 0 };
-        let entry = Entry { line, number, pulling: waits_for_image(slot), lingering: lingers(slot) };
+        let entry = Entry::new(slot);
         self.wait(entry.awaited());
         let Entry { line, .. } = &entry;
         let shelf = self.shelves.entry(line.platform.clone()).or_default();
@@ -500,62 +408,6 @@ impl SlotIndex {
         for rack in self.shelves.values_mut().filter_map(|shelf| shelf.racks.get_mut(&host)) {
             rack.crowded.take_if(|crowded| *crowded == image);
         }
-    }
-}
-
-impl Shelf {
-    /// Where a slot that is not reserved stands among the idle ones, if it may be given away.
-    fn turn(&self, Entry { line, number, lingering, .. }: &Entry, key: Key) -> Option<Turn> {
-        let free = line.status == Some(SlotStatus::Idle) && !line.draining && !lingering;
-        free.then(|| Turn {
-            unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
-            last_used_us: line.last_used_at.map_or(i64::MIN, |at| at.timestamp_micros()),
-            number: *number,
-            key,
-        })
-    }
-
-    fn file(&mut self, entry: &Entry, key: Key, reserved: bool) {
-        let turn = self.turn(entry, key).filter(|_| !reserved);
-        if let Some(rack) = self.racks.get_mut(&entry.line.host) {
-            rack.idle.extend(turn);
-            rack.errors += u32::from(entry.line.status == Some(SlotStatus::Error));
-        }
-        if let Some(count) = self.count_of(&entry.line) {
-            *count += 1;
-        }
-    }
-
-    fn unfile(&mut self, entry: &Entry, key: Key, reserved: bool) {
-        let turn = self.turn(entry, key).filter(|_| !reserved);
-        if let Some(rack) = self.racks.get_mut(&entry.line.host) {
-            turn.map(|turn| rack.idle.remove(&turn));
-            rack.errors -= u32::from(entry.line.status == Some(SlotStatus::Error));
-        }
-        if let Some(count) = self.count_of(&entry.line) {
-            *count -= 1;
-        }
-    }
-
-    fn count_of(&mut self, line: &SlotLine) -> Option<&mut u32> {
-        let status = line.status.unwrap_or(SlotStatus::Error);
-        let at = STATUSES.iter().position(|known| *known == status).filter(|_| line.stored)?;
-        self.stored.get_mut(at)
-    }
-}
-
-fn waits_for_image(slot: &Slot) -> bool {
-    matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling | DeployStep::Resuming, .. })
-}
-
-fn lingers(slot: &Slot) -> bool {
-    matches!(slot.state, SlotState::Idle { ahead: Preparation::Lingering { .. }, .. })
-}
-
-fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {
-    match slot.state {
-        SlotState::Idle { last_used_at, .. } => last_used_at,
-        _ => None,
     }
 }
 

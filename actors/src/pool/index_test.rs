@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::SlotId;
 use crate::pool::{HostSettings, PlatformSettings};
+use crate::slot::SlotState;
 use crate::slot::preparation::Preparation;
 use crate::testing::sample;
 use chrono::TimeDelta;

@@ -14,6 +14,7 @@ mod offers;
 mod operations;
 pub mod owners;
 pub mod restart;
+mod shelf;
 pub mod witness;
 
 use crate::ids::{HostName, Platform};
