@@ -19,16 +19,17 @@ const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."]
 /// The one key of a platform that the driver alone goes by, which reads it at the start.
 const LEGACY: &str = ".legacy_env";
 
-/// What the deadline of starts follows from where they stand in a line of the driver's, as with Coolify: it counts for
+/// What the deadline of starts follows from where they stand in a line of the driver's, as with Coolify: they count for
 /// the pool at once, and for the deadline from the next start on.
-const BOUND_OF_STARTS: &str = "pool.max_size";
+const BOUNDS_OF_STARTS: [&str; 2] = ["pool.max_size", "hosts.local.capacity"];
 
 /// See the module.
 pub struct Reloader {
     source: Source,
     engine: Engine,
     running: RwLock<Running>,
-    /// As it was at the start.
+    /// The values of the start, and the deadline of starts that followed from them.
+    at_start: Values,
     deadline_of_starts: Duration,
     /// One at a time, so that what is told last is what was read last.
     turn: tokio::sync::Mutex<()>,
@@ -71,6 +72,7 @@ impl Reloader {
             source,
             engine,
             running: RwLock::new(running),
+            at_start: loaded.values.clone(),
             deadline_of_starts: wanted::timing(&loaded.settings).deploy,
             turn: tokio::sync::Mutex::default(),
         }
@@ -92,7 +94,7 @@ impl Reloader {
             let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
             let mut reloaded = compare(&running.values, &loaded.values);
             if wanted::timing(&settings).deploy != self.deadline_of_starts {
-                reloaded.needs_restart.push(BOUND_OF_STARTS.to_owned());
+                reloaded.needs_restart.extend(bounds_changed(&self.at_start, &loaded.values));
             }
             running.settings = Arc::clone(&settings);
             running.values.retain(|key, _| !is_live(key));
@@ -120,6 +122,12 @@ fn merged(running: &Settings, read: Settings) -> Settings {
 
 fn is_live(key: &str) -> bool {
     LIVE.iter().any(|beginning| key.starts_with(beginning)) && !key.ends_with(LEGACY)
+}
+
+/// Those of [`BOUNDS_OF_STARTS`] that are not as they were at the start.
+fn bounds_changed(at_start: &Values, read: &Values) -> impl Iterator<Item = String> {
+    let changed = BOUNDS_OF_STARTS.into_iter().filter(|key| at_start.get(*key) != read.get(*key));
+    changed.map(str::to_owned)
 }
 
 /// The keys whose values differ, or that only one of the two has.
@@ -165,6 +173,8 @@ mod tests {
             assert!(changes.applied.iter().any(|applied| applied == key), "{key}: {changes:?}");
         }
         assert_eq!(compare(&after.values, &after.values), Reloaded::default());
+        // Only what changed of what bounds the deadline of starts.
+        assert_eq!(bounds_changed(&before.values, &after.values).collect::<Vec<_>>(), ["pool.max_size"]);
         let merged = merged(&before.settings, after.settings);
         assert_eq!((merged.server.port, merged.pool.max_size), (1, 7));
     }

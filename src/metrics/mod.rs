@@ -227,7 +227,7 @@ fn families(snapshot: &Snapshot) -> [Family; 9] {
         "For how long the bot that is being deployed longest has had its slot; 0 where none is.",
     );
     let mut leads =
-        Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it stands by.");
+        Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it may decide nothing.");
     for line in &snapshot.platforms {
         let platform = ("platform", line.platform.as_str());
         for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {

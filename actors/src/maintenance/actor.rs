@@ -98,6 +98,7 @@ impl Maintainer {
         if self.running.is_some() {
             return;
         }
+        self.go_by_timetable(ctx);
         let now = self.links.clock.now();
         if let Start::Now(trigger) = next_start(&self.row, self.settings.timetable.as_ref(), now) {
             self.begin(trigger, ctx);
@@ -150,7 +151,8 @@ impl Maintainer {
         }));
     }
 
-    /// Goes by the timetable of the settings, which may be another than the stored one.
+    /// Goes by the timetable of the settings, which may be another than the stored one. Not while a run is under way or
+    /// about to begin: its own writes hold what it knew.
     fn go_by_timetable(&mut self, ctx: &mut Context<Self>) {
         if self.row.go_by(self.settings.timetable.as_ref(), self.links.clock.now()) {
             let change = Change::WriteMaintenance(Box::new(self.row.clone()));
@@ -236,7 +238,6 @@ impl Actor for Maintainer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.go_by_timetable(ctx);
         self.tick(ctx);
         ctx.run_interval(INTERVAL, Self::tick);
     }
@@ -266,7 +267,7 @@ impl Handler<Configure> for Maintainer {
 
     fn handle(&mut self, Configure { settings }: Configure, ctx: &mut Self::Context) {
         self.settings = settings;
-        self.go_by_timetable(ctx);
+        self.tick(ctx);
         self.warn();
     }
 }

@@ -55,9 +55,9 @@ pub fn images_in_use<'a>(slots: impl Iterator<Item = &'a Slot>) -> Vec<HostImage
     images
 }
 
-/// What is to be made present anew, and every free slot that relies on it told: images whose reference means another thing than it did, and those of slots that
-/// are idle for too long. Of a reference that is looked at for the first time nobody knows what it meant when the host
-/// pulled it, so it is pulled again, which costs next to nothing where it is the same.
+/// What is to be made present anew: images whose reference means another thing than it did, and those of slots that are
+/// idle for too long. Of a reference that is looked at for the first time nobody knows what it meant when the host pulled
+/// it, so it is pulled again, which costs next to nothing where it is the same.
 pub fn refreshes<'a>(
     slots: impl Iterator<Item = &'a Slot>,
     meant: &Images,

@@ -4,8 +4,8 @@
 //!
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
 //! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
-//! whose engine is away, that is no longer configured, or where too many wait for the image. Where a host has slots of
-//! the platform in error the others come first: a start that failed is not tried again where it failed.
+//! whose engine is away, that is no longer configured, or where too many wait for the image. Of idle slots, and of hosts
+//! with room, those come first where no slot of the platform is in error: a start that failed is tried elsewhere.
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
@@ -90,6 +90,8 @@ pub struct SlotIndex {
     max_size: u32,
     shelves: BTreeMap<Platform, Shelf>,
     hosts: BTreeMap<HostName, HostLine>,
+    /// Hosts that get no new slots, also those that are neither in the settings nor have any.
+    drained: BTreeSet<HostName>,
     /// Slots that wait for an image, by host and image: those of every platform wait in one line.
     pulling: BTreeMap<(HostName, String), u32>,
     /// Slots by key; the keys of those that are gone are used again.
@@ -122,7 +124,7 @@ impl SlotIndex {
             shelf.racks.values_mut().for_each(|rack| rack.idle.clear());
         }
         for host in settings.hosts.keys() {
-            self.hosts.entry(host.clone()).or_default();
+            self.host(host);
         }
         for (name, host) in &mut self.hosts {
             host.capacity = settings.hosts.get(name).map_or(0, |limits| limits.capacity);
@@ -163,7 +165,20 @@ impl SlotIndex {
 
     /// Has a host get new slots, or none; also one that is not in the settings, for when it comes into them.
     pub fn drain_host(&mut self, host: &HostName, draining: bool) {
-        self.hosts.entry(host.clone()).or_default().draining = draining;
+        if draining {
+            self.drained.insert(host.clone());
+        } else {
+            self.drained.remove(host);
+        }
+        if let Some(line) = self.hosts.get_mut(host) {
+            line.draining = draining;
+        }
+    }
+
+    /// What a host holds; one that is not known yet is from now on.
+    fn host(&mut self, host: &HostName) -> &mut HostLine {
+        let draining = self.drained.contains(host);
+        self.hosts.entry(host.clone()).or_insert_with(|| HostLine { draining, ..HostLine::default() })
     }
 
     /// Takes in a slot, or what changed about it. It stays reserved if it was.
@@ -174,12 +189,12 @@ impl SlotIndex {
         }
         let entry = Entry::new(slot);
         self.wait(entry.awaited());
+        self.host(&entry.line.host).slots += 1;
         let Entry { line, .. } = &entry;
         let shelf = self.shelves.entry(line.platform.clone()).or_default();
         shelf.slots += 1;
         shelf.racks.entry(line.host.clone()).or_default();
         shelf.free_numbers.take(slot.name.number());
-        self.hosts.entry(line.host.clone()).or_default().slots += 1;
         let key = self.unused_keys.pop().unwrap_or(u32::try_from(self.book.len()).unwrap_or(Key::MAX));
         self.keys.insert(line.name.clone(), key);
         shelf.file(&entry, key, false);

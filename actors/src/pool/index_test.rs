@@ -565,6 +565,7 @@ fn a_drained_host_is_drained_also_when_it_comes_into_the_settings() {
     others.hosts.remove(&hosts()[0]);
     let mut index = SlotIndex::new(&others);
     index.drain_host(&hosts()[0], true);
+    assert!(!index.hosts().contains_key(&hosts()[0]), "it is none of the pool's yet");
     index.configure(&all);
     assert!(index.hosts()[&hosts()[0]].draining);
     assert_eq!(index.growth(&platforms()[0]).map(|growth| growth.host), Some(hosts()[1].clone()));
@@ -575,10 +576,19 @@ fn a_slot_that_cannot_be_cleared_for_its_next_bot_is_given_to_nobody() {
     let mut index = full(9, 9, &[(1, SlotStatus::Idle, 1)]);
     let line = index.get(&SlotName::new(&platforms()[1], 1)).expect("is there");
     let mut slot = slot_of(&line, SlotStatus::Idle);
-    let removal = Preparation::Lingering { container: None, failures: 1, at: sample::now() };
-    slot.state = SlotState::Idle { last_used_at: None, ahead: removal };
+    for ahead in [
+        Preparation::Lingering { container: None, failures: 1, at: sample::now() },
+        // It is being tried again.
+        Preparation::Removing { container: None, failures: 1 },
+    ] {
+        slot.state = SlotState::Idle { last_used_at: None, ahead };
+        index.put(&slot);
+        assert!(matches!(index.take(&platforms()[1]), Placement::Grow(_)));
+    }
+    let ahead = Preparation::Removing { container: None, failures: 0 };
+    slot.state = SlotState::Idle { last_used_at: None, ahead };
     index.put(&slot);
-    assert!(matches!(index.take(&platforms()[1]), Placement::Grow(_)));
+    assert_eq!(index.clone().take(&platforms()[1]), Placement::Slot(line.name.clone()));
     index.put(&slot_of(&line, SlotStatus::Idle));
     assert_eq!(index.take(&platforms()[1]), Placement::Slot(line.name));
 }

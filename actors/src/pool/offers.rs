@@ -4,12 +4,12 @@
 use super::actor::PoolSupervisor;
 use super::message::{OfferEnded, OfferOutcome, QueueMoved};
 use super::owners::Owner;
+use super::shelf::is_stuck;
 use crate::ids::{Platform, SlotName};
 use crate::queue::message::OfferNext;
+use crate::slot::Slot;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
-use crate::slot::preparation::Preparation;
-use crate::slot::{Slot, SlotState};
 use crate::supervision::tell;
 use actix::prelude::*;
 use std::collections::VecDeque;
@@ -112,9 +112,8 @@ impl PoolSupervisor {
 
     /// A slot that was told to go is there again, or stays because its container cannot be removed: another one has to go.
     pub(super) fn stays(&mut self, slot: &Slot) {
-        let lingers = matches!(slot.state, SlotState::Idle { ahead: Preparation::Lingering { .. }, .. });
         let is_held = self.index.get(&slot.name).is_some_and(|line| line.reserved);
-        if (lingers || !slot.draining) && !is_held {
+        if (is_stuck(slot) || !slot.draining) && !is_held {
             self.displaced.remove(&slot.name);
         }
     }

@@ -4,7 +4,6 @@
 use super::index::SlotLine;
 use super::numbers::FreeNumbers;
 use crate::ids::{HostName, SlotName};
-use crate::slot::preparation::Preparation;
 use crate::slot::{DeployStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +31,7 @@ pub(super) struct Entry {
     /// It waits for its image.
     pub(super) pulling: bool,
     /// What was made for its next bot could not be removed: until it is, a start would fail.
-    pub(super) lingering: bool,
+    pub(super) stuck: bool,
 }
 
 impl Entry {
@@ -52,19 +51,19 @@ impl Entry {
         let number = line.name.number();
         let is_usual = SlotName::new(&line.platform, number) == line.name;
         let number = if is_usual { number } else { 0 };
-        Self { line, number, pulling: waits_for_image(slot), lingering: lingers(slot) }
+        Self { line, number, pulling: waits_for_image(slot), stuck: is_stuck(slot) }
     }
 
     /// What may change about a slot.
     pub(super) fn take_in(&mut self, slot: &Slot) {
-        let Self { line, pulling, lingering, .. } = self;
+        let Self { line, pulling, stuck, .. } = self;
         line.image.clone_from(&slot.image);
         line.status = slot.status();
         line.last_used_at = last_used(slot).or(line.last_used_at);
         line.draining = slot.draining;
         line.stored = slot.version > 0;
         *pulling = waits_for_image(slot);
-        *lingering = lingers(slot);
+        *stuck = is_stuck(slot);
     }
 
     /// The image that it waits for, and where.
@@ -109,8 +108,8 @@ pub(super) const STATUSES: [SlotStatus; 4] =
 
 impl Shelf {
     /// Where a slot that is not reserved stands among the idle ones, if it may be given away.
-    pub(super) fn turn(&self, Entry { line, number, lingering, .. }: &Entry, key: Key) -> Option<Turn> {
-        let free = line.status == Some(SlotStatus::Idle) && !line.draining && !lingering;
+    pub(super) fn turn(&self, Entry { line, number, stuck, .. }: &Entry, key: Key) -> Option<Turn> {
+        let free = line.status == Some(SlotStatus::Idle) && !line.draining && !stuck;
         free.then(|| Turn {
             unwanted_image: self.served.as_ref().is_none_or(|limits| limits.image != line.image),
             last_used_us: line.last_used_at.map_or(i64::MIN, |at| at.timestamp_micros()),
@@ -154,8 +153,9 @@ fn waits_for_image(slot: &Slot) -> bool {
     matches!(slot.state, SlotState::Deploying { step: DeployStep::Pulling | DeployStep::Resuming, .. })
 }
 
-fn lingers(slot: &Slot) -> bool {
-    matches!(slot.state, SlotState::Idle { ahead: Preparation::Lingering { .. }, .. })
+/// Whether what was made for a free slot's next bot could not be removed.
+pub(super) fn is_stuck(slot: &Slot) -> bool {
+    matches!(&slot.state, SlotState::Idle { ahead, .. } if ahead.is_stuck())
 }
 
 fn last_used(slot: &Slot) -> Option<DateTime<Utc>> {

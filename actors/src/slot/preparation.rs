@@ -84,6 +84,11 @@ impl Preparation {
         }
     }
 
+    /// Whether it could not be removed when that was tried last: what may be there is in the way of the next bot.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self, Self::Lingering { .. } | Self::Removing { failures: 1.., .. })
+    }
+
     /// Its removal; `None`: nothing is there, or it is being removed already.
     fn removal(&self) -> Option<Self> {
         let container = match self {

@@ -93,10 +93,16 @@ pub async fn pull(
     note(&state, operator, "pull", format_args!("{image} on {host}"));
     let key = PullKey { host, image };
     let pulled = pull_anew(&tree.pulls, &key);
-    let (directory, of) = (Arc::clone(&tree.directory), key.clone());
+    let (directory, of, log) = (Arc::clone(&tree.directory), key.clone(), state.log.clone());
     actix_web::rt::spawn(async move {
-        if let Ok(Ok(())) = pulled.await {
-            refresh_slots(&directory, &of).await;
+        match pulled.await {
+            Ok(Ok(())) => drop(refresh_slots(&directory, &of).await),
+            Ok(Err(why)) => {
+                slog::warn!(log, "a pull that an operator asked for failed; free slots keep what is ready";
+                "host" => %of.host, "image" => of.image, "reason" => %why)
+            }
+            // This server ends.
+            Err(_) => {}
         }
     });
     let snapshot = observe(&tree.pulls, Observe).await?;
