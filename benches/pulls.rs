@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use meeboter_actors::ids::HostName;
 use meeboter_actors::image_pull::actor::{EnsureImage, ImagePullActor};
 use meeboter_actors::image_pull::machine::PullSettings;
+use meeboter_actors::ports::Unmetered;
 use meeboter_actors::supervision::{DeathGuard, tell};
 use meeboter_benches::figures::{ms, ratio};
 use meeboter_benches::steady::Steady;
@@ -27,8 +28,8 @@ async fn main() -> Result<()> {
     let log = slog::Logger::root(slog::Discard, slog::o!());
     let guard = DeathGuard::new(|| {});
     let settings = PullSettings::default();
-    let pulls = ImagePullActor::new(Arc::clone(&engine) as _, Arc::new(SystemClock), settings, log, guard);
-    let pulls = pulls.start();
+    let (clock, meter) = (Arc::new(SystemClock), Arc::new(Unmetered));
+    let pulls = ImagePullActor::new(Arc::clone(&engine) as _, clock, settings, meter, log, guard).start();
     let began = Instant::now();
     let mut answers = Vec::new();
     for request in 0..REQUESTS {

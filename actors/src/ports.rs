@@ -38,6 +38,17 @@ pub trait Lead: Send + Sync + 'static {
     async fn proven(&self);
 }
 
+/// What has states and goes from one to another by rules that know no world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// A slot, with its bot.
+    Slot,
+    /// An image on a host.
+    Pull,
+    /// The breaker of a host.
+    Breaker,
+}
+
 /// Something that happened and is worth counting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measure<'a> {
@@ -73,8 +84,10 @@ pub enum Measure<'a> {
     },
     /// A slot's actor died and was built again.
     SlotRebuilt,
-    /// A slot changed, and the change is committed.
-    SlotMoved {
+    /// A state machine took an event that changed it or had something done; a slot's change is committed.
+    Moved {
+        /// Which machine.
+        machine: Machine,
         /// The step that it was at.
         from: &'static str,
         /// What happened.

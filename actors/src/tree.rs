@@ -121,6 +121,7 @@ impl Tree {
             Arc::clone(&driver),
             Arc::clone(&ports.clock),
             settings.pulls,
+            Arc::clone(&ports.meter),
             ports.log.clone(),
             guard(ports, "the ImagePullActor died"),
         )

@@ -5,7 +5,7 @@ mod text;
 pub mod timers;
 
 use meeboter_actors::bot::Outcome;
-use meeboter_actors::ports::{Disk, Measure, Meter};
+use meeboter_actors::ports::{Disk, Machine, Measure, Meter};
 use meeboter_actors::slot::SlotStatus;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -299,9 +299,11 @@ impl Meter for Metrics {
                 self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
             }
             Measure::SlotRebuilt => self.rebuilds.inc(),
-            Measure::SlotMoved { from, event, to } => {
+            Measure::Moved { machine: Machine::Slot, from, event, to } => {
                 self.slot_moves.with_label_values(&[from, event, to]).inc();
             }
+            // Progress, waiters and breakers have measures of their own.
+            Measure::Moved { machine: Machine::Pull | Machine::Breaker, .. } => {}
             Measure::BreakerTurned { host, open: true } => {
                 self.breakers_opened.with_label_values(&[host.0.as_str()]).inc();
             }

@@ -3,7 +3,7 @@
 use super::PullKey;
 use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId};
 use crate::ids::HostName;
-use crate::ports::{Clock, Driver, DriverError, PullProgress};
+use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress};
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -91,6 +91,7 @@ pub struct ImagePullActor {
     driver: Arc<dyn Driver>,
     clock: Arc<dyn Clock>,
     settings: PullSettings,
+    meter: Arc<dyn Meter>,
     entries: BTreeMap<PullKey, Entry>,
     waiters: u64,
     begun: u64,
@@ -104,16 +105,32 @@ impl ImagePullActor {
         driver: Arc<dyn Driver>,
         clock: Arc<dyn Clock>,
         settings: PullSettings,
+        meter: Arc<dyn Meter>,
         log: slog::Logger,
         guard: DeathGuard,
     ) -> Self {
-        Self { driver, clock, settings, entries: BTreeMap::new(), waiters: 0, begun: 0, log, _guard: guard }
+        Self {
+            driver,
+            clock,
+            settings,
+            meter,
+            entries: BTreeMap::new(),
+            waiters: 0,
+            begun: 0,
+            log,
+            _guard: guard,
+        }
     }
 
     fn take(&mut self, key: &PullKey, event: PullEvent, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let Some(entry) = self.entries.get_mut(key) else { return };
+        let (from, event_name) = (entry.pull.state.as_str(), event.name());
         let commands = entry.pull.take(key, event, &self.settings, now);
+        let to = entry.pull.state.as_str();
+        if from != to || !commands.is_empty() {
+            self.meter.record(Measure::Moved { machine: Machine::Pull, from, event: event_name, to });
+        }
         if let Some(timer) = entry.timer.take() {
             ctx.cancel_future(timer);
         }
@@ -258,6 +275,7 @@ impl Handler<Observe> for ImagePullActor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::Unmetered;
     use crate::testing::stub::{Noon, Stub, StubDriver};
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -284,8 +302,8 @@ mod tests {
         System::new().block_on(async move {
             let log = slog::Logger::root(slog::Discard, slog::o!());
             let guard = DeathGuard::new(|| {});
-            let actor =
-                ImagePullActor::new(driver, Arc::new(Noon), PullSettings::default(), log, guard).start();
+            let (settings, meter) = (PullSettings::default(), Arc::new(Unmetered));
+            let actor = ImagePullActor::new(driver, Arc::new(Noon), settings, meter, log, guard).start();
             let mut answers = Vec::new();
             for request in 0..500 {
                 let (reply, answer) = oneshot::channel();

@@ -79,6 +79,18 @@ pub enum PullState {
     Present,
 }
 
+impl PullState {
+    /// Its name, for counts and people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Pulling { .. } => "pulling",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Present => "present",
+        }
+    }
+}
+
 /// What may happen to a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullEvent {
@@ -106,6 +118,21 @@ pub enum PullEvent {
     Woke,
     /// The image may be gone from the host, or its tag have moved.
     Forgotten,
+}
+
+impl PullEvent {
+    /// Its name, for counts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Wanted { .. } => "Wanted",
+            Self::GivenUp(_) => "GivenUp",
+            Self::Progressed => "Progressed",
+            Self::Succeeded => "Succeeded",
+            Self::Failed { .. } => "Failed",
+            Self::Woke => "Woke",
+            Self::Forgotten => "Forgotten",
+        }
+    }
 }
 
 /// What is to be done.

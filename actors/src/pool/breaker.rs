@@ -150,7 +150,27 @@ impl Breaker {
     }
 }
 
+impl BreakerEvent {
+    /// Its name, for counts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answered => "Answered",
+            Self::Unanswered { .. } => "Unanswered",
+            Self::Woke => "Woke",
+        }
+    }
+}
+
 impl BreakerState {
+    /// Its name, for counts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen { .. } => "half-open",
+        }
+    }
+
     /// Since when the host's engine is away; `None`: it is there.
     pub fn away_since(self) -> Option<DateTime<Utc>> {
         match self {

@@ -6,7 +6,7 @@ use super::breaker::{Breaker, BreakerAction, BreakerEvent};
 use super::message::EngineHeard;
 use crate::backoff::spread;
 use crate::ids::HostName;
-use crate::ports::{Measure, SLEEP_MAX};
+use crate::ports::{Machine, Measure, SLEEP_MAX};
 use crate::slot::event::SlotEvent;
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -42,8 +42,16 @@ impl PoolSupervisor {
         }
         let Some(breaker) = self.breakers.get_mut(host) else { return };
         let jitter = spread(host.0.bytes(), breaker.tries());
+        let from = breaker.state().as_str();
         let Some(action) = breaker.take(event, &settings, jitter, now) else { return };
-        self.index.set_engine(host, breaker.state());
+        let (state, event) = (breaker.state(), event.name());
+        self.links.meter.record(Measure::Moved {
+            machine: Machine::Breaker,
+            from,
+            event,
+            to: state.as_str(),
+        });
+        self.index.set_engine(host, state);
         match action {
             BreakerAction::Open(at) => {
                 slog::error!(self.links.log, "an engine does not answer; its host is left alone until it does";

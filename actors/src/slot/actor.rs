@@ -16,7 +16,7 @@ use crate::pool::actor::PoolSupervisor;
 use crate::pool::hosts::AwayHosts;
 use crate::pool::limits::PlatformLimits;
 use crate::pool::message::SlotPublished;
-use crate::ports::{Clock, Driver, Lead, Measure, Meter, Presence, SLEEP_MAX};
+use crate::ports::{Clock, Driver, Lead, Machine, Measure, Meter, Presence, SLEEP_MAX};
 use crate::supervision::{DeathGuard, tell};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -235,7 +235,8 @@ impl SlotActor {
         if self.slot.version == 0 {
             self.made_for = next.bot().map(|bot| bot.id);
         }
-        self.links.meter.record(Measure::SlotMoved { from: self.slot.step(), event, to: next.step() });
+        let (machine, from, to) = (Machine::Slot, self.slot.step(), next.step());
+        self.links.meter.record(Measure::Moved { machine, from, event, to });
         let platform = &next.platform;
         if matches!(self.slot.state, SlotState::Deploying { .. })
             && is_running(next)

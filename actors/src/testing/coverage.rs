@@ -1,10 +1,10 @@
-//! What the simulation must have reached, or it proves nothing: each kind of fault, each end, each edge of the slot
-//! machine. Counted while it runs, and shown as a table.
+//! What the simulation must have reached, or it proves nothing: each kind of fault, each end, each edge of the
+//! machines. Counted while it runs, and shown as a table.
 
 use super::edges::{Edge, edges};
 use super::world::Shared;
 use crate::ids::HostName;
-use crate::ports::{Measure, Meter};
+use crate::ports::{Machine, Measure, Meter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -147,28 +147,32 @@ pub const REACHED: &[&str] = &[
     "end internal",
 ];
 
+const fn slot(from: &'static str, event: &'static str, to: &'static str) -> Edge {
+    Edge { machine: Machine::Slot, from, event, to }
+}
+
 /// Edges that no seed need reach, and why.
 pub const EXEMPT: &[(Edge, &str)] = &[
-    (Edge { from: "pulling", event: "Started", to: "running" }, NOT_STARTED),
-    (Edge { from: "pulling", event: "Claimed", to: "running" }, NOT_STARTED),
-    (Edge { from: "pulling", event: "Exited", to: "error" }, NOT_STARTED),
-    (Edge { from: "pulling", event: "Woke", to: "error" }, PULL_ENDS),
-    (Edge { from: "idle", event: "Observed", to: "removing" }, MADE_AS_ASKED),
-    (Edge { from: "prepared", event: "Observed", to: "removing" }, MADE_AS_ASKED),
-    (Edge { from: "resuming", event: "Started", to: "running" }, NOT_STARTED),
-    (Edge { from: "resuming", event: "Claimed", to: "running" }, NOT_STARTED),
-    (Edge { from: "resuming", event: "Exited", to: "error" }, NOT_STARTED),
-    (Edge { from: "resuming", event: "Woke", to: "error" }, PULL_ENDS),
-    (Edge { from: "resuming", event: "ClearOut", to: "error" }, SERVER_STAYS),
-    (Edge { from: "starting", event: "Exited", to: "error" }, NOT_WATCHED),
-    (Edge { from: "retrying", event: "Exited", to: "error" }, NOT_WATCHED),
-    (Edge { from: "retrying", event: "Started", to: "running" }, "a start has one outcome, and it failed"),
-    (Edge { from: "lingering", event: "Assigned", to: "restarting" }, NOT_OFFERED),
-    (Edge { from: "pulling", event: "ClearOut", to: "idle" }, SERVER_STAYS),
-    (Edge { from: "starting", event: "ClearOut", to: "error" }, SERVER_STAYS),
-    (Edge { from: "retrying", event: "ClearOut", to: "error" }, SERVER_STAYS),
-    (Edge { from: "restarting", event: "ClearOut", to: "error" }, SERVER_STAYS),
-    (Edge { from: "running", event: "ClearOut", to: "leaving" }, SERVER_STAYS),
+    (slot("pulling", "Started", "running"), NOT_STARTED),
+    (slot("pulling", "Claimed", "running"), NOT_STARTED),
+    (slot("pulling", "Exited", "error"), NOT_STARTED),
+    (slot("pulling", "Woke", "error"), PULL_ENDS),
+    (slot("idle", "Observed", "removing"), MADE_AS_ASKED),
+    (slot("prepared", "Observed", "removing"), MADE_AS_ASKED),
+    (slot("resuming", "Started", "running"), NOT_STARTED),
+    (slot("resuming", "Claimed", "running"), NOT_STARTED),
+    (slot("resuming", "Exited", "error"), NOT_STARTED),
+    (slot("resuming", "Woke", "error"), PULL_ENDS),
+    (slot("resuming", "ClearOut", "error"), SERVER_STAYS),
+    (slot("starting", "Exited", "error"), NOT_WATCHED),
+    (slot("retrying", "Exited", "error"), NOT_WATCHED),
+    (slot("retrying", "Started", "running"), "a start has one outcome, and it failed"),
+    (slot("lingering", "Assigned", "restarting"), NOT_OFFERED),
+    (slot("pulling", "ClearOut", "idle"), SERVER_STAYS),
+    (slot("starting", "ClearOut", "error"), SERVER_STAYS),
+    (slot("retrying", "ClearOut", "error"), SERVER_STAYS),
+    (slot("restarting", "ClearOut", "error"), SERVER_STAYS),
+    (slot("running", "ClearOut", "leaving"), SERVER_STAYS),
 ];
 const NOT_STARTED: &str = "nothing of a generation runs before its start";
 const NOT_OFFERED: &str =
@@ -185,8 +189,8 @@ pub struct EdgeMeter(pub Shared);
 impl Meter for EdgeMeter {
     fn record(&self, measure: Measure<'_>) {
         match measure {
-            Measure::SlotMoved { from, event, to } => {
-                *self.0.lock().edges.entry(Edge { from, event, to }).or_default() += 1;
+            Measure::Moved { machine, from, event, to } => {
+                *self.0.lock().edges.entry(Edge { machine, from, event, to }).or_default() += 1;
             }
             Measure::SlotRebuilt => self.0.lock().count("slot rebuilt"),
             Measure::BreakerTurned { host, open } => self.0.breaker_turned(host, open),
@@ -246,13 +250,13 @@ impl Coverage {
         missed.filter(|edge| !exempt.contains(edge)).map(|edge| edge.to_string()).collect()
     }
 
-    /// Two tables: faults and outcomes, and the edges of the slot machine.
+    /// Two tables: faults and outcomes, and the edges of the machines.
     pub fn table(&self) -> String {
         let mut table = String::from("faults and outcomes reached:\n");
         for what in REACHED {
             let _ = writeln!(table, "{:>10}  {what}", self.counts.get(*what).copied().unwrap_or(0));
         }
-        table.push_str("edges of the slot machine reached:\n");
+        table.push_str("edges of the machines reached:\n");
         for edge in edges() {
             let why = EXEMPT.iter().find(|(exempt, _)| *exempt == edge);
             let why = why.map(|(_, why)| format!("   (exempt: {why})")).unwrap_or_default();

@@ -1,11 +1,14 @@
-//! Every state of a slot and everything that may happen to it, as samples: what the machine's table is written from,
-//! and which edges the simulation must reach.
+//! Every state of a slot and everything that may happen to it, as samples: what the machine's table is written from;
+//! and which edges of it, of pulls and of breakers the simulation must reach.
 
 use super::sample;
 use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason, Setback};
-use crate::ids::{BotId, ContainerId, Generation, Operation};
-use crate::ports::{Presence, ResourceLimits};
+use crate::ids::{BotId, ContainerId, Generation, HostName, Operation};
+use crate::image_pull::PullKey;
+use crate::image_pull::machine::{Pull, PullEvent, PullSettings, PullState, Waiter, WaiterId};
+use crate::pool::breaker::{Breaker, BreakerEvent, BreakerSettings};
+use crate::ports::{Machine, Presence, ResourceLimits};
 use crate::slot::command::SlotCommand;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::machine::transition;
@@ -16,9 +19,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What leads from one step of a slot to another, or changes something within it.
+/// What leads from one step of a machine to another, or changes something within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
+    /// Whose step.
+    pub machine: Machine,
     /// The step before.
     pub from: &'static str,
     /// What happened.
@@ -29,12 +34,91 @@ pub struct Edge {
 
 impl std::fmt::Display for Edge {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.machine {
+            Machine::Slot => {}
+            Machine::Pull => out.write_str("pull ")?,
+            Machine::Breaker => out.write_str("breaker ")?,
+        }
         write!(out, "{} + {} → {}", self.from, self.event, self.to)
     }
 }
 
-/// Every edge of the machine, as it is.
+/// Every edge of every machine, as they are.
 pub fn edges() -> BTreeSet<Edge> {
+    let mut edges = slot_edges();
+    edges.extend(pull_edges());
+    edges.extend(breaker_edges());
+    edges
+}
+
+fn pull_edges() -> BTreeSet<Edge> {
+    let (settings, now) = (PullSettings { waiters_max: 1, ..PullSettings::default() }, sample::now());
+    let key = PullKey { host: HostName::local(), image: "image:1".to_owned() };
+    let long_ago = now - TimeDelta::days(1);
+    let states = [
+        PullState::Unknown,
+        PullState::Pulling { moved_at: long_ago },
+        PullState::BackingOff { until: long_ago },
+        PullState::Present,
+    ];
+    let waiter = |number, for_bot| Waiter { id: WaiterId(number), for_bot, failures: settings.tries };
+    let mut edges = BTreeSet::new();
+    for (state, line) in
+        states.into_iter().flat_map(|state| [(state, vec![]), (state, vec![waiter(1, true)])])
+    {
+        let events = [
+            PullEvent::Wanted { id: WaiterId(2), for_bot: true },
+            PullEvent::GivenUp(WaiterId(1)),
+            PullEvent::Progressed,
+            PullEvent::Succeeded,
+            PullEvent::Failed { reason: "e".into(), retryable: true },
+            PullEvent::Woke,
+            PullEvent::Forgotten,
+        ];
+        for event in events {
+            // Nobody waits for what is there, nor for what nobody asked for.
+            if !line.is_empty() && matches!(state, PullState::Unknown | PullState::Present) {
+                continue;
+            }
+            let mut pull = Pull { line: line.clone().into(), state, failures: 0 };
+            let (from, name) = (state.as_str(), event.name());
+            let commands = pull.take(&key, event, &settings, now);
+            let to = pull.state.as_str();
+            if from != to || !commands.is_empty() {
+                edges.insert(Edge { machine: Machine::Pull, from, event: name, to });
+            }
+        }
+    }
+    edges
+}
+
+fn breaker_edges() -> BTreeSet<Edge> {
+    let (settings, now) = (BreakerSettings { failures: 1, ..BreakerSettings::default() }, sample::now());
+    let later = now + TimeDelta::days(1);
+    let unanswered = |began_at| BreakerEvent::Unanswered { began_at };
+    // The way to each state.
+    let ways: [&[(BreakerEvent, DateTime<Utc>)]; 3] =
+        [&[], &[(unanswered(now), now)], &[(unanswered(now), now), (BreakerEvent::Woke, later)]];
+    let mut edges = BTreeSet::new();
+    for way in ways {
+        let mut breaker = Breaker::default();
+        for (event, at) in way {
+            breaker.take(*event, &settings, 0, *at);
+        }
+        for event in [BreakerEvent::Answered, unanswered(later), BreakerEvent::Woke] {
+            for at in [now, later] {
+                let mut after = breaker.clone();
+                if after.take(event, &settings, 0, at).is_some() {
+                    let (from, to) = (breaker.state().as_str(), after.state().as_str());
+                    edges.insert(Edge { machine: Machine::Breaker, from, event: event.name(), to });
+                }
+            }
+        }
+    }
+    edges
+}
+
+fn slot_edges() -> BTreeSet<Edge> {
     let mut edges = BTreeSet::new();
     for ahead in [TimeDelta::seconds(-1), TimeDelta::minutes(1)] {
         for (_, slot) in states(sample::now() + ahead) {
@@ -42,7 +126,12 @@ pub fn edges() -> BTreeSet<Edge> {
                 let (from, name) = (slot.step(), event.name());
                 let decided = transition(&slot, event, &SlotTiming::default(), sample::now());
                 let changed = decided.ok().filter(|transition| !transition.changes.is_empty());
-                edges.extend(changed.map(|to| Edge { from, event: name, to: to.next.step() }));
+                edges.extend(changed.map(|to| Edge {
+                    machine: Machine::Slot,
+                    from,
+                    event: name,
+                    to: to.next.step(),
+                }));
             }
         }
     }

@@ -28,7 +28,7 @@ pub struct Report {
     pub trace: Vec<String>,
     /// What was reached, and how often.
     pub counts: Counts,
-    /// How often each edge of the slot machine was taken.
+    /// How often each edge of each machine was taken.
     pub edges: BTreeMap<Edge, u64>,
     /// Boundaries passed.
     pub boundaries: u64,

@@ -172,7 +172,7 @@ pub struct World {
     pub counts: BTreeMap<String, u64>,
     /// Since when the bot of each slot runs.
     pub running_since: BTreeMap<SlotName, DateTime<Utc>>,
-    /// How often each edge of the slot machine was taken.
+    /// How often each edge of each machine was taken.
     pub edges: BTreeMap<Edge, u64>,
     /// Since when each bot has stood at its place in the queue.
     pub placed_at: BTreeMap<BotId, DateTime<Utc>>,

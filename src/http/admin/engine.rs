@@ -210,16 +210,15 @@ pub async fn reconcile_now(operator: Operator, state: web::Data<AppState>) -> Re
 }
 
 fn view(line: &PullLine) -> PullView {
-    let (state, moved_at, next_try_at) = match line.state {
-        PullState::Unknown => ("unknown", None, None),
-        PullState::Pulling { moved_at } => ("pulling", Some(moved_at), None),
-        PullState::BackingOff { until } => ("backing_off", None, Some(until)),
-        PullState::Present => ("present", None, None),
+    let (moved_at, next_try_at) = match line.state {
+        PullState::Pulling { moved_at } => (Some(moved_at), None),
+        PullState::BackingOff { until } => (None, Some(until)),
+        PullState::Unknown | PullState::Present => (None, None),
     };
     PullView {
         host: line.key.host.0.clone(),
         image: line.key.image.clone(),
-        state,
+        state: line.state.as_str(),
         moved_at,
         next_try_at,
         done: line.progress.map(|progress| progress.done),
