@@ -110,7 +110,14 @@ async fn slots_are_used_again_and_again_in_real_containers() {
         for id in pair {
             server.wait_state(*id, 2 * MINUTE, &["IN_CALL", "DONE", "FATAL"]).await;
         }
-        assert_eq!(dockerd.run(&["ps", "--quiet"]).lines().count(), 2, "{}", server.log());
+        // A program's first word may come before the engine has noted that its container runs.
+        let running = || dockerd.run(&["ps", "--quiet"]).lines().count();
+        let deadline = Instant::now() + MINUTE;
+        while running() < 2 {
+            assert!(Instant::now() < deadline, "{}", server.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(running(), 2, "{}", server.log());
         leave(&server, pair).await;
     }
     server.wait_slots(MINUTE, "idle", 2).await;
