@@ -128,9 +128,11 @@ fn a_slots_own_deadline_stays_in_force_in_a_wider_drain() {
         let own = answer.await.expect("an answer").expect("is taken").drain_by;
         assert!(own.is_some());
         let deadline = |shared: &Shared| shared.lock().tables.slots[&slot].drain_by;
-        drain_platform(&tree, None).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(deadline(&shared), own);
+        for within in [None, Some(TimeDelta::seconds(120))] {
+            drain_platform(&tree, within).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(deadline(&shared), own);
+        }
         let earlier = drain_platform(&tree, Some(TimeDelta::seconds(10))).await.by;
         until(&shared, |shared| deadline(shared) == earlier).await;
         drain_platform(&tree, Some(TimeDelta::seconds(20))).await;

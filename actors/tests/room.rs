@@ -136,14 +136,21 @@ fn a_slot_that_would_not_have_a_bot_keeps_nothing_from_those_who_wait() {
         1,
         |_| {},
         async |shared, tree| {
-            let first = create(&tree, ZOOM).await;
-            until(&shared, |shared| state(shared, first) > BotState::Queued).await;
-            let second = create(&tree, ZOOM).await;
+            let mut bots = Vec::new();
+            for _ in 0..3 {
+                bots.push(create(&tree, ZOOM).await);
+            }
+            // The second was on offer, and nobody has joined the line since.
+            until(&shared, |shared| state(shared, bots[1]) > BotState::Queued).await;
             // As where the bot on offer ended meanwhile: nobody is back in the line by that.
             let slot = SlotName::new(&key(ZOOM), 1);
             tell(&tree.pool, OfferEnded { platform: key(ZOOM), slot, outcome: OfferOutcome::Declined });
-            until(&shared, |shared| state(shared, second) != BotState::Queued).await;
-            assert_eq!(state(&shared, second), BotState::Deploying, "and did not wait until its time was up");
+            until(&shared, |shared| state(shared, bots[2]) != BotState::Queued).await;
+            assert_eq!(
+                state(&shared, bots[2]),
+                BotState::Deploying,
+                "and did not wait until its time was up"
+            );
         },
     );
 }
