@@ -168,6 +168,23 @@ fn a_host_whose_engine_is_away_gets_nobody_until_it_answers() {
 }
 
 #[test]
+fn a_clock_that_is_set_ahead_keeps_nobody_who_comes_then_waiting_past_its_time() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree).await.expect("has the slot");
+        create(&tree).await.expect("waits for minutes");
+        shared.lock().set_clock(TimeDelta::minutes(10));
+        let (reply, answer) = oneshot::channel();
+        let spec = BotSpec { platform: zoom(), queue_timeout_ms: 5_000, ..sample::spec() };
+        tell(&tree.pool, CreateBot { spec, user_id: UserId(1), idempotency: None, reply });
+        let bot = answer.await.expect("an answer").expect("a bot").bot;
+        until(&shared, |shared| state(shared, bot.id).is_final()).await;
+        let waited = shared.now() - bot.created_at;
+        assert!(waited < TimeDelta::milliseconds(5_300), "{waited}");
+    });
+}
+
+#[test]
 fn a_clock_that_is_set_back_does_not_put_a_recovery_off() {
     run(1, async |shared: Shared| {
         let tree = plant(&shared).await;
