@@ -84,6 +84,25 @@ fn an_emptied_server_gives_no_slots_and_says_when_nobody_is_left() {
 }
 
 #[test]
+fn a_bot_whose_slot_is_stored_as_the_servers_deadline_passes_is_asked_to_leave_too() {
+    run(2, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree).await.expect("a bot");
+        let (reply, created) = oneshot::channel();
+        let spec = BotSpec { platform: zoom(), ..sample::spec() };
+        tell(&tree.pool, CreateBot { spec, user_id: UserId(1), idempotency: None, reply });
+        let (emptied, empty) = oneshot::channel();
+        let order = ServerDrain { within: Some(TimeDelta::zero()), emptied };
+        drain_server(&tree, Some(order)).await;
+        let bot = created.await.expect("an answer").expect("was let in before").bot.id;
+        let began = tokio::time::Instant::now();
+        empty.await.expect("is told");
+        assert!(began.elapsed() < Duration::from_secs(60), "long before its pull is given up");
+        assert_eq!(state(&shared, bot), BotState::Queued, "it waits for the next server");
+    });
+}
+
+#[test]
 fn a_drain_of_the_server_that_is_ended_tells_nobody() {
     run(1, async |shared: Shared| {
         let tree = plant(&shared).await;
