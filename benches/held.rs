@@ -5,10 +5,8 @@
 //! snapshot of its own. `--quick` is a small run.
 
 use anyhow::{Context, Result, ensure};
-use chrono::Utc;
 use meeboter_actors::bot::EndReason;
 use meeboter_actors::ids::{HostName, UserId};
-use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::pool::message::{CreateBot, LeaveBot};
 use meeboter_actors::ports::{BatchNo, Store};
 use meeboter_actors::supervision::tell;
@@ -59,7 +57,7 @@ async fn measure(workbench: &Workbench, quiet: Duration, held: Duration) -> Resu
 
     let journal = workbench.journal(DATABASE).await?;
     let lead = journal.validity();
-    journal.commit(FIRST, &idle_slots()).await?;
+    journal.commit(FIRST, &samples::idle_slots(SLOTS)).await?;
     journal.flush(FIRST).await?;
     let rows = journal.load().await?;
     ensure!(rows.slots.len() == SLOTS as usize, "{} slots are stored", rows.slots.len());
@@ -77,11 +75,6 @@ async fn measure(workbench: &Workbench, quiet: Duration, held: Duration) -> Resu
     );
     judge(&ours);
     Ok(())
-}
-
-fn idle_slots() -> Vec<Decision> {
-    let slot = |number| samples::idle_slot(number, HostName::local(), Utc::now());
-    (1..=SLOTS).map(|number| vec![Change::WriteSlot(Box::new(slot(number)))]).collect()
 }
 
 async fn pair_of_peer(slots: Slots, number: u32) -> Result<()> {

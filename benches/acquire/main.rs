@@ -12,10 +12,9 @@ mod replay;
 
 use actix::Arbiter;
 use anyhow::{Context, Result, ensure};
-use chrono::Utc;
 use meeboter_actors::bot::EndReason;
 use meeboter_actors::ids::{HostName, UserId};
-use meeboter_actors::journal::{Change, Decision};
+use meeboter_actors::journal::Decision;
 use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
 use meeboter_actors::ports::Store;
 use meeboter_actors::supervision::tell;
@@ -83,7 +82,7 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
     // What this one commits is what the store is given alone; keeping it would slow the measured one down.
     let kept = Pool::start(workbench, "kept", true).await?;
     let mut replay = Replay::new(workbench.journal("replay").await?);
-    replay.run(idle_slots(), SLOTS as usize).await?;
+    replay.run(samples::idle_slots(SLOTS), SLOTS as usize).await?;
     replay.run(kept.written(), 1).await?;
     let peer = Peer::new(workbench.postgres()?, SLOTS);
     let mut outcomes = [Outcome::default(), Outcome::default()];
@@ -113,11 +112,6 @@ async fn measure(workbench: &Workbench, rounds: u32, duration: Duration) -> Resu
     Ok(())
 }
 
-fn idle_slots() -> Vec<Decision> {
-    let slot = |number| samples::idle_slot(number, HostName::local(), Utc::now());
-    (1..=SLOTS).map(|number| vec![Change::WriteSlot(Box::new(slot(number)))]).collect()
-}
-
 /// The actors with all slots idle.
 struct Pool {
     tree: Tree,
@@ -130,7 +124,7 @@ impl Pool {
         let journal = workbench.journal(database).await?;
         let lead = journal.validity();
         let store = Arc::new(ObservedStore::new(journal, Record::new(keeps)));
-        store.commit(Record::FIRST, &idle_slots()).await?;
+        store.commit(Record::FIRST, &samples::idle_slots(SLOTS)).await?;
         store.flush(Record::FIRST).await?;
         store.observer().forget();
         let rows = store.load().await?;

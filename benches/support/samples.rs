@@ -61,6 +61,12 @@ pub fn settings(slots: u32, hosts: impl IntoIterator<Item = HostName>) -> PoolSe
     }
 }
 
+/// Writes so many idle slots of this host, a decision each.
+pub fn idle_slots(count: u32) -> Vec<Decision> {
+    let slot = |number| idle_slot(number, HostName::local(), Utc::now());
+    (1..=count).map(|number| vec![Change::WriteSlot(Box::new(slot(number)))]).collect()
+}
+
 /// An idle slot, never written yet.
 pub fn idle_slot(number: u32, host: HostName, used: DateTime<Utc>) -> Slot {
     Slot {

@@ -218,8 +218,9 @@ impl SlotIndex {
         if let Some(host) = self.hosts.get_mut(&entry.line.host) {
             host.slots -= 1;
         }
-        self.leave(entry.awaited().as_ref());
-        self.got_on(entry.awaited());
+        let awaited = entry.awaited();
+        self.leave(awaited.as_ref());
+        self.got_on(awaited);
     }
 
     /// A slot's actor died: nothing is given to it until it is [`put`](Self::put) again.

@@ -94,12 +94,13 @@ pub async fn pull(
     let key = PullKey { host, image };
     let pulled = pull_anew(&tree.pulls, &key);
     let (directory, of, log) = (Arc::clone(&tree.directory), key.clone(), state.log.clone());
+    // Comes to an end by the pull's own rule: silence, and so many tries.
     actix_web::rt::spawn(async move {
         match pulled.await {
             Ok(Ok(())) => drop(refresh_slots(&directory, &of).await),
             Ok(Err(why)) => {
                 slog::warn!(log, "a pull that an operator asked for failed; free slots keep what is ready";
-                "host" => %of.host, "image" => of.image, "reason" => %why)
+                    "host" => %of.host, "image" => of.image, "reason" => %why)
             }
             // This server ends.
             Err(_) => {}
