@@ -11,6 +11,7 @@ use crate::pool::Drain;
 use crate::queue::QueueEntry;
 use crate::recording::{Joined, Recording};
 use crate::slot::Slot;
+use crate::slot::drains::Deadline;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -197,7 +198,7 @@ pub struct Rows {
     /// Recordings that are not ready or failed yet, with their bots.
     pub recordings: Vec<(Recording, Bot)>,
     /// What is being emptied, and by when.
-    pub drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
+    pub drains: BTreeMap<Drain, Deadline>,
     /// What is remembered of maintenance; `None`: nothing yet.
     pub maintenance: Option<MaintenanceRow>,
 }

@@ -6,18 +6,20 @@ use meeboter_actors::bot::{BotSpec, BotState};
 use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
 use meeboter_actors::pool::breaker::BreakerEvent;
 use meeboter_actors::pool::message::{
-    CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, Operate, PoolSnapshot,
-    ServerDrain, SlotAction,
+    CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, Operate, OperateError,
+    PoolSnapshot, ServerDrain, SlotAction,
 };
 use meeboter_actors::pool::{Drain, DrainLine};
 use meeboter_actors::ports::Clock;
-use meeboter_actors::slot::{RecoveryStep, SlotState, SlotStatus};
+use meeboter_actors::slot::drains::Drains;
+use meeboter_actors::slot::{RecoveryStep, Slot, SlotState, SlotStatus};
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
 use meeboter_actors::testing::server::{plant, run_in, until};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -50,6 +52,18 @@ async fn drain_platform(tree: &Tree, within: Option<TimeDelta>) -> DrainLine {
     let (reply, answer) = oneshot::channel();
     tell(&tree.pool, DrainPlatform { platform: zoom(), draining: true, within, reply });
     answer.await.expect("an answer").expect("is taken")
+}
+
+async fn end_drain(tree: &Tree) -> Result<DrainLine, OperateError> {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.pool, DrainPlatform { platform: zoom(), draining: false, within: None, reply });
+    answer.await.expect("an answer")
+}
+
+async fn operate(tree: &Tree, slot: &SlotName, action: SlotAction) -> Result<Arc<Slot>, OperateError> {
+    let (reply, answer) = oneshot::channel();
+    tell(&tree.pool, Operate { slot: slot.clone(), action, reply });
+    answer.await.expect("an answer")
 }
 
 async fn pool(tree: &Tree) -> PoolSnapshot {
@@ -122,9 +136,9 @@ fn after_a_platforms_deadline_nobody_gets_a_slot_of_it() {
         let line = drain_platform(&tree, Some(TimeDelta::seconds(60))).await;
         assert_eq!((line.slots_left, line.bots_left), (1, 1));
         let slot = SlotName::new(&zoom(), 1);
-        until(&shared, |shared| shared.lock().tables.slots.get(&slot).is_some_and(|slot| slot.draining))
+        until(&shared, |shared| shared.lock().tables.slots.get(&slot).is_some_and(|slot| slot.drains.any()))
             .await;
-        assert_eq!(shared.lock().tables.slots[&slot].drain_by, line.by);
+        assert_eq!(shared.lock().tables.slots[&slot].drains.by(), line.by);
         // Another deadline replaces the first.
         let line = drain_platform(&tree, Some(TimeDelta::seconds(120))).await;
         assert_eq!(shared.lock().tables.drains[&Drain::Platform(zoom())], line.by);
@@ -141,12 +155,10 @@ fn a_slots_own_deadline_stays_in_force_in_a_wider_drain() {
         let tree = plant(&shared).await;
         create(&tree).await.expect("a bot");
         let slot = SlotName::new(&zoom(), 1);
-        let (reply, answer) = oneshot::channel();
         let action = SlotAction::Drain { within: Some(TimeDelta::seconds(60)) };
-        tell(&tree.pool, Operate { slot: slot.clone(), action, reply });
-        let own = answer.await.expect("an answer").expect("is taken").drain_by;
+        let own = operate(&tree, &slot, action).await.expect("is taken").drains.by();
         assert!(own.is_some());
-        let deadline = |shared: &Shared| shared.lock().tables.slots[&slot].drain_by;
+        let deadline = |shared: &Shared| shared.lock().tables.slots[&slot].drains.by();
         for within in [None, Some(TimeDelta::seconds(120))] {
             drain_platform(&tree, within).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -156,6 +168,97 @@ fn a_slots_own_deadline_stays_in_force_in_a_wider_drain() {
         until(&shared, |shared| deadline(shared) == earlier).await;
         drain_platform(&tree, Some(TimeDelta::seconds(20))).await;
         until(&shared, |shared| deadline(shared) > earlier).await;
+        end_drain(&tree).await.expect("is taken");
+        until(&shared, |shared| shared.lock().tables.slots[&slot].drains == Drains::own(own)).await;
+    });
+}
+
+#[test]
+fn a_slot_that_is_rebuilt_hears_of_a_drain_that_ended_meanwhile() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let bot = create(&tree).await.expect("a bot").bot.id;
+        let slot = SlotName::new(&zoom(), 1);
+        let drains = |shared: &Shared| shared.lock().tables.slots[&slot].drains;
+        drain_platform(&tree, Some(TimeDelta::minutes(5))).await;
+        until(&shared, |shared| drains(shared).any()).await;
+        tree.directory.bot(bot).expect("is in a slot").panic();
+        end_drain(&tree).await.expect("is taken");
+        until(&shared, |shared| !drains(shared).any()).await;
+        assert_eq!(state(&shared, bot), BotState::Deploying);
+    });
+}
+
+#[test]
+fn a_slot_hears_after_a_restart_that_the_drain_it_was_in_has_ended() {
+    run(1, async |shared: Shared| {
+        let slot = SlotName::new(&zoom(), 1);
+        let drains = Drains { own: None, wider: Some(Some(shared.now() + TimeDelta::minutes(5))) };
+        let stored = Slot { drains, ..sample::busy_slot(1) };
+        {
+            let mut world = shared.lock();
+            let bot = stored.bot().expect("busy").clone();
+            world.tables.bots.insert(bot.id, bot);
+            world.tables.slots.insert(slot.clone(), stored);
+        }
+        let _tree = plant(&shared).await;
+        until(&shared, |shared| !shared.lock().tables.slots[&slot].drains.any()).await;
+    });
+}
+
+#[test]
+fn of_two_changes_of_a_drain_at_a_time_the_second_is_not_answered_from_what_was_before() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree).await.expect("a bot");
+        let (reply, begun) = oneshot::channel();
+        tell(&tree.pool, DrainPlatform { platform: zoom(), draining: true, within: None, reply });
+        assert_eq!(end_drain(&tree).await, Err(OperateError::OutcomeUnknown));
+        begun.await.expect("an answer").expect("is taken");
+        end_drain(&tree).await.expect("is taken");
+        assert!(shared.lock().tables.drains.is_empty());
+    });
+}
+
+#[test]
+fn a_server_is_not_empty_while_a_slot_that_may_have_a_bot_is_rebuilt() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let bot = create(&tree).await.expect("a bot").bot.id;
+        let slot = tree.directory.bot(bot).expect("is in a slot");
+        // Past its budget it waits for minutes before it is built again.
+        for _ in 0..10 {
+            slot.panic();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let (emptied, mut empty) = oneshot::channel();
+        let line = drain_server(&tree, Some(ServerDrain { within: None, emptied })).await;
+        assert_eq!((line.slots_left, line.bots_left), (1, 1));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(empty.try_recv().is_err(), "its bot is there");
+        assert_eq!(drain_platform(&tree, None).await.bots_left, 1);
+    });
+}
+
+#[test]
+fn what_a_lost_host_leaves_behind_is_forgotten_only_while_it_does_not_answer() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        shared.lock().faults = Faults { refuse: 1_000, ..Faults::default() };
+        create(&tree).await.expect("a bot");
+        let slot = || tree.directory.all().first().map(|handle| handle.snapshot());
+        until(&shared, |_| slot().and_then(|slot| slot.status()) == Some(SlotStatus::Error)).await;
+        let Slot { name, host, .. } = (*slot().expect("in error")).clone();
+        let answer = operate(&tree, &name, SlotAction::Forget).await;
+        assert_eq!(answer.map(|_| ()), Err(OperateError::HostAnswers(host.clone())));
+        shared.lock().hosts_away.insert(host.clone(), false);
+        for _ in 0..3 {
+            let heard = BreakerEvent::Unanswered { began_at: shared.now() };
+            tell(&tree.pool, EngineHeard { host: host.clone(), heard });
+        }
+        operate(&tree, &name, SlotAction::Forget).await.expect("is taken");
+        assert!(shared.lock().tables.slots.is_empty());
+        assert_eq!(pool(&tree).await.slots.values().sum::<u32>(), 0);
     });
 }
 

@@ -7,6 +7,7 @@ use meeboter_actors::pool::message::CreateBot;
 use meeboter_actors::ports::{Clock, Presence};
 use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::slot::event::SlotEvent;
+use meeboter_actors::slot::handle::Pulse;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
@@ -45,5 +46,26 @@ fn a_listing_without_a_bots_container_does_not_end_it_where_the_server_slept() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         slot.send(look(shared.now())).await.expect("an answer").expect("is taken");
         assert!(shared.lock().tables.bots[&bot].state.is_final());
+    });
+}
+
+#[test]
+fn a_bot_that_speaks_to_a_server_that_just_began_to_lead_is_known() {
+    let zoom = Platform("zoom".to_owned());
+    let platforms = [(zoom.clone(), 1)].into();
+    let settings = settings(&platforms, false);
+    run_in(World::new(1, Faults::default(), platforms, settings), async |shared: Shared| {
+        let slot = sample::busy_slot(1);
+        let bot = slot.bot().expect("busy").clone();
+        {
+            let mut world = shared.lock();
+            world.tables.bots.insert(bot.id, bot.clone());
+            world.tables.slots.insert(slot.name.clone(), slot.clone());
+        }
+        let tree = plant(&shared).await;
+        // No actor has run yet.
+        let holder = tree.directory.bot(bot.id).expect("is in a slot");
+        assert_eq!(holder.heartbeat(bot.id, slot.generation, shared.now()), Pulse::CarryOn);
+        assert_eq!(tree.directory.slot(slot.id).map(|handle| handle.id()), Some(holder.id()));
     });
 }

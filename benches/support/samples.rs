@@ -7,6 +7,7 @@ use meeboter_actors::journal::{Change, Decision};
 use meeboter_actors::pool::{HostSettings, PlatformSettings, PoolSettings};
 use meeboter_actors::ports::ResourceLimits;
 use meeboter_actors::queue::Plan;
+use meeboter_actors::slot::drains::Drains;
 use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, Slot, SlotState};
 use std::sync::Arc;
@@ -75,8 +76,7 @@ pub fn idle_slot(number: u32, host: HostName, used: DateTime<Utc>) -> Slot {
         platform: platform(),
         host,
         image: IMAGE.to_owned(),
-        draining: false,
-        drain_by: None,
+        drains: Drains::default(),
         ephemeral: false,
         generation: Generation(1),
         operation: Operation(1),

@@ -197,6 +197,12 @@ pub enum SlotsAction {
         /// Its name, such as pool-zoom-001.
         name: String,
     },
+    /// Be deleted though its container could not be removed: its host is lost for good. Only while the host is away, or no
+    /// longer in the settings.
+    Forget {
+        /// Its name, such as pool-zoom-001.
+        name: String,
+    },
     /// Stop its container and start another for the same bot; only while the bot is not in its meeting.
     Restart {
         /// Its name, such as pool-zoom-001.

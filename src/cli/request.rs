@@ -55,6 +55,7 @@ fn slots(action: &SlotsAction) -> Request {
         }
         SlotsAction::Undrain { name } => post(&["slots", name, "undrain"], screen::facts),
         SlotsAction::Retire { name } => post(&["slots", name, "retire"], screen::facts),
+        SlotsAction::Forget { name } => post(&["slots", name, "forget"], screen::facts),
         SlotsAction::Restart { name } => post(&["slots", name, "restart"], screen::facts),
         SlotsAction::Logs { name, lines } => {
             let logs = get(&["slots", name, "logs"], screen::logs);
@@ -180,6 +181,7 @@ mod tests {
             ("slots drain s --within 30m", "POST slots/s/drain?withinMs=1800000"),
             ("slots undrain s", "POST slots/s/undrain"),
             ("slots --key k retire s", "POST slots/s/retire"),
+            ("slots forget s", "POST slots/s/forget"),
             ("slots restart s", "POST slots/s/restart"),
             ("slots logs s --lines 7", "GET slots/s/logs?lines=7"),
             ("maintenance", "GET maintenance"),

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::bot::Bot;
 use meeboter_actors::ids::{ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use meeboter_actors::ports::ResourceLimits;
+use meeboter_actors::slot::drains::Drains;
 use meeboter_actors::slot::preparation::Preparation;
 use meeboter_actors::slot::{BusyStep, DeployStep, RecoveryStep, Slot, SlotState};
 use serde::{Deserialize, Serialize};
@@ -130,8 +131,10 @@ pub(super) fn slot_columns<'a>(rows: &[&'a SlotRow<'a>]) -> Vec<Column<'a>> {
         column(rows, "platform", "text", |row| row.slot.platform.0.as_str()),
         column(rows, "host", "text", |row| row.slot.host.0.as_str()),
         column(rows, "image", "text", |row| row.slot.image.as_str()),
-        column(rows, "draining", "boolean", |row| row.slot.draining),
-        column(rows, "drain_by", "timestamptz", |row| row.slot.drain_by),
+        column(rows, "draining", "boolean", |row| row.slot.drains.own.is_some()),
+        column(rows, "drain_by", "timestamptz", |row| row.slot.drains.own.flatten()),
+        column(rows, "wider_draining", "boolean", |row| row.slot.drains.wider.is_some()),
+        column(rows, "wider_drain_by", "timestamptz", |row| row.slot.drains.wider.flatten()),
         column(rows, "ephemeral", "boolean", |row| row.slot.ephemeral),
         column(rows, "status", "text", |row| row.status),
         column(rows, "step", "text", |row| row.step),
@@ -179,8 +182,10 @@ pub(super) fn slot_from(row: &Row, bot: Option<Bot>) -> Result<Slot, DecodeError
         platform: Platform(get(row, "platform")?),
         host: HostName(get(row, "host")?),
         image: get(row, "image")?,
-        draining: get(row, "draining")?,
-        drain_by: get(row, "drain_by")?,
+        drains: Drains {
+            own: get::<bool>(row, "draining")?.then_some(get(row, "drain_by")?),
+            wider: get::<bool>(row, "wider_draining")?.then_some(get(row, "wider_drain_by")?),
+        },
         ephemeral: get(row, "ephemeral")?,
         generation: Generation(get(row, "generation")?),
         operation: Operation(get(row, "operation")?),

@@ -23,6 +23,7 @@ use crate::queue::message::{TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
 use crate::schedule::actor::StartObserved;
 use crate::slot::actor::{Discard, Outcome, Refused, SlotActor, SlotLinks};
+use crate::slot::drains::Deadline;
 use crate::slot::event::SlotEvent;
 use crate::slot::handle::SlotHandle;
 use crate::slot::machine::Notice;
@@ -38,7 +39,7 @@ use std::time::Duration;
 /// What is needed to speak to a slot and to build it again; what is known of it is in the index.
 pub(super) struct Member {
     pub(super) handle: Arc<SlotHandle>,
-    addr: Addr<SlotActor>,
+    pub(super) addr: Addr<SlotActor>,
     budget: RestartBudget,
     /// There is no slot any more; kept while somebody holds its reservation, which must not become its successor's.
     gone: bool,
@@ -52,7 +53,9 @@ pub struct PoolSupervisor {
     stored: Vec<Slot>,
     pub(super) partners: Option<Connect>,
     /// What is being emptied, as committed.
-    pub(super) drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
+    pub(super) drains: BTreeMap<Drain, Deadline>,
+    /// Drains of which a change is on its way into the database.
+    pub(super) drains_in_flight: BTreeSet<Drain>,
     /// The drain of the whole server.
     pub(super) closing: Option<Closing>,
     pub(super) index: SlotIndex,
@@ -81,7 +84,7 @@ impl PoolSupervisor {
         settings: PoolSettings,
         slot_ids: Arc<dyn SlotIds>,
         stored: Vec<Slot>,
-        drains: BTreeMap<Drain, Option<DateTime<Utc>>>,
+        drains: BTreeMap<Drain, Deadline>,
         waiting: impl IntoIterator<Item = (BotId, Platform)>,
         links: SlotLinks,
         guard: DeathGuard,
@@ -92,6 +95,11 @@ impl PoolSupervisor {
             if let Drain::Host(host) = drain {
                 index.drain_host(host, true);
             }
+        }
+        // At once, not when this actor first runs: bots speak to a server that has just taken the lead, and one that were
+        // told that it is in no slot would leave its meeting.
+        for slot in &stored {
+            links.directory.insert(SlotHandle::new(Arc::new(slot.clone())));
         }
         let mut owners = Owners::default();
         for (bot, platform) in waiting {
@@ -104,6 +112,7 @@ impl PoolSupervisor {
             stored,
             partners: None,
             drains,
+            drains_in_flight: BTreeSet::new(),
             closing: None,
             index,
             members: BTreeMap::new(),
@@ -192,9 +201,7 @@ impl PoolSupervisor {
     fn build(&mut self, slot: Slot) {
         let (links, name, slot) = (Arc::clone(&self.links), slot.name.clone(), Arc::new(slot));
         let known = self.members.remove(&name);
-        let handle = known
-            .as_ref()
-            .map_or_else(|| SlotHandle::new(Arc::clone(&slot)), |known| Arc::clone(&known.handle));
+        let handle = links.directory.slot(slot.id).unwrap_or_else(|| SlotHandle::new(Arc::clone(&slot)));
         let guard = {
             let (links, name) = (Arc::clone(&links), name.clone());
             DeathGuard::new(move || tell(&links.pool, SlotDied { name }))
@@ -302,6 +309,7 @@ impl PoolSupervisor {
             None => {
                 self.gone(&found.name);
                 self.pump_all(ctx);
+                self.close_when_empty();
             }
         }
     }

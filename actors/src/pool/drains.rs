@@ -8,15 +8,16 @@ use super::{Drain, DrainLine, DrainOrder};
 use crate::ids::{Platform, SlotName};
 use crate::journal::Change;
 use crate::slot::command::SlotCommand;
+use crate::slot::drains::{Deadline, earlier};
 use crate::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use actix::prelude::*;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The drain of the whole server.
 pub(super) struct Closing {
-    by: Option<DateTime<Utc>>,
+    by: Deadline,
     /// Told when no bot is left.
     emptied: Option<oneshot::Sender<()>>,
     /// Rings at the deadline.
@@ -24,19 +25,17 @@ pub(super) struct Closing {
 }
 
 impl PoolSupervisor {
-    /// What a slot that is in a drain has not been told yet. One that goes with its bot anyway need only be told of a
-    /// deadline.
+    /// What a slot has not been told yet of the drains of its platform and its host. One that goes with its bot anyway need
+    /// only be told of a deadline.
     pub(super) fn drain_command(&self, slot: &Slot) -> Option<SlotCommand> {
-        let by = self.deadline(slot)?;
-        let goes = slot.draining || (slot.ephemeral && slot.bot().is_some());
-        let is_late = by.is_some_and(|by| slot.drain_by.is_none_or(|known| known > by));
-        (!goes || is_late).then_some(SlotCommand::Drain { by })
-    }
-
-    /// The earliest deadline of the drains that a slot is in, if one has any; `None`: it is in none.
-    fn deadline(&self, slot: &Slot) -> Option<Option<DateTime<Utc>>> {
         let drains = self.drains.iter().filter(|(drain, _)| drain.holds(&slot.platform, &slot.host));
-        drains.map(|(_, by)| *by).reduce(earlier)
+        let wider = drains.map(|(_, by)| *by).reduce(earlier);
+        let goes_anyway = slot.ephemeral && slot.bot().is_some();
+        let known = match slot.drains.wider {
+            None if goes_anyway && wider.is_some() => Some(None),
+            known => known,
+        };
+        (known != wider).then_some(SlotCommand::FollowDrain { wider })
     }
 
     /// Whether nobody gets a slot of the platform any more: the server is being emptied, or the deadline of the
@@ -63,41 +62,50 @@ impl PoolSupervisor {
         if !known && !self.drains.contains_key(&drain) {
             return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
         }
+        if !self.drains_in_flight.insert(drain.clone()) {
+            // What it will be is not known yet, nor whether this wish would still change it.
+            return drop(reply.send(Err(OperateError::OutcomeUnknown)));
+        }
         let by = within.map(|within| self.now() + within);
         let order = DrainOrder { drain: drain.clone(), by };
         let change = match (self.drains.get(&drain), draining) {
             (None, true) => Change::InsertDrain(order),
             (Some(known), true) if *known != by => Change::UpdateDrain(order),
             (Some(_), false) => Change::DeleteDrain(drain.clone()),
-            (Some(_), true) | (None, false) => return drop(reply.send(Ok(self.drain_line(&drain)))),
+            (Some(_), true) | (None, false) => {
+                self.drains_in_flight.remove(&drain);
+                return drop(reply.send(Ok(self.drain_line(&drain))));
+            }
         };
         let commit = self.links.journal.submit(vec![change]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
+            act.drains_in_flight.remove(&drain);
             let outcome = match outcome {
                 Ok(()) => {
                     act.drained(&drain, draining, by, ctx);
                     Ok(act.drain_line(&drain))
                 }
-                // Two wishes for the same at a time: the first stands.
                 Err(_) => Err(OperateError::OutcomeUnknown),
             };
             let _ = reply.send(outcome);
         }));
     }
 
-    fn drained(&mut self, drain: &Drain, draining: bool, by: Option<DateTime<Utc>>, ctx: &mut Context<Self>) {
-        let before = if draining { self.drains.insert(drain.clone(), by) } else { self.drains.remove(drain) };
+    fn drained(&mut self, drain: &Drain, draining: bool, by: Deadline, ctx: &mut Context<Self>) {
+        if draining {
+            self.drains.insert(drain.clone(), by);
+        } else {
+            self.drains.remove(drain);
+        }
         if let Drain::Host(host) = drain {
             self.index.drain_host(host, draining);
         }
         let mut names: Vec<SlotName> = self.in_drain(drain).map(|line| line.name.clone()).collect();
         names.sort_unstable();
         for name in names {
-            let Some(slot) = self.members.get(&name).map(|member| member.handle.snapshot()) else { continue };
-            // What it was told by anybody else stays in force.
-            let own = slot.drain_by.filter(|own| before.flatten() != Some(*own));
-            let by = earlier(self.deadline(&slot).flatten(), own);
-            self.command(&name, if draining { SlotCommand::Drain { by } } else { SlotCommand::Undrain });
+            if let Some(slot) = self.members.get(&name).map(|member| member.handle.snapshot()) {
+                self.keep_up(&slot);
+            }
         }
         self.pump_all(ctx);
     }
@@ -173,26 +181,17 @@ impl PoolSupervisor {
     /// How far the drain of the whole server is.
     pub(super) fn closing_line(&self) -> Option<DrainLine> {
         let closing = self.closing.as_ref()?;
-        let counts = self.index.counts();
-        let count = |wanted: &[SlotStatus]| -> usize {
-            counts
-                .iter()
-                .filter(|((_, status), _)| wanted.contains(status))
-                .map(|(_, count)| *count as usize)
-                .sum()
-        };
-        let bots_left = count(&[SlotStatus::Deploying, SlotStatus::Busy]);
-        let slots_left = bots_left + count(&[SlotStatus::Idle, SlotStatus::Error]);
+        let lines = || self.index.each().map(|(line, _)| line);
+        let slots_left = lines().filter(|line| line.stored).count();
+        let bots_left = lines().filter(|line| has_bot(line)).count();
         Some(DrainLine { slots_left, bots_left, by: closing.by })
     }
 }
 
-fn earlier(one: Option<DateTime<Utc>>, other: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
-    one.into_iter().chain(other).min()
-}
-
+/// Whether a slot has a bot, or may have one: of one that is being rebuilt that is not known, and its bot may well be in
+/// its meeting.
 fn has_bot(line: &SlotLine) -> bool {
-    matches!(line.status, Some(SlotStatus::Deploying | SlotStatus::Busy))
+    matches!(line.status, None | Some(SlotStatus::Deploying | SlotStatus::Busy))
 }
 
 impl Handler<DrainPlatform> for PoolSupervisor {

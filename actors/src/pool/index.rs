@@ -5,7 +5,8 @@
 //! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
 //! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
 //! whose engine is away, that is no longer configured, or where too many wait for the image. Of idle slots, and of hosts
-//! with room, those come first where no slot of the platform is in error: a start that failed is tried elsewhere.
+//! with room, those come first where no slot of the platform is in error: a start that failed is tried elsewhere. So is a
+//! new slot where the image did not come.
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
@@ -121,7 +122,12 @@ impl SlotIndex {
             let limits = settings.platforms.get(platform);
             shelf.served =
                 limits.map(|limits| Limits { max_size: limits.max_size, image: limits.image.clone() });
-            shelf.racks.values_mut().for_each(|rack| rack.idle.clear());
+            let image = shelf.served.as_ref().map(|limits| &limits.image);
+            for rack in shelf.racks.values_mut() {
+                rack.idle.clear();
+                // A line for what is wanted no more keeps nobody out.
+                rack.crowded.take_if(|crowded| image != Some(crowded));
+            }
         }
         for host in settings.hosts.keys() {
             self.host(host);
@@ -157,9 +163,18 @@ impl SlotIndex {
         if !self.pulling.contains_key(&awaited) {
             return;
         }
-        let shelf = self.shelves.get_mut(&slot.platform);
-        if let Some(rack) = shelf.and_then(|shelf| shelf.racks.get_mut(&slot.host)) {
+        let Some(shelf) = self.shelves.get_mut(&slot.platform) else { return };
+        let is_wanted = shelf.served.as_ref().is_some_and(|limits| limits.image == awaited.1);
+        if let Some(rack) = shelf.racks.get_mut(&slot.host).filter(|_| is_wanted) {
             rack.crowded = Some(awaited.1);
+        }
+    }
+
+    /// Notes whether a platform's image came to a host when it was wanted there ahead of need. Until it does, other hosts
+    /// come first.
+    pub fn image_came(&mut self, platform: &Platform, host: &HostName, came: bool) {
+        if let Some(shelf) = self.shelves.get_mut(platform) {
+            shelf.racks.entry(host.clone()).or_default().without_image = !came;
         }
     }
 
@@ -274,7 +289,7 @@ impl SlotIndex {
             return None;
         }
         let crowded = |host| shelf.racks.get(host).is_some_and(|rack| rack.crowded.is_some());
-        let failing = |host| shelf.racks.get(host).is_some_and(|rack| rack.errors > 0);
+        let failing = |host| shelf.racks.get(host).is_some_and(|rack| rack.errors > 0 || rack.without_image);
         let room = self.hosts.iter().filter(|(name, host)| {
             !host.draining && host.answers() && host.slots < host.capacity && !crowded(*name)
         });
@@ -389,6 +404,10 @@ impl SlotIndex {
         let after = entry.awaited();
         if before == after {
             return None;
+        }
+        let has_bot = matches!(entry.line.status, Some(SlotStatus::Deploying | SlotStatus::Busy));
+        if let Some(rack) = shelf.racks.get_mut(&entry.line.host).filter(|_| after.is_none() && has_bot) {
+            rack.without_image = false;
         }
         self.wait(after);
         if self.leave(before.as_ref()) {

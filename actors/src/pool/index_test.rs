@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::SlotId;
 use crate::pool::{HostSettings, PlatformSettings};
 use crate::slot::SlotState;
+use crate::slot::drains::Drains;
 use crate::slot::preparation::Preparation;
 use crate::testing::sample;
 use chrono::TimeDelta;
@@ -18,6 +19,8 @@ struct Closed {
     crowded: BTreeSet<(Platform, HostName, String)>,
     /// Hosts without room for any slot.
     shut: BTreeSet<HostName>,
+    /// Where the image did not come when it was wanted last.
+    without_image: BTreeSet<(Platform, HostName)>,
 }
 
 impl Closed {
@@ -42,14 +45,17 @@ fn place(platform: &Platform, settings: &PoolSettings, closed: &Closed, slots: &
             && !slot.draining
             && closed.takes_bots(platform, &slot.host)
     };
-    let failing = |host: &HostName| {
+    let has_errors = |host: &HostName| {
         slots.iter().any(|slot| {
             (&slot.platform, &slot.host, slot.status) == (platform, host, Some(SlotStatus::Error))
         })
     };
+    let failing = |host: &HostName| {
+        has_errors(host) || closed.without_image.contains(&(platform.clone(), host.clone()))
+    };
     let idle = slots.iter().filter(free);
     if let Some(slot) = idle.min_by_key(|slot| {
-        (failing(&slot.host), slot.image != wanted.image, slot.last_used_at, slot.name.clone())
+        (has_errors(&slot.host), slot.image != wanted.image, slot.last_used_at, slot.name.clone())
     }) {
         return Placement::Slot(slot.name.clone());
     }
@@ -124,6 +130,8 @@ enum Step {
     DrainHost(usize, bool),
     /// The host's engine is away, or back.
     Engine(usize, bool),
+    /// The image for a platform was wanted on a host ahead of need, and came, or did not.
+    Pulled(usize, usize, bool),
     /// The slot at this place, if there is one, was one more than may wait for its image, and is idle.
     Declined(usize),
 }
@@ -145,6 +153,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..2, any::<bool>()).prop_map(|(host, draining)| Step::DrainHost(host, draining)),
         2 => (0_usize..2, any::<bool>()).prop_map(|(host, away)| Step::Engine(host, away)),
         2 => (0_usize..6).prop_map(Step::Declined),
+        2 => (0_usize..2, 0_usize..2, any::<bool>()).prop_map(|(of, host, came)| Step::Pulled(of, host, came)),
     ]
 }
 
@@ -173,7 +182,7 @@ fn slot_of(line: &SlotLine, status: SlotStatus) -> Slot {
         platform: line.platform.clone(),
         host: line.host.clone(),
         image: line.image.clone(),
-        draining: line.draining,
+        drains: Drains { own: line.draining.then_some(None), wider: None },
         version: i64::from(line.stored),
         state,
         ..busy
@@ -250,7 +259,7 @@ impl Both {
                 self.waits(&line, false);
             }
             Step::Remove(at) if at < self.slots.len() => {
-                let line = self.slots.remove(at);
+                let line = SlotLine { status: None, ..self.slots.remove(at) };
                 self.index.remove(&line.name);
                 self.waits(&line, false);
             }
@@ -260,6 +269,10 @@ impl Both {
                 self.index.configure(&self.settings);
                 let shut = self.settings.hosts.iter().filter(|(_, host)| host.capacity == 0);
                 self.closed.shut = shut.map(|(name, _)| name.clone()).collect();
+                let platforms = &self.settings.platforms;
+                self.closed.crowded.retain(|(of, _, image)| {
+                    platforms.get(of).is_some_and(|settings| settings.image == *image)
+                });
             }
             Step::DrainHost(host, draining) => {
                 let host = &hosts()[host];
@@ -282,6 +295,15 @@ impl Both {
                 let state = BreakerState::HalfOpen { since: sample::now(), asked_at: sample::now() };
                 self.index.set_engine(host, if is_away { state } else { BreakerState::Closed });
             }
+            Step::Pulled(of, host, came) => {
+                let (of, host) = (platforms()[of].clone(), hosts()[host].clone());
+                self.index.image_came(&of, &host, came);
+                if came {
+                    self.closed.without_image.remove(&(of, host));
+                } else {
+                    self.closed.without_image.insert((of, host));
+                }
+            }
             Step::Declined(at) => {
                 let Some(line) = self.slots.get_mut(at) else { return };
                 (line.status, line.stored) = (Some(SlotStatus::Idle), true);
@@ -294,7 +316,8 @@ impl Both {
                 if let Some((host, image)) = left.filter(|left| !waits(left)) {
                     self.closed.crowded.retain(|(_, on, of)| (on, of) != (&host, &image));
                 }
-                if waits(&(line.host.clone(), line.image.clone())) {
+                let wanted = self.settings.platforms.get(&line.platform).map(|settings| &settings.image);
+                if wanted == Some(&line.image) && waits(&(line.host.clone(), line.image.clone())) {
                     let is_its =
                         |(of, on, _): &(Platform, HostName, String)| (of, on) == (&line.platform, &line.host);
                     self.closed.crowded.retain(|crowded| !is_its(crowded));
@@ -328,6 +351,10 @@ impl Both {
             Some(awaited) => self.pulling.insert(line.name.clone(), awaited),
             None => self.pulling.remove(&line.name),
         };
+        let has_bot = matches!(line.status, Some(SlotStatus::Deploying | SlotStatus::Busy));
+        if before.is_some() && awaited.is_none() && has_bot {
+            self.closed.without_image.remove(&(line.platform.clone(), line.host.clone()));
+        }
         if let Some((host, image)) = before.filter(|before| Some(before) != awaited.as_ref()) {
             self.closed.crowded.retain(|(_, on, of)| (on, of) != (&host, &image));
         }

@@ -300,6 +300,9 @@ pub enum SlotAction {
     Undrain,
     /// Be deleted now; only an idle slot can.
     Retire,
+    /// Be deleted though its container is not known gone, as its host is lost for good; only while its host does not
+    /// answer or is not configured. What should still be there is a stray from then on, and removed as such.
+    Forget,
     /// Stop its container and start another for the same bot; only while the bot is not in its meeting.
     Restart,
     /// End its bot as FATAL `internal`, and become free.
@@ -318,6 +321,9 @@ pub enum OperateError {
     /// The slot's word.
     #[error(transparent)]
     Refused(Refused),
+    /// Only what a host leaves behind that is lost can be forgotten, and this one answers.
+    #[error("host {0} answers")]
+    HostAnswers(HostName),
     /// The outcome is not known; ask again.
     #[error("the outcome is not known; ask again")]
     OutcomeUnknown,

@@ -20,8 +20,8 @@ pub mod witness;
 use crate::ids::{HostName, Platform};
 use crate::image_pull::machine::PullSettings;
 use crate::ports::ResourceLimits;
+use crate::slot::drains::Deadline;
 use breaker::BreakerSettings;
-use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -41,7 +41,7 @@ pub struct DrainOrder {
     /// What is being emptied.
     pub drain: Drain,
     /// When bots that are still there are asked to leave; `None`: they stay for as long as they like.
-    pub by: Option<DateTime<Utc>>,
+    pub by: Deadline,
 }
 
 /// How far a drain is.
@@ -52,7 +52,7 @@ pub struct DrainLine {
     /// Those of them that have a bot.
     pub bots_left: usize,
     /// When these are asked to leave.
-    pub by: Option<DateTime<Utc>>,
+    pub by: Deadline,
 }
 
 impl Drain {

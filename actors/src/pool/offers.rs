@@ -113,7 +113,7 @@ impl PoolSupervisor {
     /// A slot that was told to go is there again, or stays because its container cannot be removed: another one has to go.
     pub(super) fn stays(&mut self, slot: &Slot) {
         let is_held = self.index.get(&slot.name).is_some_and(|line| line.reserved);
-        if (is_stuck(slot) || !slot.draining) && !is_held {
+        if (is_stuck(slot) || !slot.drains.any()) && !is_held {
             self.displaced.remove(&slot.name);
         }
     }

@@ -10,7 +10,7 @@ use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
 use crate::ports::ResourceLimits;
 use crate::reconcile::actor::HostsChanged;
-use crate::slot::actor::Refused;
+use crate::slot::actor::{Happened, Refused};
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
 use crate::slot::preparation::Preparation;
@@ -34,6 +34,11 @@ impl PoolSupervisor {
         self.settings.hosts.get(host).is_some_and(|settings| settings.capacity > 0)
     }
 
+    /// Whether a host is in the settings and its engine answers.
+    fn is_there(&self, host: &HostName) -> bool {
+        self.settings.hosts.contains_key(host) && !self.links.away.contains(host)
+    }
+
     /// What each platform that is served may hold.
     pub(super) fn platform_lines(&self) -> BTreeMap<Platform, PlatformLine> {
         let line = |platform: &Platform, settings: &PlatformSettings| PlatformLine {
@@ -54,7 +59,7 @@ impl PoolSupervisor {
             return self.command(&slot.name, command);
         }
         let is_idle = matches!(slot.state, SlotState::Idle { .. });
-        if is_idle && !slot.draining && !self.sends_bots_to(&slot.host) {
+        if is_idle && !slot.drains.any() && !self.sends_bots_to(&slot.host) {
             // Nobody would get it, and it would take up room that the pool has on other hosts.
             return self.command(&slot.name, SlotCommand::Retire);
         }
@@ -96,10 +101,11 @@ impl PoolSupervisor {
         is_wanted.then_some(platform.limits)
     }
 
-    /// Tells a slot; what comes of it is published.
+    /// Tells a slot, which holds it for as long as it must; what comes of it is published. One that is being rebuilt does
+    /// not hear it: what it is to adopt it is told again when it is there.
     pub(super) fn command(&self, name: &SlotName, command: SlotCommand) {
         if let Some(member) = self.members.get(name) {
-            drop(member.handle.send(SlotEvent::Commanded(command)));
+            tell(&member.addr, Happened { event: SlotEvent::Commanded(command), reply: None });
         }
     }
 
@@ -172,6 +178,9 @@ impl PoolSupervisor {
         self.prewarming += 1;
         ctx.spawn(made.into_actor(self).map(move |made, act, ctx| {
             act.prewarming -= 1;
+            if matches!(made, Ok(_) | Err(GrowError::Pull(_))) {
+                act.index.image_came(&platform, &handle.snapshot().host, made.is_ok());
+            }
             act.unreserve(handle.name());
             act.pump_all(ctx);
             act.close_when_empty();
@@ -185,6 +194,10 @@ impl PoolSupervisor {
         let Some(member) = self.members.get(&slot) else {
             return drop(reply.send(Err(OperateError::Unknown(format!("slot {slot}")))));
         };
+        let host = member.handle.snapshot().host.clone();
+        if action == SlotAction::Forget && self.is_there(&host) {
+            return drop(reply.send(Err(OperateError::HostAnswers(host))));
+        }
         let answer = member.handle.send(SlotEvent::Commanded(command_for(action, self.now())));
         actix::spawn(async move {
             let outcome = match answer.await {
@@ -209,6 +222,7 @@ fn command_for(action: SlotAction, now: DateTime<Utc>) -> SlotCommand {
         SlotAction::Drain { within } => SlotCommand::Drain { by: within.map(|within| now + within) },
         SlotAction::Undrain => SlotCommand::Undrain,
         SlotAction::Retire => SlotCommand::Retire,
+        SlotAction::Forget => SlotCommand::Forget,
         SlotAction::Restart => SlotCommand::Restart,
         SlotAction::End { bot } => {
             SlotCommand::End { bot, detail: "An operator ended this bot and freed its slot.".to_owned() }

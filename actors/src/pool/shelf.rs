@@ -45,7 +45,7 @@ impl Entry {
             status: slot.status(),
             last_used_at: last_used(slot),
             reserved: false,
-            draining: slot.draining,
+            draining: slot.drains.any(),
             stored: slot.version > 0,
         };
         let number = line.name.number();
@@ -60,7 +60,7 @@ impl Entry {
         line.image.clone_from(&slot.image);
         line.status = slot.status();
         line.last_used_at = last_used(slot).or(line.last_used_at);
-        line.draining = slot.draining;
+        line.draining = slot.drains.any();
         line.stored = slot.version > 0;
         *pulling = waits_for_image(slot);
         *stuck = is_stuck(slot);
@@ -80,6 +80,8 @@ pub(super) struct Rack {
     pub(super) errors: u32,
     /// So many slots of the host wait for this image that one more was refused, since when none has got on.
     pub(super) crowded: Option<String>,
+    /// Its image was wanted ahead of need and did not come, and has not come since.
+    pub(super) without_image: bool,
 }
 
 /// What is known of a platform.

@@ -1,13 +1,13 @@
 //! What the pool and operators may command a slot to do, and what that leads to in each state. Part of the machine:
 //! no I/O, no clock, no randomness.
 
+use super::drains::{Deadline, Drains};
 use super::machine::{Decided, Step, Transition};
 use super::{BusyStep, RecoveryStep, Slot, SlotState};
 use crate::bot::{End, EndReason};
 use crate::ids::BotId;
 use crate::journal::Change;
 use crate::ports::ResourceLimits;
-use chrono::{DateTime, Utc};
 
 /// What the pool and operators may command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +31,22 @@ pub enum SlotCommand {
     /// Take no new bot, and be deleted when there is none.
     Drain {
         /// When a bot that is still there is asked to leave; `None`: it stays for as long as it likes.
-        by: Option<DateTime<Utc>>,
+        by: Deadline,
     },
-    /// Take bots again.
+    /// Take bots again, where nothing else is being emptied.
     Undrain,
+    /// Go by the drains of its platform and its host as they are now.
+    FollowDrain {
+        /// The earliest deadline of them; `None`: it is in none.
+        wider: Option<Deadline>,
+    },
     /// Recover from an error now.
     Reset,
     /// Be deleted now; only an idle slot can.
     Retire,
+    /// Be deleted though its container is not known gone: its host is lost for good. Only where what may be there could not
+    /// be removed, and is not being removed just now.
+    Forget,
     /// Stop the container and start another for the same bot; only while the bot is not in its meeting.
     Restart,
     /// Ask a bot that runs to leave, and give one that has not started back to the queue.
@@ -63,8 +71,10 @@ impl SlotCommand {
             Self::Unprepare => "Unprepare",
             Self::Drain { .. } => "Drain",
             Self::Undrain => "Undrain",
+            Self::FollowDrain { .. } => "FollowDrain",
             Self::Reset => "Reset",
             Self::Retire => "Retire",
+            Self::Forget => "Forget",
             Self::Restart => "Restart",
             Self::ClearOut => "ClearOut",
             Self::End { .. } => "End",
@@ -87,12 +97,16 @@ impl Step<'_> {
             (SlotCommand::Store, _) => self.unchanged(),
             (SlotCommand::ChangeImage { .. } | SlotCommand::Refresh, _) => self.illegal(),
             (SlotCommand::Prepare { .. } | SlotCommand::Unprepare, _) => self.illegal(),
-            (SlotCommand::Drain { by }, _) => self.drain(true, by),
-            (SlotCommand::Undrain, _) => self.drain(false, None),
+            (SlotCommand::Drain { by }, _) => self.drained(self.drains_with_own(Some(by))),
+            (SlotCommand::Undrain, _) => self.drained(self.drains_with_own(None)),
+            (SlotCommand::FollowDrain { wider }, _) => self.drained(self.drains_with_wider(wider)),
             (SlotCommand::Reset, SlotState::Error { step: RecoveryStep::Waiting { .. }, .. }) => {
                 self.recover()
             }
             (SlotCommand::Reset, SlotState::Error { .. }) => self.unchanged(),
+            (SlotCommand::Forget, SlotState::Error { step: RecoveryStep::Waiting { .. }, .. }) => {
+                self.retire()
+            }
             (SlotCommand::Restart, _) => self.restart(),
             (SlotCommand::ClearOut, SlotState::Deploying { bot, step, .. }) => self.clear_out(bot, *step),
             (SlotCommand::ClearOut, SlotState::Busy { bot, container, step: BusyStep::Running { .. } }) => {
@@ -106,15 +120,26 @@ impl Step<'_> {
             (SlotCommand::End { detail, .. }, SlotState::Busy { bot, container, .. }) => {
                 self.stop(bot, container.clone(), Some(by_operator(detail)))
             }
-            (SlotCommand::Reset | SlotCommand::Retire | SlotCommand::End { .. }, _) => self.illegal(),
+            (SlotCommand::Reset | SlotCommand::Retire | SlotCommand::Forget | SlotCommand::End { .. }, _) => {
+                self.illegal()
+            }
         }
     }
 
-    pub(super) fn drain(&self, draining: bool, drain_by: Option<DateTime<Utc>>) -> Decided {
-        if (self.slot.draining, self.slot.drain_by) == (draining, drain_by) {
+    /// The same slot in these drains.
+    pub(super) fn drained(&self, drains: Drains) -> Decided {
+        if self.slot.drains == drains {
             return self.unchanged();
         }
-        self.rewritten(Slot { draining, drain_by, ..self.slot.clone() })
+        self.rewritten(Slot { drains, ..self.slot.clone() })
+    }
+
+    pub(super) fn drains_with_own(&self, own: Option<Deadline>) -> Drains {
+        Drains { own, ..self.slot.drains }
+    }
+
+    pub(super) fn drains_with_wider(&self, wider: Option<Deadline>) -> Drains {
+        Drains { wider, ..self.slot.drains }
     }
 
     /// The slot is gone from the pool, and its number is free again.
@@ -144,7 +169,7 @@ mod tests {
     use crate::slot::machine::{Notice, Rejection, transition};
     use crate::slot::{SlotStatus, SlotTiming};
     use crate::testing::sample;
-    use chrono::TimeDelta;
+    use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -215,7 +240,7 @@ mod tests {
         }
         let kept =
             next(&next(&sample::busy_slot(1), drain(None), 0), SlotEvent::Commanded(SlotCommand::Undrain), 0);
-        assert!(!kept.draining);
+        assert!(!kept.drains.any());
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl SlotHandle {
 
     /// Makes the slot's actor panic, as a bug would.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn panic(&self) {
+    pub fn panic(&self) {
         if let Some(addr) = self.addr.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             tell(addr, super::actor::Panic);
         }

@@ -409,7 +409,7 @@ impl Step<'_> {
 
     /// The container is known gone, and with it the bot.
     pub(super) fn free(&self) -> Decided {
-        if self.slot.draining || self.slot.ephemeral {
+        if self.slot.drains.any() || self.slot.ephemeral {
             return self.retire();
         }
         let state = SlotState::Idle { last_used_at: Some(self.now), ahead: Preparation::Absent };
@@ -457,7 +457,7 @@ impl Step<'_> {
     }
 
     pub(super) fn drain_is_due(&self) -> bool {
-        self.slot.draining && self.slot.drain_by.is_some_and(|by| self.now >= by)
+        self.slot.drains.by().is_some_and(|by| self.now >= by)
     }
 
     fn is_running(&self) -> bool {

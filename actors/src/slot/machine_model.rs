@@ -16,9 +16,9 @@ pub(super) struct Model {
     pub(super) generation: i64,
     pub(super) operation: i64,
     pub(super) stored: bool,
-    pub(super) draining: bool,
-    /// When a bot that is still there while it drains is asked to leave.
-    pub(super) drain_by: Option<DateTime<Utc>>,
+    /// Its own drain, and that of what it is part of, each with the time when a bot that is still there is asked to leave.
+    pub(super) own_drain: Option<Option<DateTime<Utc>>>,
+    pub(super) wider_drain: Option<Option<DateTime<Utc>>>,
     pub(super) ephemeral: bool,
     pub(super) image: String,
     pub(super) bot: Option<ModelBot>,
@@ -110,7 +110,7 @@ impl Model {
     fn act(mut self, word: &str, given: &Given, now: DateTime<Utc>) -> Said {
         self.stored = true;
         match word {
-            "instead" if self.draining => Said::Illegal,
+            "instead" if self.drains() => Said::Illegal,
             "assign" => self.gets_bot("pulling", 7_200, given, now),
             "resume" => self.gets_bot("resuming", 7_200, given, now),
             "fetch" => self.gets_bot("starting", 600, given, now),
@@ -200,8 +200,8 @@ impl Model {
                     self.wakes(now)
                 }
             }
-            "store" | "image" | "refresh" | "drain" | "undrain" | "retire" | "go" | "prepare" | "other"
-            | "remove" => self.obeys(word, given),
+            "store" | "image" | "refresh" | "drain" | "undrain" | "follow" | "part" | "retire" | "forget"
+            | "go" | "prepare" | "other" | "remove" => self.obeys(word, given),
             word => panic!("no word {word}"),
         }
     }
@@ -235,7 +235,7 @@ impl Model {
             }
             "removed" => {
                 (self.container, self.attempts) = (None, 0);
-                let step = if self.draining { "retired" } else { "idle" };
+                let step = if self.drains() { "retired" } else { "idle" };
                 self.goes(step)
             }
             _ => {
@@ -259,34 +259,44 @@ impl Model {
     fn obeys(mut self, word: &str, given: &Given) -> Said {
         let step = self.step;
         match word {
-            "prepare" if self.draining => Said::Unchanged,
+            "prepare" if self.drains() => Said::Unchanged,
             "prepare" => {
                 self.ahead_mib = Some(memory_mib(given));
                 self.operates("preparing")
             }
-            "other" if self.draining || self.ahead_mib == Some(memory_mib(given)) => Said::Unchanged,
+            "other" if self.drains() || self.ahead_mib == Some(memory_mib(given)) => Said::Unchanged,
             "other" | "remove" | "refresh" => self.empties(),
             "image" if self.image == image(given) => Said::Unchanged,
             "image" => {
                 self.image = image(given);
                 self.empties()
             }
-            "go" if self.draining => Said::Unchanged,
+            "go" if self.own_drain.is_some() => Said::Unchanged,
             "go" => {
-                self.draining = true;
+                self.own_drain = Some(None);
                 self.empties()
             }
-            "drain" if (self.draining, self.drain_by) == (true, drain_by(given)) => Said::Unchanged,
+            "drain" if self.own_drain == Some(drain_by(given)) => Said::Unchanged,
             "drain" => {
-                (self.draining, self.drain_by) = (true, drain_by(given));
+                self.own_drain = Some(drain_by(given));
                 self.empties()
             }
-            "undrain" if !self.draining => Said::Unchanged,
+            "undrain" if self.own_drain.is_none() => Said::Unchanged,
             "undrain" => {
-                (self.draining, self.drain_by) = (false, None);
+                self.own_drain = None;
                 self.goes(step)
             }
-            "retire" => self.goes("retired"),
+            "follow" if self.wider_drain == Some(drain_by(given)) => Said::Unchanged,
+            "follow" => {
+                self.wider_drain = Some(drain_by(given));
+                self.empties()
+            }
+            "part" if self.wider_drain.is_none() => Said::Unchanged,
+            "part" => {
+                self.wider_drain = None;
+                self.goes(step)
+            }
+            "retire" | "forget" => self.goes("retired"),
             _ => self.goes(step),
         }
     }
@@ -325,7 +335,7 @@ impl Model {
     fn frees(mut self) -> Said {
         (self.bot, self.container, self.attempts) = (None, None, 0);
         (self.deadline, self.wake_at, self.latest, self.since) = (None, None, None, None);
-        let step = if self.draining || self.ephemeral { "retired" } else { "idle" };
+        let step = if self.drains() || self.ephemeral { "retired" } else { "idle" };
         self.goes(step)
     }
 
@@ -429,13 +439,24 @@ impl Model {
 
     /// When a shell is to look again.
     pub(super) fn looks_at(&self) -> Option<DateTime<Utc>> {
-        let is_cut_short = self.draining
-            && ["pulling", "resuming", "starting", "retrying", "restarting", "running"].contains(&self.step);
-        self.wake_at.map(|at| self.drain_by.filter(|_| is_cut_short).map_or(at, |by| by.min(at)))
+        let is_cut_short =
+            ["pulling", "resuming", "starting", "retrying", "restarting", "running"].contains(&self.step);
+        self.wake_at.map(|at| self.asked_to_leave_at().filter(|_| is_cut_short).map_or(at, |by| by.min(at)))
+    }
+
+    fn drains(&self) -> bool {
+        self.own_drain.is_some() || self.wider_drain.is_some()
+    }
+
+    fn asked_to_leave_at(&self) -> Option<DateTime<Utc>> {
+        match (self.own_drain.flatten(), self.wider_drain.flatten()) {
+            (Some(own), Some(wider)) => Some(own.min(wider)),
+            (own, wider) => own.or(wider),
+        }
     }
 
     fn wakes(mut self, now: DateTime<Utc>) -> Said {
-        let is_drained = self.draining && self.drain_by.is_some_and(|by| now >= by);
+        let is_drained = self.asked_to_leave_at().is_some_and(|by| now >= by);
         let is_over = self.deadline.is_some_and(|at| now >= at);
         let is_awake = self.wake_at.is_some_and(|at| now >= at);
         match self.step {
@@ -510,8 +531,8 @@ pub(super) fn seen(slot: &Slot) -> Model {
         generation: slot.generation.0,
         operation: slot.operation.0,
         stored: slot.version > 0,
-        draining: slot.draining,
-        drain_by: slot.drain_by,
+        own_drain: slot.drains.own,
+        wider_drain: slot.drains.wider,
         ephemeral: slot.ephemeral,
         image: slot.image.clone(),
         bot: slot.bot().map(seen_bot),

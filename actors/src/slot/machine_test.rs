@@ -66,8 +66,11 @@ fn event(given: &Given, slot: &Slot, now: DateTime<Utc>) -> SlotEvent {
         "restart" => SlotEvent::Commanded(SlotCommand::Restart),
         "drain" => SlotEvent::Commanded(SlotCommand::Drain { by: drain_by(given) }),
         "undrain" => SlotEvent::Commanded(SlotCommand::Undrain),
+        "follow a drain" => SlotEvent::Commanded(SlotCommand::FollowDrain { wider: Some(drain_by(given)) }),
+        "follow no drain" => SlotEvent::Commanded(SlotCommand::FollowDrain { wider: None }),
         "reset" => SlotEvent::Commanded(SlotCommand::Reset),
         "retire" => SlotEvent::Commanded(SlotCommand::Retire),
+        "forget" => SlotEvent::Commanded(SlotCommand::Forget),
         "clear out" => SlotEvent::Commanded(SlotCommand::ClearOut),
         "end" => {
             let bot = Some(bot_id).filter(|id| id.0 > 0 && given.choice.is_multiple_of(2));

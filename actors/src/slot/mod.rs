@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod command;
+pub mod drains;
 pub mod effects;
 pub mod event;
 pub mod handle;
@@ -25,6 +26,7 @@ use crate::backoff::Backoff;
 use crate::bot::Bot;
 use crate::ids::{ContainerId, ContainerKey, Generation, HostName, Operation, Platform, SlotId, SlotName};
 use chrono::{DateTime, Utc};
+use drains::Drains;
 use preparation::Preparation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -43,10 +45,8 @@ pub struct Slot {
     pub host: HostName,
     /// The image of its containers.
     pub image: String,
-    /// It takes no new bot, and is deleted when it has none.
-    pub draining: bool,
-    /// While it drains: when a bot that is still in it is asked to leave; `None`: never.
-    pub drain_by: Option<DateTime<Utc>>,
+    /// In any it takes no new bot, and is deleted when it has none.
+    pub drains: Drains,
     /// It is deleted with its bot rather than used again.
     pub ephemeral: bool,
     /// Counts assignments.
@@ -200,8 +200,7 @@ impl Slot {
             platform,
             host,
             image,
-            draining: false,
-            drain_by: None,
+            drains: Drains::default(),
             ephemeral,
             generation: Generation(0),
             operation: Operation(0),
@@ -259,7 +258,7 @@ impl Slot {
 
     /// The first of a time that its state waits for and the deadline of its drain.
     pub(super) fn or_drain_by(&self, at: DateTime<Utc>) -> DateTime<Utc> {
-        self.drain_by.filter(|_| self.draining).map_or(at, |by| by.min(at))
+        self.drains.by().map_or(at, |by| by.min(at))
     }
 
     /// The generation of its container: that of its bot, or the one that its next bot will get.

@@ -6,6 +6,7 @@
 //! a slot that is [`Absent`](Preparation::Absent) it is known that nothing is there; all else may have left something.
 
 use super::command::SlotCommand;
+use super::drains::Drains;
 use super::event::{BotSource, SlotEvent};
 use super::machine::{Decided, Step};
 use super::{DeployStep, Slot, SlotState};
@@ -130,7 +131,7 @@ impl Step<'_> {
 
     /// The bot takes the next generation, and with it what was made for it ahead of need.
     fn assign_idle(&self, bot: Bot, source: BotSource, ahead: &Preparation) -> Decided {
-        if self.slot.draining {
+        if self.slot.drains.any() {
             return self.illegal();
         }
         let (step, patience) = match ahead {
@@ -156,11 +157,13 @@ impl Step<'_> {
                 Preparation::Removing { .. } | Preparation::Lingering { .. } => self.unchanged(),
                 _ => self.emptied(ahead, self.slot.clone()),
             },
-            SlotCommand::Drain { by } => self.go(ahead, by),
-            SlotCommand::Retire => self.go(ahead, self.slot.drain_by),
-            SlotCommand::Undrain => self.drain(false, None),
+            SlotCommand::Drain { by } => self.go(ahead, self.drains_with_own(Some(by))),
+            SlotCommand::Retire => self.go(ahead, self.drains_with_own(Some(self.slot.drains.own.flatten()))),
+            SlotCommand::Undrain => self.drained(self.drains_with_own(None)),
+            SlotCommand::FollowDrain { wider: None } => self.drained(self.drains_with_wider(None)),
+            SlotCommand::FollowDrain { wider } => self.go(ahead, self.drains_with_wider(wider)),
             SlotCommand::Prepare { limits } => match ahead {
-                _ if self.slot.draining => self.unchanged(),
+                _ if self.slot.drains.any() => self.unchanged(),
                 Preparation::Absent => self.operate(Preparation::Preparing { limits, failures: 0 }),
                 _ if ahead.limits().is_some_and(|made_with| made_with != limits) => {
                     self.emptied(ahead, self.slot.clone())
@@ -172,16 +175,17 @@ impl Step<'_> {
                 None => self.unchanged(),
             },
             SlotCommand::Store | SlotCommand::Reset | SlotCommand::ClearOut => self.unchanged(),
-            SlotCommand::Restart | SlotCommand::End { .. } => self.illegal(),
+            SlotCommand::Forget if matches!(ahead, Preparation::Lingering { .. }) => self.retire(),
+            SlotCommand::Forget | SlotCommand::Restart | SlotCommand::End { .. } => self.illegal(),
         }
     }
 
     /// The slot is deleted, once nothing is there.
-    fn go(&self, ahead: &Preparation, drain_by: Option<DateTime<Utc>>) -> Decided {
-        let next = Slot { draining: true, drain_by, ..self.slot.clone() };
+    fn go(&self, ahead: &Preparation, drains: Drains) -> Decided {
+        let next = Slot { drains, ..self.slot.clone() };
         match ahead {
             Preparation::Absent => self.retire(),
-            Preparation::Removing { .. } | Preparation::Lingering { .. } => self.drain(true, drain_by),
+            Preparation::Removing { .. } | Preparation::Lingering { .. } => self.drained(drains),
             _ => self.emptied(ahead, next),
         }
     }
@@ -211,7 +215,7 @@ impl Step<'_> {
 
     fn removed(&self, ahead: &Preparation) -> Decided {
         match ahead {
-            Preparation::Removing { .. } if self.slot.draining => self.retire(),
+            Preparation::Removing { .. } if self.slot.drains.any() => self.retire(),
             Preparation::Removing { .. } => self.move_on(Preparation::Absent),
             _ => self.stale(),
         }
@@ -346,8 +350,8 @@ mod tests {
     fn a_slot_on_its_way_out_is_given_nothing_and_keeps_its_deadline() {
         let by = Some(sample::now());
         let going = command(&prepared(), SlotCommand::Drain { by });
-        assert_eq!((going.draining, going.drain_by), (true, by));
-        let draining = Slot { draining: true, ..sample::idle_slot(1) };
+        assert_eq!(going.drains, Drains::own(by));
+        let draining = Slot { drains: Drains::own(None), ..sample::idle_slot(1) };
         assert_eq!(command(&draining, SlotCommand::Prepare { limits: LIMITS }), draining);
     }
 

@@ -100,6 +100,7 @@ mod tests {
     use crate::bot::End;
     use crate::ids::{ContainerId, Generation};
     use crate::slot::command::SlotCommand;
+    use crate::slot::drains::Drains;
     use crate::slot::effects::{Effect, effects_of};
     use crate::slot::machine::{Notice, Rejection, Transition, transition};
     use crate::slot::{SlotStatus, SlotTiming};
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_drain_that_is_due_does_not_send_it_elsewhere_either() {
         let stopping = restart(&in_state(BotState::JoiningCall)).expect("legal").next;
-        let due = Slot { draining: true, drain_by: Some(sample::now()), ..stopping };
+        let due = Slot { drains: Drains::own(Some(sample::now())), ..stopping };
         let left = decided(&due, SlotEvent::Woke).expect("legal");
         let [Notice::BotEnded(bot)] = &left.notices[..] else { panic!("{:?}", left.notices) };
         assert_eq!(bot.end.as_ref().map(|end| end.reason), Some(EndReason::LeftByRequest));

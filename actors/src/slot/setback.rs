@@ -54,6 +54,7 @@ mod tests {
     use crate::bot::{BotSpec, BotState};
     use crate::ids::BotId;
     use crate::queue::QueueEntry;
+    use crate::slot::drains::Drains;
     use crate::slot::event::{BotSource, SlotEvent};
     use crate::slot::machine::transition;
     use crate::slot::{Slot, SlotState, SlotStatus, SlotTiming};
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(life::queue_timeout(&bot).reason, EndReason::QueueTimeout);
         let failed = back(&pull_failed(&given(bot, 1))).expect("is back in the queue");
         assert_eq!(life::queue_timeout(&failed).detail, WORDS);
-        let draining = Slot { draining: true, ..given(sample::bot(2), 2) };
+        let draining = Slot { drains: Drains::own(None), ..given(sample::bot(2), 2) };
         assert_eq!(declined(&draining).next.state, SlotState::Retired);
     }
 

@@ -107,6 +107,8 @@ pub const REACHED: &[&str] = &[
     "Undrain taken",
     "Retire taken",
     "Retire refused",
+    "Forget taken",
+    "Forget refused",
     "Restart taken",
     "Restart refused",
     "maintenance began",

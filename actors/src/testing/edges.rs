@@ -10,6 +10,7 @@ use crate::image_pull::machine::{Pull, PullEvent, PullSettings, PullState, Waite
 use crate::pool::breaker::{Breaker, BreakerEvent, BreakerSettings};
 use crate::ports::{Machine, Presence, ResourceLimits};
 use crate::slot::command::SlotCommand;
+use crate::slot::drains::Drains;
 use crate::slot::event::{BotSource, SlotEvent};
 use crate::slot::machine::transition;
 use crate::slot::preparation::Preparation;
@@ -182,7 +183,10 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         ("idle, removing", ahead(Preparation::Removing { container: None, failures: 0 })),
         (
             "idle, removing; draining",
-            Slot { draining: true, ..ahead(Preparation::Removing { container: None, failures: 0 }) },
+            Slot {
+                drains: Drains::own(None),
+                ..ahead(Preparation::Removing { container: None, failures: 0 })
+            },
         ),
         ("idle, lingering", ahead(Preparation::Lingering { container: None, failures: 1, at: past })),
         ("deploying, pulling", with(deploying(DeployStep::Pulling))),
@@ -206,7 +210,7 @@ pub fn states(deadline: DateTime<Utc>) -> Vec<(&'static str, Slot)> {
         ("busy, stopping", with(running(done, container.clone(), BusyStep::Stopping))),
         (
             "busy, stopping; draining",
-            Slot { draining: true, ..with(running(gone, container.clone(), BusyStep::Stopping)) },
+            Slot { drains: Drains::own(None), ..with(running(gone, container.clone(), BusyStep::Stopping)) },
         ),
         ("error, waiting", with(error(RecoveryStep::Waiting { until: past }))),
         ("error, stopping", with(error(RecoveryStep::Stopping))),
@@ -269,8 +273,11 @@ pub fn events(slot: &Slot) -> Vec<(&'static str, SlotEvent)> {
         ("Unprepare", SlotEvent::Commanded(SlotCommand::Unprepare)),
         ("Drain", SlotEvent::Commanded(SlotCommand::Drain { by: None })),
         ("Undrain", SlotEvent::Commanded(SlotCommand::Undrain)),
+        ("FollowDrain, begun", SlotEvent::Commanded(SlotCommand::FollowDrain { wider: Some(None) })),
+        ("FollowDrain, ended", SlotEvent::Commanded(SlotCommand::FollowDrain { wider: None })),
         ("Reset", SlotEvent::Commanded(SlotCommand::Reset)),
         ("Retire", SlotEvent::Commanded(SlotCommand::Retire)),
+        ("Forget", SlotEvent::Commanded(SlotCommand::Forget)),
         ("Restart", SlotEvent::Commanded(SlotCommand::Restart)),
         ("ClearOut", SlotEvent::Commanded(SlotCommand::ClearOut)),
         ("End", SlotEvent::Commanded(SlotCommand::End { bot: None, detail: "e".into() })),

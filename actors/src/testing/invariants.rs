@@ -5,7 +5,7 @@ use super::program::Program;
 use super::store::Tables;
 use super::world::World;
 use crate::bot::{Bot, BotState, EndReason};
-use crate::ids::{BotId, ContainerKey};
+use crate::ids::{BotId, ContainerKey, SlotId};
 use crate::journal::{Change, Decision};
 use crate::pool::index::SlotLine;
 use crate::pool::load::PoolLoad;
@@ -19,7 +19,7 @@ use crate::schedule::plan::{furthest, missed_at};
 use crate::slot::preparation::Preparation;
 use crate::slot::{BusyStep, DeployStep, Slot, SlotState, SlotStatus};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// How long the store may keep a decision waiting that was made in time.
@@ -144,7 +144,7 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
         let assigned = known.is_some_and(|known| {
             known.generation != slot.generation && matches!(known.state, SlotState::Idle { .. })
         });
-        if assigned && known.is_some_and(|known| known.draining) {
+        if assigned && known.is_some_and(|known| known.drains.any()) {
             world.violated(format!("{} drains and was given a bot", slot.name));
         }
         let is_away = |since: &DateTime<Utc>| (*since).max(world.troubled_until) + OFFER_MAX[1] < world.now;
@@ -166,10 +166,10 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
                 world.violated(format!("{} changed its image under a bot", slot.name));
             }
         }
-        if slot.draining && !known.draining {
+        if slot.drains.any() && !known.drains.any() {
             world.count("slot drains");
         }
-        let is_due = known.draining && known.drain_by.is_some_and(|by| by <= world.utc());
+        let is_due = known.drains.by().is_some_and(|by| by <= world.utc());
         if is_due && matches!(slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. }) {
             world.count("asked to leave at a drain's deadline");
         }
@@ -190,11 +190,15 @@ fn those_that_go_take_no_bot(world: &mut World, before: &Tables, decisions: &[De
 /// A slot is idle, or its number free, only when nothing of it runs; and what was prepared is what its next bot gets.
 fn idle_means_gone(world: &mut World, before: &Tables) {
     let mut wrong = Vec::new();
+    // What a lost host leaves behind is no matter of a slot any more once an operator says so.
+    let is_forgotten = |slot: &&Slot| slot.bot().is_none() && world.forgotten.contains(&slot.name);
+    let forgotten: BTreeSet<SlotId> =
+        before.slots.values().filter(is_forgotten).map(|slot| slot.id).collect();
     for key in world.containers.prepared.keys() {
         let slot = world.tables.slots.values().find(|slot| slot.id == key.slot);
         let is_held = slot.is_some_and(|slot| slot.holds_container() && slot.container_key() == *key);
         let is_known = slot.is_some() || before.slots.values().any(|slot| slot.id == key.slot);
-        if !is_held && is_known {
+        if !is_held && is_known && !forgotten.contains(&key.slot) {
             wrong.push(format!("{} (prepared)", super::engine::name(*key)));
         }
     }
@@ -204,7 +208,7 @@ fn idle_means_gone(world: &mut World, before: &Tables) {
         match slot {
             Some(slot) if matches!(slot.state, SlotState::Idle { .. }) => wrong.push(slot.name.0.clone()),
             Some(slot) if slot.generation != key.generation => wrong.push(slot.name.0.clone()),
-            None if known => wrong.push(super::engine::name(*key)),
+            None if known && !forgotten.contains(&key.slot) => wrong.push(super::engine::name(*key)),
             _ => {}
         }
     }
@@ -428,7 +432,7 @@ pub fn the_pool_knows_the_rows(world: &mut World, pool: &PoolSnapshot, lines: &[
         .collect();
     let slots = world.tables.slots.values();
     let rows: Vec<String> =
-        slots.map(|slot| told(&slot.name.0, slot.status(), &slot.image, slot.draining, false)).collect();
+        slots.map(|slot| told(&slot.name.0, slot.status(), &slot.image, slot.drains.any(), false)).collect();
     if known != rows {
         world.violated(format!("the pool knows {known:?}, the rows say {rows:?}"));
     }

@@ -10,6 +10,7 @@ use crate::pool::message::{
     SlotAction,
 };
 use crate::pool::{Drain, HostSettings, PoolSettings};
+use crate::slot::Slot;
 use crate::supervision::tell;
 use crate::tree::Tree;
 use chrono::TimeDelta;
@@ -27,6 +28,12 @@ pub fn step(shared: &Shared, tree: &Tree) {
         if let Some(drain) = drain {
             turn(shared.clone(), drain, tree);
         }
+        return;
+    }
+    let lost = lost_slots(&world);
+    if !lost.is_empty() && world.rng.u8(0..4) == 0 {
+        drop(world);
+        lost.into_iter().for_each(|slot| operate(shared.clone(), slot, SlotAction::Forget, tree));
         return;
     }
     match world.rng.u8(0..10) {
@@ -80,6 +87,16 @@ fn draw_platform(world: &mut World) -> Platform {
     platforms[world.rng.usize(0..platforms.len())].clone()
 }
 
+/// What hosts leave behind that do not answer, or are not in the settings.
+fn lost_slots(world: &World) -> Vec<SlotName> {
+    let is_lost = |slot: &&Slot| {
+        let is_away = world.breakers_open.contains_key(&slot.host);
+        is_away || !world.settings.hosts.contains_key(&slot.host)
+    };
+    let lost = world.tables.slots.values().filter(is_lost).filter(|slot| slot.bot().is_none());
+    lost.map(|slot| slot.name.clone()).collect()
+}
+
 fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     // Mostly what is neither free nor simply running: there is least time for it.
     let slots = world.tables.slots.values();
@@ -96,11 +113,16 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     // Often the one that is there, at times one that is elsewhere.
     let bot = world.rng.bool().then(|| BotId(world.rng.i64(1..=world.tables.bots.len() as i64 + 1)));
     let bot = bot.or_else(|| world.tables.slots.get(&name)?.bot().map(|bot| bot.id));
+    // A drain is taken back soon, or its slot is gone.
+    if world.tables.slots.get(&name).is_some_and(|slot| slot.drains.own.is_some()) && world.rng.bool() {
+        return Some((name, SlotAction::Undrain));
+    }
     let actions = [
         SlotAction::Reset,
         SlotAction::Drain { within },
         SlotAction::Undrain,
         SlotAction::Retire,
+        SlotAction::Forget,
         SlotAction::Restart,
         SlotAction::End { bot },
     ];
@@ -165,10 +187,12 @@ fn change_mind(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
             return;
         }
         let bot = world.tables.slots.get(&slot).and_then(|slot| slot.bot()).map(|bot| bot.id);
+        let host = world.tables.slots.get(&slot).map(|slot| slot.host.clone());
         let within = Some(world.between(0, 2_000));
-        let choice = world.rng.u8(0..3);
+        let choice = world.rng.u8(0..4);
         drop(world);
         match (choice, bot) {
+            (3, _) => host.into_iter().for_each(|host| turn(shared.clone(), Drain::Host(host), &tree)),
             (0, Some(bot_id)) => {
                 let reason = EndReason::LeftByRequest;
                 tell(&tree.pool, LeaveBot { bot_id, reason, reply: oneshot::channel().0 });
@@ -181,17 +205,25 @@ fn change_mind(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
 
 fn operate(shared: Shared, slot: SlotName, action: SlotAction, tree: &Tree) {
     let (reply, answer) = oneshot::channel();
+    if action == SlotAction::Forget {
+        shared.lock().forgotten.insert(slot.clone());
+    }
     tell(&tree.pool, Operate { slot: slot.clone(), action, reply });
     actix::spawn(async move {
         let Ok(outcome) = answer.await else { return };
         let mut world = shared.lock();
+        if action == SlotAction::Forget && outcome != Err(OperateError::OutcomeUnknown) {
+            world.forgotten.remove(&slot);
+        }
         if shared.is_dead(&world) {
             return;
         }
         world.note(format!("operator: {action:?} {slot}: {}", if outcome.is_ok() { "taken" } else { "not" }));
         match outcome {
             Ok(_) => world.count(&format!("{} taken", name_of(action))),
-            Err(OperateError::Refused(_)) => world.count(&format!("{} refused", name_of(action))),
+            Err(OperateError::Refused(_) | OperateError::HostAnswers(_)) => {
+                world.count(&format!("{} refused", name_of(action)))
+            }
             Err(OperateError::Unknown(_) | OperateError::OutcomeUnknown) => {}
         }
     });
@@ -203,6 +235,7 @@ fn name_of(action: SlotAction) -> &'static str {
         SlotAction::Drain { .. } => "Drain",
         SlotAction::Undrain => "Undrain",
         SlotAction::Retire => "Retire",
+        SlotAction::Forget => "Forget",
         SlotAction::Restart => "Restart",
         SlotAction::End { .. } => "End",
     }

@@ -3,6 +3,7 @@
 use crate::bot::{AutomaticLeave, Bot, BotSpec, BotState, Seat};
 use crate::ids::{BotId, ContainerId, Generation, HostName, Operation, Platform, SlotId, SlotName, UserId};
 use crate::queue::{Plan, QueueEntry};
+use crate::slot::drains::Drains;
 use crate::slot::preparation::Preparation;
 use crate::slot::{BusyStep, Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -80,8 +81,7 @@ pub fn idle_slot(number: u32) -> Slot {
         platform,
         host: HostName::local(),
         image: "image:1".into(),
-        draining: false,
-        drain_by: None,
+        drains: Drains::default(),
         ephemeral: false,
         generation: Generation(4),
         operation: Operation(9),

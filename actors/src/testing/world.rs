@@ -132,6 +132,8 @@ pub struct World {
     pub listeners: Vec<(HostName, mpsc::Sender<EngineEvent>)>,
     /// Hosts whose breakers the leader has open, and since when.
     pub breakers_open: BTreeMap<HostName, DateTime<Utc>>,
+    /// Slots that an operator wished to be forgotten, and has no answer yet.
+    pub forgotten: BTreeSet<SlotName>,
     /// Bots' programs.
     pub programs: BTreeMap<ContainerKey, Program>,
     /// Clients.
@@ -383,6 +385,7 @@ impl World {
             hosts_away: BTreeMap::new(),
             listeners: Vec::new(),
             breakers_open: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             programs: BTreeMap::new(),
             clients: Vec::new(),
             faults,

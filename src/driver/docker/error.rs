@@ -10,7 +10,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum DockerError {
-    #[error("host {0} is not configured: add [hosts.{0}], or retire its slots")]
+    #[error(
+        "host {0} is not configured: add [hosts.{0}], or, if it is lost for good, have its slots forgotten"
+    )]
     UnknownHost(HostName),
     #[error(
         "the engine on {host} is away: {words}; is dockerd running, and its address right (hosts.{host}.docker_url)?"

@@ -58,7 +58,8 @@ pub async fn end(
         };
         let action = SlotAction::End { bot: Some(bot_id) };
         match slots::ask(&state, operator, slot.name().clone(), action).await? {
-            Ok(_) | Err(OperateError::Refused(_) | OperateError::Unknown(_)) => {}
+            Ok(_)
+            | Err(OperateError::Refused(_) | OperateError::Unknown(_) | OperateError::HostAnswers(_)) => {}
             Err(OperateError::OutcomeUnknown) => break,
         }
     }

@@ -99,14 +99,15 @@ pub async fn begin_server(
 ) -> Result<web::Json<DrainView>, ApiError> {
     let (emptied, gone) = oneshot::channel();
     let order = ServerDrain { within: query.within()?, emptied };
-    let view = set_server(operator, &state, Some(order)).await?;
+    let stops = state.clone();
+    // Before the order: also one whose answer is lost is carried out.
     actix_web::rt::spawn(async move {
-        // Dropped where the drain is ended, or replaced by another.
+        // Dropped where it was refused, is ended, or replaced by another.
         if gone.await.is_ok() {
-            state.emptied.notify_one();
+            stops.emptied.notify_one();
         }
     });
-    Ok(view)
+    set_server(operator, &state, Some(order)).await
 }
 
 /// DELETE /api/admin/drains/server: it serves again.

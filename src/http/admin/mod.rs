@@ -50,6 +50,13 @@ impl From<OperateError> for ApiError {
         match error {
             OperateError::Unknown(what) => Self::not_found(what),
             OperateError::Refused(refused) => refused.into(),
+            OperateError::HostAnswers(host) => Self::conflict(
+                "not_now",
+                &format!(
+                    "Host {host} answers, so its slots recover by themselves: reset it. Only what is left on a host that \
+                    is away, or no longer in the settings, can be forgotten."
+                ),
+            ),
             OperateError::OutcomeUnknown => Self::unknown_outcome(),
         }
     }

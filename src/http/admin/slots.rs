@@ -227,6 +227,10 @@ fn refusal(slot: &SlotName, action: SlotAction, from: &str) -> String {
             "Only an idle slot can be deleted at once. Drain it: it goes when it is free. Or end its bot, or reset it, \
             first."
         }
+        SlotAction::Forget => {
+            "Only a slot whose container is left behind can be forgotten: one that waits in error, or is lingering. If it is \
+            just being removed, ask again in a moment."
+        }
         SlotAction::Restart => {
             "Only a bot that is not in its meeting yet can be started again: what it recorded would be lost. Let it \
             leave, or end it."
@@ -243,14 +247,15 @@ fn name_of(action: SlotAction) -> &'static str {
         SlotAction::Drain { .. } => "drain",
         SlotAction::Undrain => "undrain",
         SlotAction::Retire => "retire",
+        SlotAction::Forget => "forget",
         SlotAction::Restart => "restart",
         SlotAction::End { .. } => "end",
     }
 }
 
 fn action_named(name: &str, within: Option<TimeDelta>) -> Option<SlotAction> {
-    use SlotAction::{Drain, End, Reset, Restart, Retire, Undrain};
-    let actions = [Reset, Drain { within }, Undrain, Retire, Restart, End { bot: None }];
+    use SlotAction::{Drain, End, Forget, Reset, Restart, Retire, Undrain};
+    let actions = [Reset, Drain { within }, Undrain, Retire, Forget, Restart, End { bot: None }];
     actions.into_iter().find(|action| name_of(*action) == name)
 }
 
@@ -297,8 +302,8 @@ fn view(slot: &Slot, line: Option<&SlotLine>) -> OperatedSlotView {
         error_message: views::error_message(slot),
         error_since,
         attempts,
-        draining: slot.draining,
-        drain_by: slot.drain_by,
+        draining: slot.drains.any(),
+        drain_by: slot.drains.by(),
         ephemeral: slot.ephemeral,
         reserved: line.map(|line| line.reserved),
     }

@@ -9,6 +9,7 @@ use meeboter_actors::pool::{Drain, DrainOrder};
 use meeboter_actors::ports::StoreError;
 use meeboter_actors::queue::QueueEntry;
 use meeboter_actors::recording::{Joined, Recording, RecordingState};
+use meeboter_actors::slot::drains::Drains;
 use std::collections::BTreeSet;
 
 #[tokio::test]
@@ -18,7 +19,13 @@ async fn every_slot_state_comes_back() {
     for index in 0..states.len() {
         let number = u32::try_from(index + 1).expect("few");
         let state = every_slot_state(number).swap_remove(index);
-        let slot = Slot { version: 1, draining: true, ephemeral: true, state, ..sample::idle_slot(number) };
+        let slot = Slot {
+            version: 1,
+            drains: Drains { own: Some(Some(sample::now())), wider: Some(None) },
+            ephemeral: true,
+            state,
+            ..sample::idle_slot(number)
+        };
         let mut decision = vec![write_slot(&slot)];
         decision.extend(slot.bot().map(write_bot));
         commit(&journal, i64::from(number), decision).await;
