@@ -74,12 +74,15 @@ impl Candidate {
         let rows = journal.load().await.map_err(StartError::Load)?;
         report(&rows, &self.log);
         let lead = journal.validity();
+        // Settings that are read meanwhile are told to the actors once these are known.
+        let settings = self.state.reloader.hold().await;
         let tree = self.plant(&journal, rows).await?;
         let driver = Arc::clone(&self.driver);
         let leading = Leading { tree: tree.clone(), lead, driver };
         if self.state.leading.set(leading).is_err() {
             return Err(StartError::Broken("this server leads already".to_owned()));
         }
+        drop(settings);
         // Only one call gets here: the next was refused above.
         let _ = self.lead.set(Arc::clone(&journal));
         self.confirm(journal, tree);

@@ -206,8 +206,7 @@ impl Application {
 
     /// Reads the settings again because a signal says so; what comes of it is in the log.
     async fn reload(&self) {
-        let tree = self.state.leading.get().map(|leading| &leading.tree);
-        match self.state.reloader.reload(tree).await {
+        match self.state.reloader.reload(&self.state.leading).await {
             Ok(Reloaded { applied, needs_restart }) => info!(self.log, "settings are read again";
                 "applied" => applied.join(", "), "needs_restart" => needs_restart.join(", ")),
             Err(error) => warn!(self.log, "settings stay as they are"; "error" => chain(&error)),

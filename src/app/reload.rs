@@ -4,14 +4,16 @@
 use super::engine::{Engine, EngineError};
 use super::settings as wanted;
 use crate::config::{LoadError, Loaded, Settings, Source, Values};
+use crate::http::state::Leading;
 use meeboter_actors::maintenance::actor as maintenance;
 use meeboter_actors::pool::message as pool;
 use meeboter_actors::scale::actor as scale;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::tree::Tree;
 use serde::Serialize;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// What may change while the server runs, by the beginning of the key.
 const LIVE: [&str; 5] = ["pool.", "hosts.", "images.", "scale.", "maintenance."];
@@ -32,7 +34,7 @@ pub struct Reloader {
     at_start: Values,
     deadline_of_starts: Duration,
     /// One at a time, so that what is told last is what was read last.
-    turn: tokio::sync::Mutex<()>,
+    turn: Mutex<()>,
 }
 
 struct Running {
@@ -74,7 +76,7 @@ impl Reloader {
             running: RwLock::new(running),
             at_start: loaded.values.clone(),
             deadline_of_starts: wanted::timing(&loaded.settings).deploy,
-            turn: tokio::sync::Mutex::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -83,8 +85,13 @@ impl Reloader {
         Arc::clone(&self.running.read().unwrap_or_else(PoisonError::into_inner).settings)
     }
 
+    /// Keeps them as they are for as long as this is held: while a server begins to lead by them.
+    pub(super) async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Reads them again. On a standby there is nobody to tell; they count when it leads.
-    pub async fn reload(&self, tree: Option<&Tree>) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self, leading: &OnceLock<Leading>) -> Result<Reloaded, ReloadError> {
         let _turn = self.turn.lock().await;
         let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || source.load()).await??;
@@ -101,8 +108,8 @@ impl Reloader {
             running.values.extend(loaded.values.into_iter().filter(|(key, _)| is_live(key)));
             reloaded
         };
-        if let Some(tree) = tree {
-            apply(&settings, tree);
+        if let Some(leading) = leading.get() {
+            apply(&settings, &leading.tree);
         }
         Ok(reloaded)
     }

@@ -15,8 +15,7 @@ use actix_web::web;
 pub async fn reload(operator: Operator, state: web::Data<AppState>) -> Result<web::Json<Reloaded>, ApiError> {
     state.check_running()?;
     note(&state, operator, "reload", "settings");
-    let tree = state.leading.get().map(|leading| &leading.tree);
-    let reloaded = state.reloader.reload(tree).await.map_err(refusal)?;
+    let reloaded = state.reloader.reload(&state.leading).await.map_err(refusal)?;
     Ok(web::Json(reloaded))
 }
 
