@@ -1,7 +1,7 @@
 //! How long to wait after failures in a row: doubling up to a limit, less a share that differs from one to another, so
 //! that those who failed together do not come back together. Pure: what spreads them is an argument.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
 /// The waits between tries.
@@ -23,6 +23,12 @@ impl Backoff {
     }
 }
 
+/// Whether a wait until then is over that is never longer than `longest`. One of which more than that is left was begun
+/// before the clock was set back: nobody knows what is left of it, and the try is not put off by as much.
+pub fn is_over(until: DateTime<Utc>, longest: Duration, now: DateTime<Utc>) -> bool {
+    now >= until || (until - now).to_std().is_ok_and(|left| left > longest)
+}
+
 /// A number that differs from name to name, and with every failure: the same in every process. FNV-1a, which is small.
 pub fn spread(name: impl IntoIterator<Item = u8>, failures: u32) -> u64 {
     name.into_iter()
@@ -33,6 +39,7 @@ pub fn spread(name: impl IntoIterator<Item = u8>, failures: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::sample;
     use std::collections::BTreeSet;
 
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) };
@@ -42,6 +49,13 @@ mod tests {
         let waits: Vec<_> = (1..=40).map(|failures| BACKOFF.wait(failures, 249)).collect();
         assert!(waits.windows(2).take(5).all(|pair| pair[0] < pair[1]), "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= TimeDelta::seconds(120)), "{waits:?}");
+    }
+
+    #[test]
+    fn a_wait_is_over_at_its_end_and_where_more_is_left_than_there_ever_was() {
+        let until = sample::now();
+        let is_over = |left_ms| is_over(until, BACKOFF.last, until - TimeDelta::milliseconds(left_ms));
+        assert_eq!([-1, 0, 1, 120_000, 120_001].map(is_over), [true, true, false, false, true]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use chrono::TimeDelta;
 use meeboter_actors::bot::{BotSpec, BotState};
 use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
+use meeboter_actors::image_pull::actor as pulls;
+use meeboter_actors::image_pull::machine::PullState;
 use meeboter_actors::pool::breaker::BreakerEvent;
 use meeboter_actors::pool::message::{
     CreateBot, CreateError, Created, DrainPlatform, DrainServer, EngineHeard, Observe, Operate, OperateError,
@@ -22,6 +24,7 @@ use meeboter_actors::tree::Tree;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 fn zoom() -> Platform {
     Platform("zoom".to_owned())
@@ -334,4 +337,42 @@ fn a_clock_that_is_set_back_does_not_put_a_recovery_off() {
         let late = shared.now() - due;
         assert!(late < TimeDelta::seconds(90), "{late}");
     });
+}
+
+#[test]
+fn a_clock_that_is_set_back_puts_no_second_try_off() {
+    let platforms = [(zoom(), 2)].into();
+    let mut settings = settings(&platforms, false);
+    settings.hosts.remove(&HostName("other".to_owned()));
+    run_in(World::new(1, Faults::default(), platforms, settings), async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let step = |of: &str| tree.directory.all().iter().any(|handle| handle.snapshot().step() == of);
+        let month = TimeDelta::days(30);
+        // Of a pull, which waits for two seconds.
+        shared.lock().faults = Faults { refuse: 1_000, ..Faults::default() };
+        create(&tree).await.expect("a bot");
+        while !matches!(pull_state(&tree).await, Some(PullState::BackingOff { .. })) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let began = Instant::now();
+        shared.lock().set_clock(-month);
+        shared.lock().faults = Faults::default();
+        until(&shared, |_| step("running")).await;
+        assert!(began.elapsed() < Duration::from_secs(120), "pulled after {:?}", began.elapsed());
+        // Of a start, which does too.
+        shared.lock().hosts_away.insert(HostName::local(), false);
+        create(&tree).await.expect("a bot");
+        until(&shared, |_| step("retrying")).await;
+        let began = Instant::now();
+        shared.lock().set_clock(-month);
+        shared.lock().hosts_away.clear();
+        until(&shared, |_| !step("retrying")).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "started after {:?}", began.elapsed());
+    });
+}
+
+/// How far the one pull is.
+async fn pull_state(tree: &Tree) -> Option<PullState> {
+    let seen = tree.pulls.send(pulls::Observe).await.expect("an answer");
+    seen.pulls.first().map(|line| line.state)
 }

@@ -115,6 +115,16 @@ fn what_another_timetable_had_due_is_not_made_up() {
 }
 
 #[test]
+fn what_a_clock_said_that_was_a_month_ahead_puts_nothing_off() {
+    let ahead = MaintenanceRow {
+        timetable: Some("*/30 * * * * UTC".to_owned()),
+        ..MaintenanceRow::new(sample::now() + TimeDelta::days(30))
+    };
+    let next_at = after_a_start(ahead).next_at.expect("it is due again");
+    assert!(next_at - sample::now() <= TimeDelta::minutes(30), "{next_at}");
+}
+
+#[test]
 fn an_operator_who_asks_twice_is_shown_the_run_under_way() {
     run(
         |_| {},

@@ -3,7 +3,7 @@
 use super::PullKey;
 use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId};
 use crate::ids::HostName;
-use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress};
+use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress, SLEEP_MAX};
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -135,7 +135,9 @@ impl ImagePullActor {
             ctx.cancel_future(timer);
         }
         if let Some(at) = entry.pull.wake_at(&self.settings) {
-            let (key, wait) = (key.clone(), (at - now).to_std().unwrap_or(Duration::ZERO));
+            // Looks now and then: a machine that slept, or whose clock was set, has another time than its timers.
+            let wait = (at - now).to_std().unwrap_or(Duration::ZERO).min(SLEEP_MAX);
+            let key = key.clone();
             entry.timer = Some(ctx.run_later(wait, move |act, ctx| {
                 if let Some(entry) = act.entries.get_mut(&key) {
                     entry.timer = None;

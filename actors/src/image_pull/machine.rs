@@ -5,7 +5,7 @@
 //! back-off, so that a registry in trouble sees one probe at a time, however many wait.
 
 use super::PullKey;
-use crate::backoff::{Backoff, spread};
+use crate::backoff::{Backoff, is_over, spread};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -285,7 +285,12 @@ impl Pull {
                 commands.extend(self.fail(key, reason, true, settings, now));
                 commands
             }
-            PullState::BackingOff { until } if now >= until => {
+            // The clock was set back: nobody knows how long the engine has been silent.
+            PullState::Pulling { moved_at } if moved_at > now => {
+                self.state = PullState::Pulling { moved_at: now };
+                vec![]
+            }
+            PullState::BackingOff { until } if is_over(until, settings.backoff.last, now) => {
                 if self.line.is_empty() {
                     self.state = PullState::Unknown;
                     vec![]

@@ -78,16 +78,21 @@ impl Observer {
             PullEvent::Woke if self.pulling_since.is_some_and(|at| now - at >= TimeDelta::minutes(20)) => {
                 self.ended(Some(true), now)
             }
+            // Where the clock was set back the silence counts from now.
+            PullEvent::Woke => {
+                self.pulling_since = self.pulling_since.map(|at| at.min(now));
+                vec![]
+            }
             PullEvent::Forgotten => {
                 self.present = false;
                 vec![]
             }
-            PullEvent::Succeeded | PullEvent::Failed { .. } | PullEvent::Woke => vec![],
+            PullEvent::Succeeded | PullEvent::Failed { .. } => vec![],
         }
     }
 }
 
-fn events() -> impl Strategy<Value = Vec<(PullEvent, u64)>> {
+fn events() -> impl Strategy<Value = Vec<(PullEvent, i64)>> {
     let event = prop_oneof![
         4 => prop::bool::weighted(0.8)
             .prop_map(|for_bot| PullEvent::Wanted { id: WaiterId(0), for_bot }),
@@ -99,7 +104,10 @@ fn events() -> impl Strategy<Value = Vec<(PullEvent, u64)>> {
         5 => Just(PullEvent::Woke),
         1 => Just(PullEvent::Forgotten),
     ];
-    let wait_ms = prop::sample::select(vec![0, 1, 900, 1_600, 2_000, 15_000, 61_000, 120_000, 1_200_000]);
+    // The clock is set back now and then.
+    let wait_ms = prop::sample::select(vec![
+        0, 1, 900, 1_600, 2_000, 15_000, 61_000, 120_000, 1_200_000, -1_000, -7_200_000,
+    ]);
     prop::collection::vec((event, wait_ms), 1..200)
 }
 
@@ -116,7 +124,7 @@ proptest! {
                 PullEvent::GivenUp(back) => PullEvent::GivenUp(WaiterId(number.saturating_sub(back.0))),
                 event => event,
             };
-            now += TimeDelta::milliseconds(i64::try_from(wait_ms).expect("small"));
+            now += TimeDelta::milliseconds(wait_ms);
             let was_silent = observer.pulling_since.is_some_and(|at| now - at >= TimeDelta::minutes(20));
             let was_pulling = observer.pulling_since.is_some();
             let woke = event == PullEvent::Woke;
@@ -128,8 +136,10 @@ proptest! {
                     PullCommand::Start => {
                         prop_assert!(!was_pulling && !observer.present && !observer.line.is_empty());
                         let waited = observer.failed_at.map(|at| (now - at).num_milliseconds());
-                        // A probe comes no sooner than its back-off, unless nobody was there when it was over.
-                        prop_assert!(waited.is_none_or(|ms| ms * 4 >= backoff_ms(observer.failures) * 3));
+                        let longest = backoff_ms(observer.failures);
+                        // A probe comes no sooner than its back-off, unless nobody was there when it was over, or the
+                        // clock was set back so far that more than the longest back-off seems to be left of it.
+                        prop_assert!(waited.is_none_or(|ms| ms * 4 >= longest * 3 || longest - ms > 120_000));
                         observer.pulling_since = Some(now);
                     }
                     PullCommand::Abandon => prop_assert!(woke && was_silent),
@@ -149,6 +159,8 @@ proptest! {
             if let (PullState::BackingOff { until }, Some(failed_at)) = (pull.state, observer.failed_at) {
                 prop_assert!((until - failed_at).num_milliseconds() <= backoff_ms(observer.failures));
                 prop_assert_eq!(wake_at, Some(until));
+                let is_left = (until - now).num_milliseconds();
+                prop_assert!(!woke || observer.line.is_empty() || (1..=120_000).contains(&is_left), "{}", is_left);
             }
             if let Some(since) = observer.pulling_since {
                 prop_assert_eq!(wake_at, Some(since + TimeDelta::minutes(20)));

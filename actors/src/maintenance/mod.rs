@@ -84,12 +84,16 @@ impl MaintenanceRow {
         Self { due_from: now, timetable: None, run: None, images: Images::new() }
     }
 
-    /// Goes by this timetable from now on: what another would have had due before now is nobody's. Says whether there is
-    /// anything to store.
+    /// Goes by this timetable from now on: what another would have had due before now is nobody's, and what a clock said
+    /// that was ahead puts nothing off. Says whether there is anything to store.
     pub fn go_by(&mut self, timetable: Option<&Timetable>, now: DateTime<Utc>) -> bool {
         let named = Some(timetable.map(ToString::to_string).unwrap_or_default());
         if self.timetable == named {
-            return false;
+            let was_ahead = self.due_from - now > plan::LATE;
+            if was_ahead {
+                self.due_from = now;
+            }
+            return was_ahead;
         }
         if self.timetable.is_some() {
             self.due_from = now;

@@ -8,8 +8,9 @@ use crate::slot::{Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 
-/// A run that begins this long after its time was missed; the actor looks more often than that.
-const LATE: TimeDelta = TimeDelta::minutes(2);
+/// A run that begins this long after its time was missed; the actor looks more often than that. A clock is put right by
+/// less than that now and then, which must not have a night looked after twice.
+pub(super) const LATE: TimeDelta = TimeDelta::minutes(2);
 /// Runs that are cut off by the end of their server before it is left at that: one of them may be why the server ended.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -165,6 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_clock_that_was_ahead_said_puts_no_night_off() {
+        let nightly = nightly();
+        let run_at = |now| {
+            let mut row = MaintenanceRow::new(sample::now());
+            row.go_by(Some(&nightly), sample::now());
+            row.due_from = now;
+            row
+        };
+        // A month ahead, and then right again.
+        let mut row = run_at(hours(24 * 30));
+        assert!(row.go_by(Some(&nightly), hours(14)), "there is something to store");
+        assert_eq!(next_start(&row, Some(&nightly), hours(14)), Start::At(hours(15)));
+        assert!(!row.go_by(Some(&nightly), hours(15)), "once");
+        assert_eq!(next_start(&row, Some(&nightly), hours(15)), Start::Now(Trigger::Timetable));
+        // A clock that is put right by seconds does not have a night looked after twice.
+        let mut row = run_at(hours(15));
+        assert!(!row.go_by(Some(&nightly), hours(15) - LATE));
+        assert!(matches!(next_start(&row, Some(&nightly), hours(15)), Start::At(at) if at == hours(39)));
+    }
+
+    #[test]
     fn a_run_that_was_cut_off_is_resumed_once() {
         assert_eq!(next_start(&cut_off(1), None, hours(1)), Start::Now(Trigger::Resumed));
         assert_eq!(next_start(&cut_off(2), None, hours(1)), Start::OnDemand);
@@ -259,6 +281,20 @@ mod tests {
                 let again = next_start(&row, Some(&nightly), now);
                 prop_assert_eq!(matches!(again, Start::Now(_)), dies && attempt == 1);
             }
+        }
+
+        /// Whatever a clock had said before, the next night is looked after.
+        #[test]
+        fn no_clock_puts_a_night_off(said in -2_000_i64..2_000, hour in 0_i64..24) {
+            let nightly = nightly();
+            let mut row = MaintenanceRow::new(hours(said));
+            row.timetable = Some(nightly.to_string());
+            let begins = (0..=24 * 6).any(|step| {
+                let now = hours(hour) + TimeDelta::minutes(10 * step);
+                row.go_by(Some(&nightly), now);
+                matches!(next_start(&row, Some(&nightly), now), Start::Now(_))
+            });
+            prop_assert!(begins);
         }
 
         /// Against a plain model: what is kept for ever stays, what is old goes, and nothing outlives its bot.

@@ -4,7 +4,7 @@
 //!
 //! An engine that refuses is there: what it says of one image or one container is no evidence against the host.
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, is_over};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 
@@ -116,11 +116,13 @@ impl Breaker {
             {
                 Some(BreakerAction::WaitUntil(self.open(since, settings, jitter, now)))
             }
-            (BreakerEvent::Woke, BreakerState::Open { since, probe_at }) if now >= probe_at => {
+            (BreakerEvent::Woke, BreakerState::Open { since, probe_at })
+                if is_over(probe_at, settings.probe.last, now) =>
+            {
                 self.state = BreakerState::HalfOpen { since, asked_at: now };
                 Some(BreakerAction::Probe)
             }
-            // Too early: the clock was set back meanwhile, or the sleep was one of several.
+            // Too early: the clock was set back a little meanwhile, or the sleep was one of several.
             (BreakerEvent::Woke, BreakerState::Open { probe_at, .. }) => Some(BreakerAction::WaitUntil(probe_at)),
             (BreakerEvent::Unanswered { .. } | BreakerEvent::Woke, _) => None,
         }
@@ -256,12 +258,28 @@ mod tests {
         opened(&mut breaker);
     }
 
+    #[test]
+    fn a_clock_that_was_set_back_does_not_put_the_probe_off() {
+        let mut breaker = Breaker::default();
+        opened(&mut breaker);
+        let soon = Some(BreakerAction::WaitUntil(at(4)));
+        assert_eq!(take(&mut breaker, BreakerEvent::Woke, 4 - 60), soon, "no wait is longer than a minute");
+        assert_eq!(take(&mut breaker, BreakerEvent::Woke, 4 - 61), Some(BreakerAction::Probe));
+    }
+
+    const LONGEST: TimeDelta = TimeDelta::seconds(60);
+
+    /// Seconds; the clock is set back now and then, by less and by more than anybody waits.
+    fn wait() -> impl Strategy<Value = i64> {
+        prop_oneof![18 => 0_i64..20, 1 => -20_i64..0, 1 => Just(-3_600)]
+    }
+
     proptest! {
         /// Beside a plain count: open from the third fresh silence until the next answer, a probe never beside
         /// another, and never without the next one's time.
         #[test]
         fn it_is_open_while_the_engine_is_silent(
-            steps in proptest::collection::vec((0_u8..4, 0_i64..20, 0_i64..30), 0..80)
+            steps in proptest::collection::vec((0_u8..4, wait(), 0_i64..30), 0..80)
         ) {
             let (mut breaker, mut now_s, mut silences, mut answered_s) = (Breaker::default(), 0, 0, i64::MIN);
             let (mut probing, mut wake_at) = (false, None);
@@ -274,16 +292,20 @@ mod tests {
                 };
                 match event {
                     BreakerEvent::Answered => (silences, answered_s) = (0, now_s),
-                    BreakerEvent::Unanswered { .. } => silences += i32::from(now_s - ago_s >= answered_s),
+                    BreakerEvent::Unanswered { .. } => {
+                        silences += i32::from(now_s - ago_s >= answered_s || answered_s > now_s);
+                    }
                     BreakerEvent::Woke => {}
                 }
                 match take(&mut breaker, event, now_s) {
                     Some(BreakerAction::Open(at) | BreakerAction::WaitUntil(at)) => {
-                        prop_assert!(at > sample::now() + TimeDelta::seconds(now_s));
+                        let wait = at - (sample::now() + TimeDelta::seconds(now_s));
+                        prop_assert!(wait > TimeDelta::zero() && wait <= LONGEST, "{wait}");
                         (probing, wake_at) = (false, Some(at));
                     }
                     Some(BreakerAction::Probe) => {
-                        prop_assert!(!probing && wake_at.is_some_and(|wake_at| wake_at <= at(now_s)));
+                        let is_over = |at: DateTime<Utc>| at <= self::at(now_s) || at - self::at(now_s) > LONGEST;
+                        prop_assert!(!probing && wake_at.is_some_and(is_over));
                         (probing, wake_at) = (true, None);
                     }
                     Some(BreakerAction::Close) => (probing, wake_at) = (false, None),

@@ -45,7 +45,7 @@ pub struct Scaled {
 struct Track {
     history: History,
     scaled: Option<Scaled>,
-    retry_at: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
 }
 
 /// What there is of a platform, and what comes.
@@ -94,11 +94,7 @@ impl Scaling {
             } else {
                 standing.lack_of_those_who_come(&settings)
             };
-            let may_grow = !growing
-                && room > 0
-                && load.limits.open
-                && load.waiting == 0
-                && track.retry_at.is_none_or(|at| now >= at);
+            let may_grow = !growing && room > 0 && load.limits.open && load.waiting == 0 && !track.rests(now);
             if may_grow && lack > next.map_or(0, |(most, _)| most) {
                 next = Some((lack, platform));
             }
@@ -110,7 +106,7 @@ impl Scaling {
     /// A slot could not be made.
     pub fn failed(&mut self, platform: &Platform, now: DateTime<Utc>) {
         if let Some(track) = self.tracks.get_mut(platform) {
-            track.retry_at = Some(now + RETRY_AFTER);
+            track.failed_at = Some(now);
         }
     }
 
@@ -151,6 +147,12 @@ impl Track {
             return leaving.iter().map(|slot| Action::Retire { slot: slot.clone() }).collect();
         }
         vec![]
+    }
+
+    /// Whether a slot could not be made just now.
+    fn rests(&self, now: DateTime<Utc>) -> bool {
+        // A clock that was set back must not put the next try off.
+        self.failed_at.is_some_and(|at| (at..at + RETRY_AFTER).contains(&now))
     }
 
     fn cools(&self, settings: &ScaleSettings, now: DateTime<Utc>) -> bool {

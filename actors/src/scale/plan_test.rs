@@ -156,6 +156,8 @@ fn slots_are_made_one_at_a_time_where_most_are_lacking() {
     scaling.failed(&zoom(), at(0));
     assert_eq!(scaling.round(at(10), &toy.load(), &none, false), grow("google-meet"), "zoom failed just now");
     assert_eq!(scaling.round(at(60), &toy.load(), &none, false), grow("zoom"));
+    scaling.failed(&zoom(), at(60));
+    assert_eq!(scaling.round(at(59), &toy.load(), &none, false), grow("zoom"), "the clock was set back");
 }
 
 #[test]

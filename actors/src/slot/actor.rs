@@ -318,14 +318,15 @@ impl SlotActor {
     fn sleep(&mut self, wait: Duration, at: DateTime<Utc>, ctx: &mut Context<Self>) {
         self.wake = Some(ctx.run_later(wait, move |act, ctx| {
             act.wake = None;
-            if act.links.clock.now() < at {
-                return act.wake_at(at, ctx);
-            }
             // Recovery pauses while the engine is away, and so does what is made ahead of need. The pool says when it is
             // back; should the clock have been set back meanwhile, that comes too early, and this one does not.
             let can_wait = matches!(act.slot.state, SlotState::Error { .. } | SlotState::Idle { .. });
             if can_wait && act.links.away.contains(&act.slot.host) {
                 return act.sleep(SLEEP_MAX, at, ctx);
+            }
+            // The machine is asked all the same: it knows a time that is far off only because the clock was set back.
+            if act.links.clock.now() < at {
+                act.wake_at(at, ctx);
             }
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.

@@ -7,6 +7,7 @@
 use super::event::{BotSource, SlotEvent};
 use super::preparation::Preparation;
 use super::{BusyStep, DeployStep, Slot, SlotState, SlotStatus, SlotTiming};
+use crate::backoff::is_over;
 use crate::bot::machine::{self as life, Report, ReportBody, Taken};
 use crate::bot::{Bot, BotState, End, EndReason, Seat};
 use crate::ids::ContainerId;
@@ -145,7 +146,9 @@ impl Step<'_> {
             SlotEvent::Woke if self.now >= deadline => self.fail_deploy(bot, self.overdue(at)),
             SlotEvent::Woke if self.drain_is_due() => self.clear_out(bot, at),
             SlotEvent::Woke => match at {
-                DeployStep::Retrying { at } if self.now >= at => self.start(bot, attempts, deadline),
+                DeployStep::Retrying { at } if is_over(at, self.timing.start_retry, self.now) => {
+                    self.start(bot, attempts, deadline)
+                }
                 _ => self.unchanged(),
             },
             SlotEvent::Commanded(command) => self.commanded(command),

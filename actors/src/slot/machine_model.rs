@@ -459,6 +459,9 @@ impl Model {
         let is_drained = self.asked_to_leave_at().is_some_and(|by| now >= by);
         let is_over = self.deadline.is_some_and(|at| now >= at);
         let is_awake = self.wake_at.is_some_and(|at| now >= at);
+        // No wait for another try is longer than that: one of which more is left was begun by another clock.
+        let longest = seconds(if self.step == "retrying" { 2 } else { 300 });
+        let has_waited = is_awake || self.wake_at.is_some_and(|at| at - now > longest);
         match self.step {
             "pulling" | "resuming" | "starting" | "retrying" | "restarting" if is_over => {
                 self.fails_to_deploy(now)
@@ -466,7 +469,7 @@ impl Model {
             "pulling" | "resuming" | "starting" | "retrying" | "restarting" if is_drained => {
                 self.goes_elsewhere(false, now)
             }
-            "retrying" if is_awake => {
+            "retrying" if has_waited => {
                 self.wake_at = self.deadline;
                 self.operates("starting")
             }
@@ -479,12 +482,12 @@ impl Model {
                 let reason = self.bot().leave.unwrap_or(EndReason::LeftByRequest);
                 self.stops(Some(reason))
             }
-            "unprepared" | "lingering" if is_awake => {
+            "unprepared" | "lingering" if has_waited => {
                 self.wake_at = None;
                 let step = if self.step == "unprepared" { "preparing" } else { "removing" };
                 self.operates(step)
             }
-            "error" if is_awake => {
+            "error" if has_waited => {
                 self.wake_at = None;
                 self.operates("recovering")
             }

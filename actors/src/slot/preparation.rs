@@ -10,7 +10,7 @@ use super::drains::Drains;
 use super::event::{BotSource, SlotEvent};
 use super::machine::{Decided, Step};
 use super::{DeployStep, Slot, SlotState};
-use crate::backoff::spread;
+use crate::backoff::{is_over, spread};
 use crate::bot::Bot;
 use crate::ids::ContainerId;
 use crate::ports::{Presence, ResourceLimits};
@@ -229,11 +229,12 @@ impl Step<'_> {
     }
 
     fn try_again(&self, ahead: &Preparation) -> Decided {
+        let is_over = |at: &DateTime<Utc>| is_over(*at, self.timing.prepare_retry.last, self.now);
         match ahead {
-            Preparation::Retrying { limits, failures, at } if self.now >= *at => {
+            Preparation::Retrying { limits, failures, at } if is_over(at) => {
                 self.operate(Preparation::Preparing { limits: *limits, failures: *failures })
             }
-            Preparation::Lingering { container, failures, at } if self.now >= *at => {
+            Preparation::Lingering { container, failures, at } if is_over(at) => {
                 self.operate(Preparation::Removing { container: container.clone(), failures: *failures })
             }
             _ => self.unchanged(),

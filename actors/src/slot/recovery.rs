@@ -3,14 +3,30 @@
 
 use super::event::SlotEvent;
 use super::machine::{Decided, Step};
-use super::{RecoveryStep, SlotState};
+use super::{RecoveryStep, SlotState, SlotTiming};
+use crate::backoff::is_over;
 use crate::ids::ContainerId;
 use crate::journal::Change;
+use std::time::Duration;
+
+/// Quick tries wait longer with every failure that the engine answered, up to so many.
+const QUICK_MAX: u32 = 6;
+
+impl SlotTiming {
+    /// The longest that a recovery waits for another try.
+    fn longest_recovery_wait(&self) -> Duration {
+        self.recovery_interval.max(self.recovery_delay * QUICK_MAX)
+    }
+}
 
 impl Step<'_> {
     pub(super) fn error(&self, at: RecoveryStep, event: SlotEvent) -> Decided {
         match (event, at) {
-            (SlotEvent::Woke, RecoveryStep::Waiting { until }) if self.now >= until => self.recover(),
+            (SlotEvent::Woke, RecoveryStep::Waiting { until })
+                if is_over(until, self.timing.longest_recovery_wait(), self.now) =>
+            {
+                self.recover()
+            }
             (SlotEvent::Stopped { .. }, RecoveryStep::Stopping) => self.recovered(),
             (SlotEvent::StopFailed { reason, answered, .. }, RecoveryStep::Stopping) => {
                 self.recovery_failed(reason, answered)
@@ -64,7 +80,7 @@ impl Step<'_> {
         if let SlotState::Error { reason, attempts, since, step, .. } = &mut next.state {
             *attempts += u32::from(answered);
             *reason = format!("stop: {failure}");
-            let quick = self.timing.recovery_delay * (*attempts).clamp(1, 6);
+            let quick = self.timing.recovery_delay * (*attempts).clamp(1, QUICK_MAX);
             let for_long = (self.now - *since).to_std().is_ok_and(|age| age >= self.timing.recovery_interval);
             let wait = if for_long { self.timing.recovery_interval } else { quick };
             *step = RecoveryStep::Waiting { until: self.after(wait) };
@@ -76,8 +92,8 @@ impl Step<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slot::Slot;
     use crate::slot::machine::transition;
-    use crate::slot::{Slot, SlotTiming};
     use crate::testing::sample;
     use chrono::{DateTime, TimeDelta, Utc};
 
