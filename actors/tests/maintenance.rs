@@ -9,7 +9,7 @@ use meeboter_actors::ids::{BotId, Platform};
 use meeboter_actors::journal::actor::Journal;
 use meeboter_actors::maintenance::actor::{Configure, MaintenanceSnapshot, Observe, RunNow};
 use meeboter_actors::maintenance::timetable::Timetable;
-use meeboter_actors::maintenance::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
+use meeboter_actors::maintenance::{MaintenanceRow, MaintenanceSettings, Retention, Run, Trigger};
 use meeboter_actors::ports::{Clock, Spool, SpoolError, Spools};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::recording::collector::{CollectorLinks, SpoolCollector};
@@ -17,7 +17,7 @@ use meeboter_actors::slot::Slot;
 use meeboter_actors::supervision::{DeathGuard, tell};
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::{plant, run_in};
+use meeboter_actors::testing::server::{plant, run_in, until};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::sync::{Arc, Mutex};
@@ -122,6 +122,64 @@ fn what_a_clock_said_that_was_a_month_ahead_puts_nothing_off() {
     };
     let next_at = after_a_start(ahead).next_at.expect("it is due again");
     assert!(next_at - sample::now() <= TimeDelta::minutes(30), "{next_at}");
+}
+
+/// A bot that ended so many days ago.
+fn ended(id: i64, days_ago: i64) -> Bot {
+    let end = Some(meeboter_actors::bot::machine::end(EndReason::LeftByRequest));
+    let ended_at = Some(sample::now() - TimeDelta::days(days_ago));
+    Bot { state: BotState::Done, end, ended_at, ..sample::bot(id) }
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_removes_nothing_for_a_day() {
+    let prepare = |world: &mut World| {
+        world.tables.bots.extend([(BotId(1), ended(1, 1)), (BotId(2), ended(2, 31))]);
+    };
+    run(prepare, |shared| async move {
+        let tree = plant(&shared).await;
+        let retention = Retention { bots: Some(TimeDelta::days(30)), ..Retention::default() };
+        let timetable = Timetable::parse("*/30 * * * *", "UTC").ok();
+        let settings = MaintenanceSettings { timetable, retention, ..MaintenanceSettings::default() };
+        tell(&tree.maintainer, Configure { settings });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        shared.lock().set_clock(TimeDelta::days(90));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        shared.lock().set_clock(-TimeDelta::days(90));
+        let left = || shared.lock().tables.bots.keys().map(|id| id.0).collect::<Vec<_>>();
+        let retention = |seen: &MaintenanceSnapshot| {
+            let last = seen.last.clone().expect("a run");
+            (last.trigger, last.steps[3].first_failure.clone())
+        };
+        let (trigger, why) = retention(&quiet(&tree).await);
+        assert_eq!((trigger, left()), (Trigger::MadeUp, vec![1, 2]));
+        assert!(why.is_some_and(|why| why.contains("the clock")), "it says why");
+        // Nor does a run that an operator asks for, with the clock right again.
+        drop(tree.maintainer.send(RunNow).await);
+        quiet(&tree).await;
+        assert_eq!(left(), [1, 2]);
+        tokio::time::sleep(Duration::from_secs(25 * 3_600)).await;
+        assert_eq!(retention(&quiet(&tree).await), (Trigger::Timetable, None));
+        assert_eq!(left(), [1], "31 days old");
+    });
+}
+
+#[test]
+fn a_clock_that_leaps_while_a_run_is_under_way_makes_nothing_older_for_it() {
+    let prepare = |world: &mut World| drop(world.tables.bots.insert(BotId(1), ended(1, 1)));
+    run(prepare, |shared| async move {
+        let tree = plant(&shared).await;
+        let retention = Retention { bots: Some(TimeDelta::days(30)), ..Retention::default() };
+        let settings = MaintenanceSettings { retention, ..MaintenanceSettings::default() };
+        tell(&tree.maintainer, Configure { settings });
+        drop(tree.maintainer.send(RunNow).await);
+        // It lists the hosts twice, with seconds between, before it looks at what is old.
+        until(&shared, |shared| shared.lock().counts.contains_key("maintenance began")).await;
+        shared.lock().set_clock(TimeDelta::days(90));
+        let last = quiet(&tree).await.last.expect("a run");
+        assert_eq!(last.steps[3].first_failure, None);
+        assert!(shared.lock().tables.bots.contains_key(&BotId(1)));
+    });
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! looks at the disks meanwhile. What a run does is in `run`; when it begins, in `plan`.
 
 use super::plan::{Start, nearly_full, next_start};
-use super::run::{MaintenanceLinks, Progress, Work};
+use super::run::{MaintenanceLinks, Progress, Trusted, Work};
+use super::trust::{Look, Trust};
 use super::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
 use crate::journal::Change;
 use crate::ports::Disk;
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Time between two looks at the clock and the disks.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -65,6 +66,9 @@ pub struct Maintainer {
     row: MaintenanceRow,
     links: MaintenanceLinks,
     running: Option<watch::Receiver<Run>>,
+    trust: Trust,
+    /// How long it has been is counted from here.
+    began: Instant,
     looking: bool,
     disks: Vec<Disk>,
     /// The names of those that were warned of.
@@ -86,6 +90,8 @@ impl Maintainer {
             row,
             links,
             running: None,
+            trust: Trust::default(),
+            began: Instant::now(),
             looking: false,
             disks: Vec::new(),
             warned: BTreeSet::new(),
@@ -95,6 +101,7 @@ impl Maintainer {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.look_at_disks(ctx);
+        self.look_at_clock();
         if self.running.is_some() {
             return;
         }
@@ -130,9 +137,11 @@ impl Maintainer {
         }));
     }
 
-    fn work(&self, progress: Progress, ctx: &mut Context<Self>) {
+    fn work(&mut self, progress: Progress, ctx: &mut Context<Self>) {
         let (settings, links) = (self.settings.clone(), self.links.clone());
-        let work = Work { settings, links, images: self.row.images.clone(), progress };
+        let now = self.look_at_clock();
+        let trusted = self.trust.holds().then(|| Trusted { now, at: Instant::now() });
+        let work = Work { settings, links, trusted, images: self.row.images.clone(), progress };
         ctx.spawn(work.run().into_actor(self).map(|(run, images), act, ctx| {
             report(&run, &act.links.log);
             (act.row.run, act.row.images) = (Some(run), images);
@@ -163,6 +172,16 @@ impl Maintainer {
                 }
             }));
         }
+    }
+
+    /// What the clock says, which is not trusted for a day where it has leapt ahead.
+    fn look_at_clock(&mut self) -> DateTime<Utc> {
+        let now = self.links.clock.now();
+        if let Some(leapt) = self.trust.look(Look { now, passed: self.began.elapsed() }) {
+            slog::warn!(self.links.log, "the clock has leapt ahead: for a day nothing is removed for its age";
+                "by_s" => leapt.num_seconds());
+        }
+        now
     }
 
     // --- disks -------------------------------------------------------------------------------------------------

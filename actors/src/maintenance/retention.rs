@@ -7,8 +7,9 @@ use super::run::{Progress, bounded};
 use crate::ids::BotId;
 use crate::journal::actor::Journal;
 use crate::journal::{Change, Decision};
-use crate::ports::{Archive, Artifacts, Clock, EndedBot};
+use crate::ports::{Archive, Artifacts, EndedBot};
 use crate::recording::{Recording, RecordingState};
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +28,17 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 /// See the module.
 pub(super) struct Sweeper<'a> {
     pub(super) retention: Retention,
+    pub(super) now: DateTime<Utc>,
     pub(super) journal: &'a Journal,
     pub(super) archive: &'a Arc<dyn Archive>,
     pub(super) artifacts: &'a Arc<dyn Artifacts>,
-    pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) progress: &'a Progress,
 }
 
 impl Sweeper<'_> {
     /// Goes through all bots that ended long enough ago. An archive that does not answer ends it until the next run.
     pub(super) async fn sweep(&self) {
-        let now = self.clock.now();
-        let Some(until) = self.retention.horizon(now) else { return };
+        let Some(until) = self.retention.horizon(self.now) else { return };
         let mut after = None;
         loop {
             let read = self.archive.ended_bots(until, after, BOTS_PAGE);
@@ -48,7 +48,7 @@ impl Sweeper<'_> {
             };
             let Some(last) = page.last() else { return };
             after = Some((last.ended_at, last.id));
-            let verdicts = page.iter().map(|bot| self.retention.verdict(bot.ended_at, now));
+            let verdicts = page.iter().map(|bot| self.retention.verdict(bot.ended_at, self.now));
             let judged: Vec<(&EndedBot, Verdict)> = page.iter().zip(verdicts).collect();
             if !self.sweep_page(&judged).await {
                 return;
@@ -149,7 +149,7 @@ mod tests {
     use crate::journal::actor::JournalActor;
     use crate::maintenance::{Run, Step, StepReport, Trigger};
     use crate::pool::PoolSettings;
-    use crate::ports::{ArchiveError, ArtifactsError, EventId, Unmetered};
+    use crate::ports::{ArchiveError, ArtifactsError, Clock, EventId, Unmetered};
     use crate::recording::Joined;
     use crate::slot::{BusyStep, Slot, SlotState};
     use crate::supervision::DeathGuard;
@@ -159,7 +159,7 @@ mod tests {
     use crate::testing::world::{Faults, Shared, World};
     use actix::{Actor, System};
     use async_trait::async_trait;
-    use chrono::{DateTime, TimeDelta, Utc};
+    use chrono::TimeDelta;
     use std::collections::BTreeMap;
     use std::sync::{Mutex, PoisonError};
 
@@ -258,7 +258,6 @@ mod tests {
             let archive: Arc<dyn Archive> =
                 Arc::new(Histories(FakeArchive(shared.clone()), Mutex::default()));
             let artifacts: Arc<dyn Artifacts> = Arc::new(StuckObjects);
-            let clock: Arc<dyn Clock> = Arc::new(shared.clone());
             let days = |count| Some(TimeDelta::days(count));
             let retention = Retention { recordings: days(30), events: days(10), bots: days(100), logs: None };
             let (progress, seen) = Progress::new(Run {
@@ -270,10 +269,10 @@ mod tests {
             });
             let sweeper = Sweeper {
                 retention,
+                now: shared.now(),
                 journal: &Journal::new(journal),
                 archive: &archive,
                 artifacts: &artifacts,
-                clock: &clock,
                 progress: &progress,
             };
             sweeper.sweep().await;

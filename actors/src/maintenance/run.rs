@@ -16,10 +16,11 @@ use crate::slot::handle::Directory;
 use crate::slot::{Slot, held_containers};
 use crate::supervision::tell;
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long an actor may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,6 +31,8 @@ const PULL_DEADLINE: Duration = Duration::from_secs(1_800);
 /// Between two tries to begin a listing, and how many there are: a listing ends within half a minute.
 const LISTING_INTERVAL: Duration = Duration::from_secs(2);
 const LISTING_TRIES_MAX: u32 = 30;
+/// Why nothing is removed for its age.
+const LEAPT: &str = "left out: the clock has leapt ahead by more than an hour within the last day";
 /// How long a host may take to remove what is old.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -100,10 +103,26 @@ pub(super) async fn bounded<T, E: std::fmt::Display>(
     }
 }
 
+/// The clock as it was trusted when a run began. How old things are goes by that and the time that has passed since: a
+/// clock that leaps while the run is under way makes nothing older.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trusted {
+    pub(super) now: DateTime<Utc>,
+    pub(super) at: Instant,
+}
+
+impl Trusted {
+    fn now(self) -> DateTime<Utc> {
+        self.now + self.at.elapsed()
+    }
+}
+
 /// See the module.
 pub(super) struct Work {
     pub(super) settings: MaintenanceSettings,
     pub(super) links: MaintenanceLinks,
+    /// `None`: the clock has leapt ahead lately, and nothing is removed for its age.
+    pub(super) trusted: Option<Trusted>,
     pub(super) images: Images,
     pub(super) progress: Progress,
 }
@@ -117,8 +136,11 @@ impl Work {
                 Step::Recover => self.recover().await,
                 Step::Refresh => self.refresh().await,
                 Step::Orphans => self.look_for_orphans().await,
-                Step::Retention => self.sweep_store().await,
-                Step::Logs => self.sweep_hosts().await,
+                Step::Retention | Step::Logs => match self.trusted.map(Trusted::now) {
+                    None => self.progress.failed(LEAPT),
+                    Some(now) if step == Step::Retention => self.sweep_store(now).await,
+                    Some(now) => self.sweep_hosts(now).await,
+                },
             }
             let now = self.links.clock.now();
             self.progress.note(|report| report.ended_at = Some(now));
@@ -223,14 +245,13 @@ impl Work {
         self.progress.failed("the hosts could not be listed twice");
     }
 
-    async fn sweep_store(&self) {
-        let MaintenanceLinks { journal, archive, artifacts, clock, .. } = &self.links;
+    async fn sweep_store(&self, now: DateTime<Utc>) {
+        let MaintenanceLinks { journal, archive, artifacts, .. } = &self.links;
         let (retention, progress) = (self.settings.retention, &self.progress);
-        Sweeper { retention, journal, archive, artifacts, clock, progress }.sweep().await;
+        Sweeper { retention, now, journal, archive, artifacts, progress }.sweep().await;
     }
 
-    async fn sweep_hosts(&self) {
-        let now = self.links.clock.now();
+    async fn sweep_hosts(&self, now: DateTime<Utc>) {
         let Some(before) = self.settings.retention.logs.and_then(|kept| now.checked_sub_signed(kept)) else {
             return;
         };
