@@ -9,7 +9,7 @@ use meeboter_actors::ids::{BotId, Platform};
 use meeboter_actors::journal::actor::Journal;
 use meeboter_actors::maintenance::actor::{Configure, MaintenanceSnapshot, Observe, RunNow};
 use meeboter_actors::maintenance::timetable::Timetable;
-use meeboter_actors::maintenance::{MaintenanceRow, MaintenanceSettings, Retention, Run, Trigger};
+use meeboter_actors::maintenance::{Before, MaintenanceRow, MaintenanceSettings, Retention, Run, Trigger};
 use meeboter_actors::ports::{Clock, Spool, SpoolError, Spools};
 use meeboter_actors::recording::Recording;
 use meeboter_actors::recording::collector::{CollectorLinks, SpoolCollector};
@@ -48,9 +48,12 @@ fn after_a_start(row: MaintenanceRow) -> MaintenanceSnapshot {
     run(prepare, |shared| async move { quiet(&plant(&shared).await).await })
 }
 
+const LAST_NIGHT: TimeDelta = TimeDelta::minutes(25);
+
 fn cut_off(attempt: u32) -> MaintenanceRow {
     let began_at = sample::now();
-    let run = Run { trigger: Trigger::Timetable, attempt, began_at, ended_at: None, steps: vec![] };
+    let before = Before { ended_at: Some(began_at - LAST_NIGHT), undone_from: Some(began_at - LAST_NIGHT) };
+    let run = Run { trigger: Trigger::Timetable, attempt, began_at, ended_at: None, steps: vec![], before };
     MaintenanceRow { run: Some(run), ..MaintenanceRow::new(began_at) }
 }
 
@@ -63,6 +66,32 @@ fn a_run_that_was_cut_off_is_resumed_once() {
     let seen = after_a_start(cut_off(2));
     let last = seen.last.expect("still shown");
     assert_eq!((last.attempt, last.ended_at), (2, None), "it is left at that");
+}
+
+#[test]
+fn the_last_end_is_known_during_a_run_and_after_one_that_was_cut_off() {
+    let seen = after_a_start(cut_off(2));
+    assert_eq!(seen.ended_at, Some(sample::now() - LAST_NIGHT));
+    assert_eq!(seen.due_at, Some(sample::now()), "what was due at noon is not done");
+    assert_eq!(seen.next_at, Some(sample::now() + TimeDelta::minutes(30)), "and is not tried before that");
+    run(
+        |_| {},
+        |shared| async move {
+            let tree = plant(&shared).await;
+            drop(tree.maintainer.send(RunNow).await);
+            let ended_at = quiet(&tree).await.ended_at;
+            assert!(ended_at.is_some());
+            let seen = tree.maintainer.send(RunNow).await.expect("answers");
+            assert!(seen.running.is_some());
+            assert_eq!(seen.ended_at, ended_at);
+            // Also when it is stored that it has begun.
+            until(&shared, |shared| shared.lock().counts.get("maintenance began") == Some(&2)).await;
+            let seen = tree.maintainer.send(Observe).await.expect("answers");
+            assert!(seen.running.is_some());
+            assert_eq!((seen.ended_at, seen.due_at.is_some()), (ended_at, true));
+            assert!(quiet(&tree).await.ended_at > ended_at);
+        },
+    );
 }
 
 #[test]

@@ -51,12 +51,12 @@ async fn snapshot(state: &AppState, tree: &Tree) -> Result<Snapshot, ApiError> {
     }
     let breakers = pool.hosts.into_iter().map(|(host, line)| (host.0, !line.answers()));
     let maintenance = observe(&tree.maintainer, maintenance::actor::Observe).await?;
-    let ended = maintenance.last.and_then(|run| run.ended_at);
     Ok(Snapshot {
         platforms: platforms.into_values().collect(),
         breakers: breakers.collect(),
         disks: maintenance.disks.into_iter().map(|line| line.disk).collect(),
-        maintained_at: ended.map(|at| at.timestamp()),
+        maintained_at: maintenance.ended_at.map(|at| at.timestamp()),
+        maintenance_due_at: maintenance.due_at.map(|at| at.timestamp()),
         leads: state.leading()?.lead.holds(),
     })
 }

@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub disks: Vec<Disk>,
     /// When maintenance last ended, in seconds since 1970.
     pub maintained_at: Option<i64>,
+    /// When what maintenance has not done to its end was due first, or will be, in seconds since 1970.
+    pub maintenance_due_at: Option<i64>,
     /// Each host, and whether its breaker is open.
     pub breakers: Vec<(String, bool)>,
     /// Whether this server leads.
@@ -207,7 +209,7 @@ impl Metrics {
 }
 
 /// What is read when it is asked for.
-fn families(snapshot: &Snapshot) -> [Family; 9] {
+fn families(snapshot: &Snapshot) -> [Family; 10] {
     // The documented name ends like a counter's; "untyped" claims nothing that is not so.
     let mut slots = Family::new("meeboter_pool_slots_total", "untyped", "Slots, by status.");
     let mut used = Family::new(
@@ -255,6 +257,14 @@ fn families(snapshot: &Snapshot) -> [Family; 9] {
     if let Some(at) = snapshot.maintained_at {
         maintained.add(&[], at as f64);
     }
+    let mut due = Family::new(
+        "meeboter_maintenance_due_timestamp_seconds",
+        "gauge",
+        "When what maintenance has not done to its end was due first, or will be, in seconds since 1970; absent where it is only done when somebody asks.",
+    );
+    if let Some(at) = snapshot.maintenance_due_at {
+        due.add(&[], at as f64);
+    }
     let mut breakers = Family::new(
         "meeboter_host_breaker_open",
         "gauge",
@@ -263,7 +273,7 @@ fn families(snapshot: &Snapshot) -> [Family; 9] {
     for (host, is_open) in &snapshot.breakers {
         breakers.add(&[("host", host.as_str())], f64::from(u8::from(*is_open)));
     }
-    [slots, used, depth, oldest, deploying, leads, breakers, free, maintained]
+    [slots, used, depth, oldest, deploying, leads, breakers, free, maintained, due]
 }
 
 /// Counts a websocket as open until it is dropped.
@@ -401,6 +411,7 @@ mod tests {
             platforms: vec![line],
             disks: vec![Disk { name: "data".into(), free_bytes: 1, total_bytes: 8 }],
             maintained_at: Some(1_700_000_000),
+            maintenance_due_at: Some(1_700_086_400),
             breakers: vec![("one".into(), true), ("two".into(), false)],
             leads: true,
         });
@@ -419,6 +430,7 @@ mod tests {
             "meeboter_leads 1\n",
             "meeboter_disk_free_percent{disk=\"data\"} 12.5\n",
             "meeboter_maintenance_end_timestamp_seconds 1700000000\n",
+            "meeboter_maintenance_due_timestamp_seconds 1700086400\n",
             "meeboter_host_breaker_open{host=\"one\"} 1\n",
             "meeboter_host_breaker_open{host=\"two\"} 0\n",
         ] {

@@ -38,6 +38,10 @@ pub struct MaintenanceSnapshot {
     pub running: Option<Run>,
     /// The last run that ended, or was cut off.
     pub last: Option<Run>,
+    /// When a run last came to its end, whatever came of those after it.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// When what has not been done to its end was due first, or will be; `None`: nothing ever is.
+    pub due_at: Option<DateTime<Utc>>,
     /// The disks, as they were last looked at.
     pub disks: Vec<DiskLine>,
 }
@@ -117,9 +121,10 @@ impl Maintainer {
     /// Stores that a run begins, and then begins it: one that a crash cuts off is not begun over and over.
     fn begin(&mut self, trigger: Trigger, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
-        let before = self.row.run.as_ref().filter(|_| trigger == Trigger::Resumed);
-        let attempt = before.map_or(1, |run| run.attempt + 1);
-        let run = Run { trigger, attempt, began_at: now, ended_at: None, steps: vec![] };
+        let cut_off = self.row.run.as_ref().filter(|_| trigger == Trigger::Resumed);
+        let attempt = cut_off.map_or(1, |run| run.attempt + 1);
+        let before = self.row.before();
+        let run = Run { trigger, attempt, began_at: now, ended_at: None, steps: vec![], before };
         let next = MaintenanceRow { due_from: now, run: Some(run.clone()), ..self.row.clone() };
         let (progress, running) = Progress::new(run);
         self.running = Some(running);
@@ -216,6 +221,10 @@ impl Maintainer {
         self.warned = names;
     }
 
+    fn due_at(&self) -> Option<DateTime<Utc>> {
+        self.settings.timetable.as_ref().and_then(|timetable| timetable.next_after(self.row.undone_from()))
+    }
+
     // --- what there is -----------------------------------------------------------------------------------------
 
     fn snapshot(&self) -> MaintenanceSnapshot {
@@ -232,6 +241,8 @@ impl Maintainer {
         MaintenanceSnapshot {
             next_at,
             last: self.row.run.clone().filter(|_| running.is_none()),
+            ended_at: self.row.ended_at(),
+            due_at: self.due_at(),
             running,
             disks: self.disks.iter().map(line).collect(),
         }

@@ -85,6 +85,22 @@ impl MaintenanceRow {
         Self { due_from: now, timetable: None, run: None, images: Images::new() }
     }
 
+    /// What will be known of the runs before the next.
+    pub fn before(&self) -> Before {
+        Before { ended_at: self.ended_at(), undone_from: Some(self.undone_from()) }
+    }
+
+    /// When a run last came to its end, whatever came of those after it.
+    pub fn ended_at(&self) -> Option<DateTime<Utc>> {
+        self.run.as_ref().and_then(|run| run.ended_at.or(run.before.ended_at))
+    }
+
+    /// What was due from then on has not been done to its end.
+    pub fn undone_from(&self) -> DateTime<Utc> {
+        let undone = self.run.as_ref().filter(|run| run.ended_at.is_none());
+        undone.and_then(|run| run.before.undone_from).unwrap_or(self.due_from)
+    }
+
     /// Goes by this timetable from now on: what another would have had due before now is nobody's, and what a clock said
     /// that was ahead puts nothing off. Says whether there is anything to store.
     pub fn go_by(&mut self, timetable: Option<&Timetable>, now: DateTime<Utc>) -> bool {
@@ -131,6 +147,18 @@ pub struct Run {
     pub ended_at: Option<DateTime<Utc>>,
     /// What was done, in order; the last one may be under way.
     pub steps: Vec<StepReport>,
+    /// What is known of the runs before it.
+    #[serde(default)]
+    pub before: Before,
+}
+
+/// What is known of the runs before one, for as long as that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Before {
+    /// When the last that came to its end did; `None`: none did, as far as is known.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// What was due from then on none of them has done to its end; `None`: not known.
+    pub undone_from: Option<DateTime<Utc>>,
 }
 
 /// A part of a run.

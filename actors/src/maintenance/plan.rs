@@ -123,7 +123,7 @@ pub fn nearly_full(disks: &[Disk], free_percent: u32) -> Vec<&Disk> {
 mod tests {
     use super::*;
     use crate::ids::HostName;
-    use crate::maintenance::Run;
+    use crate::maintenance::{Before, Run};
     use crate::ports::ImageDigest;
     use crate::testing::sample;
     use proptest::prelude::*;
@@ -143,6 +143,7 @@ mod tests {
             began_at: sample::now(),
             ended_at: None,
             steps: vec![],
+            before: Before::default(),
         };
         MaintenanceRow { run: Some(run), ..MaintenanceRow::new(sample::now()) }
     }
@@ -257,11 +258,12 @@ mod tests {
         fn every_night_is_looked_after_once(steps in proptest::collection::vec((1_i64..50, any::<bool>()), 1..60)) {
             let nightly = nightly();
             let (mut row, mut now) = (MaintenanceRow::new(sample::now()), sample::now());
+            let (mut ended_last, mut undone_from) = (None, sample::now());
             for (hours_on, dies) in steps {
                 now += TimeDelta::hours(hours_on);
                 let nights_since = |from: DateTime<Utc>| (now - TimeDelta::hours(3)).date_naive() > (from - TimeDelta::hours(3)).date_naive();
-                let (due, before) = (nights_since(row.due_from), row.run.clone());
-                let cut_off = before.as_ref().filter(|run| run.ended_at.is_none());
+                let (due, last) = (nights_since(row.due_from), row.run.clone());
+                let cut_off = last.as_ref().filter(|run| run.ended_at.is_none());
                 match next_start(&row, Some(&nightly), now) {
                     Start::Now(Trigger::Resumed) => prop_assert!(cut_off.is_some_and(|run| run.attempt == 1)),
                     Start::Now(trigger) => {
@@ -276,8 +278,12 @@ mod tests {
                 }
                 let attempt = cut_off.filter(|run| run.attempt == 1).map_or(1, |run| run.attempt + 1);
                 let ended_at = (!dies).then_some(now);
-                let run = Run { trigger: Trigger::Timetable, attempt, began_at: now, ended_at, steps: vec![] };
+                let before = row.before();
+                let run = Run { trigger: Trigger::Timetable, attempt, began_at: now, ended_at, steps: vec![], before };
                 row = MaintenanceRow { due_from: now, run: Some(run), ..row };
+                // Only a run that came to its end has done anything for good.
+                (ended_last, undone_from) = ended_at.map_or((ended_last, undone_from), |at| (Some(at), now));
+                prop_assert_eq!((row.ended_at(), row.undone_from()), (ended_last, undone_from));
                 let again = next_start(&row, Some(&nightly), now);
                 prop_assert_eq!(matches!(again, Start::Now(_)), dies && attempt == 1);
             }

@@ -147,7 +147,7 @@ mod tests {
     use crate::bot::{Bot, BotState};
     use crate::ids::{Generation, SlotName};
     use crate::journal::actor::JournalActor;
-    use crate::maintenance::{Run, Step, StepReport, Trigger};
+    use crate::maintenance::{Before, Run, Step, StepReport, Trigger};
     use crate::pool::PoolSettings;
     use crate::ports::{ArchiveError, ArtifactsError, Clock, EventId, Unmetered};
     use crate::recording::Joined;
@@ -266,6 +266,7 @@ mod tests {
                 began_at: sample::now(),
                 ended_at: None,
                 steps: vec![StepReport::begin(Step::Retention)],
+                before: Before::default(),
             });
             let sweeper = Sweeper {
                 retention,

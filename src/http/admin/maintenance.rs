@@ -86,7 +86,7 @@ fn view(snapshot: MaintenanceSnapshot) -> MaintenanceView {
 }
 
 fn run_view(run: Run) -> RunView {
-    let Run { trigger, attempt, began_at, ended_at, steps } = run;
+    let Run { trigger, attempt, began_at, ended_at, steps, before: _ } = run;
     RunView { trigger, attempt, began_at, ended_at, steps: steps.into_iter().map(step_view).collect() }
 }
 

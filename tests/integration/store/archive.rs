@@ -4,7 +4,9 @@ use super::*;
 use meeboter::store::pool::Pool;
 use meeboter_actors::bot::BotEvent;
 use meeboter_actors::ids::{BotId, HostName};
-use meeboter_actors::maintenance::{HostImage, Images, MaintenanceRow, Run, Step, StepReport, Trigger};
+use meeboter_actors::maintenance::{
+    Before, HostImage, Images, MaintenanceRow, Run, Step, StepReport, Trigger,
+};
 use meeboter_actors::ports::{Archive, EndedBot, EventId, ImageDigest, StoreError};
 use meeboter_actors::recording::{Recording, RecordingState};
 
@@ -27,6 +29,7 @@ async fn what_is_remembered_of_maintenance_comes_back() {
         began_at: later(1),
         ended_at: Some(later(2)),
         steps: vec![report],
+        before: Before { ended_at: Some(later(0)), undone_from: None },
     };
     let image = HostImage { host: HostName::local(), image: "image:1".into() };
     let images = [(image, ImageDigest("sha256:1".into()))].into();
