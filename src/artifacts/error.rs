@@ -145,13 +145,16 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status >= 500 || PASSING.contains(status),
-            Self::Unanswered { .. } | Self::DiskFull { .. } | Self::Late { .. } | Self::File { .. } => true,
+            Self::Unanswered { .. }
+            | Self::DiskFull { .. }
+            | Self::Late { .. }
+            | Self::File { .. }
+            | Self::Program { .. } => true,
             Self::Setting { .. }
             | Self::NoPiece(_)
             | Self::Presign(_)
             | Self::TooLarge { .. }
             | Self::Unplayable { .. }
-            | Self::Program { .. }
             | Self::ProgramFailed { .. } => false,
         }
     }
@@ -172,5 +175,24 @@ pub(super) trait HasStatus {
 impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
     fn status(&self) -> u16 {
         self.status().as_u16()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_this_machine_may_be_mended_and_what_is_wrong_with_the_segments_may_not() {
+        let source = || io::Error::from(io::ErrorKind::WouldBlock);
+        let mended = [
+            Failure::Program { program: "ffmpeg", source: source() },
+            Failure::File { what: "make a folder for joining", source: source() },
+            Failure::DiskFull { needed: 2, free: 1 },
+            Failure::Refused { what: "put".to_owned(), status: 507, answer: "full".to_owned() },
+        ];
+        assert!(mended.iter().all(Failure::is_retryable), "{mended:?}");
+        let stays = [Failure::TooLarge { bytes: 2, max: 1 }, Failure::Unplayable { segments: 3 }];
+        assert!(!stays.iter().any(Failure::is_retryable), "{stays:?}");
     }
 }

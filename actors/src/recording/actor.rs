@@ -1,7 +1,8 @@
 //! The recordings' shell: joins segments when a bot has ended, and again when late ones arrive. A bot's end does not
-//! wait for it; what a crash cuts off is resumed at start.
+//! wait for it; what a crash cuts off is resumed at start. What fails and may succeed yet is tried until it does, behind
+//! those that have not failed.
 
-use super::plan::{LATE_SEGMENTS, Step, joined, retry_join, step};
+use super::plan::{LATE_SEGMENTS, Step, joined, patience, step};
 use super::{Recording, RecordingState};
 use crate::bot::Bot;
 use crate::ids::{BotId, Generation};
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 /// Joins under way at a time: ffmpeg and the disk are shared with the bots.
 const JOINS_MAX: usize = 1;
-/// Wait before another look where the store of objects failed.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long after a late segment's announcement to look for it.
 const LATE_SETTLE: Duration = Duration::from_secs(5);
 
@@ -48,6 +47,8 @@ pub struct RecordingSnapshot {
     pub joining: usize,
     /// Those that wait for that.
     pub waiting: usize,
+    /// Those whose last try failed; each is tried again.
+    pub failing: usize,
 }
 
 /// Asks for a [`RecordingSnapshot`].
@@ -60,9 +61,12 @@ struct Tracked {
     recording: Option<Recording>,
     generation: Generation,
     ended_at: DateTime<Utc>,
+    /// In a line, looked at, or left alone until another try.
     busy: bool,
     /// Look again when the present work is done.
     again: bool,
+    /// Tries in a row that failed.
+    failures: u32,
 }
 
 /// See the module.
@@ -70,6 +74,8 @@ pub struct RecordingActor {
     tracked: BTreeMap<BotId, Tracked>,
     stored: Vec<(Recording, Bot)>,
     line: VecDeque<BotId>,
+    /// Those whose last try failed: they come after all others, so that whoever fails again and again is in nobody's way.
+    behind: VecDeque<BotId>,
     joining: usize,
     journal: Journal,
     artifacts: Arc<dyn Artifacts>,
@@ -94,6 +100,7 @@ impl RecordingActor {
             tracked: BTreeMap::new(),
             stored,
             line: VecDeque::new(),
+            behind: VecDeque::new(),
             joining: 0,
             journal,
             artifacts,
@@ -109,7 +116,7 @@ impl RecordingActor {
         // A bot that never had a slot has nothing in any; its recording settles as empty.
         let generation = bot.seat.as_ref().map_or(Generation(0), |seat| seat.generation);
         self.forget_old();
-        let tracked = Tracked { recording, generation, ended_at, busy: false, again: false };
+        let tracked = Tracked { recording, generation, ended_at, busy: false, again: false, failures: 0 };
         self.tracked.entry(bot.id).or_insert(tracked);
         self.look(bot.id, ctx);
     }
@@ -132,13 +139,19 @@ impl RecordingActor {
             return;
         }
         tracked.busy = true;
-        self.line.push_back(bot_id);
+        self.line_up(bot_id, ctx);
+    }
+
+    fn line_up(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
+        let failed = self.tracked.get(&bot_id).is_some_and(|tracked| tracked.failures > 0);
+        let line = if failed { &mut self.behind } else { &mut self.line };
+        line.push_back(bot_id);
         self.work(ctx);
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
         while self.joining < JOINS_MAX
-            && let Some(bot_id) = self.line.pop_front()
+            && let Some(bot_id) = self.line.pop_front().or_else(|| self.behind.pop_front())
         {
             let Some(tracked) = self.tracked.get(&bot_id) else { continue };
             self.joining += 1;
@@ -159,36 +172,38 @@ impl RecordingActor {
 
     fn finished(&mut self, bot_id: BotId, outcome: Outcome, ctx: &mut Context<Self>) {
         let Some(tracked) = self.tracked.get_mut(&bot_id) else { return };
-        tracked.busy = false;
-        let mut again = std::mem::take(&mut tracked.again);
         match outcome {
             Outcome::Settled(recording) => {
                 slog::info!(self.log, "recording settled";
                     "bot" => bot_id.0, "state" => recording.state.as_str(), "segments" => recording.segments);
                 self.live.recording(&recording);
                 tracked.recording = Some(recording);
+                (tracked.busy, tracked.failures) = (false, 0);
+                if std::mem::take(&mut tracked.again) {
+                    self.look(bot_id, ctx);
+                }
             }
             Outcome::Again(recording, error) => {
-                slog::warn!(self.log, "recording: trying again"; "bot" => bot_id.0, "error" => %error);
-                tracked.recording = recording;
-                again = false;
-                ctx.run_later(RETRY, move |act, ctx| act.look(bot_id, ctx));
+                tracked.recording = Some(recording);
+                // The next try sees what was announced meanwhile.
+                tracked.again = false;
+                tracked.failures = tracked.failures.saturating_add(1);
+                let wait = patience(bot_id, tracked.failures);
+                slog::warn!(self.log, "recording: trying again"; "bot" => bot_id.0, "failures" => tracked.failures,
+                    "wait_s" => wait.as_secs(), "error" => %error);
+                ctx.run_later(wait, move |act, ctx| act.line_up(bot_id, ctx));
             }
             Outcome::Lost(error) => {
                 slog::error!(self.log, "recording given up until restart"; "bot" => bot_id.0, "error" => %error);
                 self.tracked.remove(&bot_id);
-                return;
             }
-        }
-        if again {
-            self.look(bot_id, ctx);
         }
     }
 }
 
 enum Outcome {
     Settled(Recording),
-    Again(Option<Recording>, ArtifactsError),
+    Again(Recording, ArtifactsError),
     Lost(CommitError),
 }
 
@@ -214,7 +229,7 @@ impl Job {
         };
         let segments = match self.artifacts.count_segments(bot, self.generation).await {
             Ok(segments) => segments,
-            Err(error) => return Outcome::Again(Some(recording), error),
+            Err(error) => return Outcome::Again(recording, error),
         };
         let (next, key) = match step(&recording, segments) {
             Step::Rest => return Outcome::Settled(recording),
@@ -225,9 +240,9 @@ impl Job {
             return Outcome::Lost(error);
         }
         match self.artifacts.join(bot, self.generation, &key).await {
-            Ok(object) => self.settle(joined(&next, Ok(object))).await,
-            Err(error) if retry_join(&next, error.retryable) => Outcome::Again(Some(next), error),
-            Err(error) => self.settle(joined(&next, Err(error.message))).await,
+            Ok(object) => self.settle(joined(&next, segments, Ok(object))).await,
+            Err(error) if error.retryable => Outcome::Again(next, error),
+            Err(error) => self.settle(joined(&next, segments, Err(error.message))).await,
         }
     }
 
@@ -271,8 +286,9 @@ impl Handler<Observe> for RecordingActor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        let (tracked, waiting) = (self.tracked.len(), self.line.len());
-        MessageResult(RecordingSnapshot { tracked, joining: self.joining, waiting })
+        let failing = self.tracked.values().filter(|tracked| tracked.failures > 0).count();
+        let (tracked, waiting) = (self.tracked.len(), self.line.len() + self.behind.len());
+        MessageResult(RecordingSnapshot { tracked, joining: self.joining, waiting, failing })
     }
 }
 
@@ -283,3 +299,7 @@ impl Handler<LateSegment> for RecordingActor {
         ctx.run_later(LATE_SETTLE, move |act, ctx| act.track(None, &bot, ctx));
     }
 }
+
+#[cfg(test)]
+#[path = "actor_test.rs"]
+mod tests;

@@ -16,9 +16,9 @@ pub struct Recording {
     pub bot_id: BotId,
     /// How far.
     pub state: RecordingState,
-    /// Segments that were joined or are being joined; a later listing that shows more joins again.
+    /// Segments that were joined, or that cannot be; a later listing that shows more joins again.
     pub segments: u32,
-    /// Joins begun; numbers the keys, so that a join never overwrites what a link points to.
+    /// Joins begun; only numbers the keys, so that a join never overwrites what a link points to.
     pub attempts: u32,
     /// Counts writes of the row; 1 is its insertion.
     pub version: i64,

@@ -167,6 +167,8 @@ pub struct RecordingWork {
     /// Looked at or joined now.
     joining: usize,
     waiting: usize,
+    /// Their last try failed, and each is tried again.
+    failing: usize,
     spools: Spools,
 }
 
@@ -187,12 +189,12 @@ pub async fn recordings(
     state: web::Data<AppState>,
 ) -> Result<web::Json<RecordingWork>, ApiError> {
     let tree = state.tree()?;
-    let RecordingSnapshot { tracked, joining, waiting } =
+    let RecordingSnapshot { tracked, joining, waiting, failing } =
         observe(&tree.recordings, recording::actor::Observe).await?;
     let CollectorSnapshot { looking, found, waiting: held_back } =
         observe(&tree.collector, recording::collector::Observe).await?;
     let spools = Spools { looking, found, waiting: held_back };
-    Ok(web::Json(RecordingWork { tracked, joining, waiting, spools }))
+    Ok(web::Json(RecordingWork { tracked, joining, waiting, failing, spools }))
 }
 
 /// How many hosts are being listed by that.
