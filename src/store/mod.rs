@@ -17,6 +17,7 @@ mod link;
 mod migrate;
 pub mod pool;
 pub mod queries;
+pub mod restored;
 pub mod rows;
 mod slot_row;
 pub mod users;

@@ -134,6 +134,12 @@ async fn a_server_goes_on_from_a_backup_in_another_database() {
     assert_eq!(total(&after, &key).await, 1);
     let complaint = store.failed(Path::new(NOWHERE), &other, &["restore", "yesterday"]).await;
     assert!(complaint.contains("there is no backup yesterday"), "{complaint}");
+
+    // What is in the object store of bots that this database never knew stays theirs.
+    let (status, new) = create(&after, &key, "new").await;
+    assert_eq!(status, StatusCode::CREATED, "{new}");
+    let [late, new] = [&late, &new].map(|bot| bot["id"].as_i64().unwrap());
+    assert!(new > late + 900_000, "{new} comes too soon after {late}");
 }
 
 #[tokio::test]
@@ -153,6 +159,9 @@ async fn only_whole_backups_are_stored_and_the_latest_are_kept() {
 
     let said = store.done(&database, &["create"]).await;
     let first = said.split(':').next().unwrap().to_owned();
+    // Not a server's: nothing in it says which id comes next.
+    let complaint = store.failed(Path::new(NOWHERE), &fresh_database().await, &["restore", &first]).await;
+    assert!(complaint.contains("drop the database"), "{complaint}");
     store.done(&database, &["create", "--keep", "2"]).await;
     assert_eq!(store.names(&database).await.first(), Some(&first));
     store.done(&database, &["create", "--keep", "2"]).await;
