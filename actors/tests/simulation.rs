@@ -22,7 +22,7 @@ fn check(scenario: &Scenario) -> Report {
 fn seeds_of_faults_and_crashes() {
     let mut coverage = Coverage::default();
     // The last ones once failed.
-    for seed in (1..=101).chain([128, 145, 200, 244, 993, 2140, 5915]) {
+    for seed in (1..=200).chain([244, 400, 993, 2140, 5915]) {
         let report = check(&Scenario::drawn(seed));
         coverage.add(&report.counts, &report.edges);
     }

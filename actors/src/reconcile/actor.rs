@@ -142,7 +142,7 @@ impl Reconciler {
             match listed {
                 Ok(listed) => {
                     (state.line.listed_at, state.line.containers) = (Some(began_at), listed.len());
-                    act.compare(&host, &listed, began_at, ctx);
+                    act.compare(&host, &listed, began_at);
                 }
                 Err(error) => {
                     slog::warn!(act.log, "listing failed; nothing is concluded"; "host" => %host, "error" => %error)
@@ -200,13 +200,7 @@ impl Reconciler {
         });
     }
 
-    fn compare(
-        &mut self,
-        host: &HostName,
-        listed: &[ListedContainer],
-        began_at: DateTime<Utc>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn compare(&mut self, host: &HostName, listed: &[ListedContainer], began_at: DateTime<Utc>) {
         let Some(state) = self.hosts.get_mut(host) else { return };
         let handles = self.directory.all();
         let slots: Vec<_> = handles.iter().map(|handle| handle.snapshot()).collect();
@@ -220,11 +214,11 @@ impl Reconciler {
         state.line.removed += findings.strays.len() as u64;
         state.suspects = findings.suspects;
         for stray in findings.strays {
-            self.remove(host, stray, ctx);
+            self.remove(host, stray);
         }
     }
 
-    fn remove(&self, host: &HostName, stray: ListedContainer, ctx: &mut Context<Self>) {
+    fn remove(&self, host: &HostName, stray: ListedContainer) {
         slog::warn!(self.log, "removing a stray container";
             "host" => %host, "container" => %stray.container, "slot_id" => %stray.key.slot, "generation" => stray.key.generation.0);
         let driver = Arc::clone(&self.driver);
@@ -241,7 +235,8 @@ impl Reconciler {
                 slog::warn!(log, "a stray could not be removed; the next listing tries again"; "error" => %error);
             }
         };
-        ctx.spawn(remove.into_actor(self));
+        // On its own: what breaks off over a stray must not take the Reconciler with it.
+        drop(actix::spawn(remove));
     }
 }
 

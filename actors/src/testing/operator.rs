@@ -5,6 +5,7 @@ use super::scenario;
 use super::world::{Shared, World};
 use crate::bot::EndReason;
 use crate::ids::{BotId, HostName, Platform, SlotName};
+use crate::image_pull::actor::ForgetImage;
 use crate::pool::message::{
     Configure, DrainHost, DrainPlatform, GrowError, LeaveBot, Operate, OperateError, Prewarm, Recover,
     SlotAction,
@@ -59,7 +60,10 @@ pub fn step(shared: &Shared, tree: &Tree) {
         }
         7 | 8 => {
             let platform = draw_platform(&mut world);
+            let unknown = world.rng.bool().then(|| images_of(&world, &platform)).unwrap_or_default();
             drop(world);
+            // Now and then it has to be pulled for that, which may fail.
+            unknown.into_iter().for_each(|image| tell(&tree.pulls, image));
             prewarm(shared.clone(), platform, tree);
         }
         _ => {
@@ -95,6 +99,13 @@ fn lost_slots(world: &World) -> Vec<SlotName> {
     };
     let lost = world.tables.slots.values().filter(is_lost).filter(|slot| slot.bot().is_none());
     lost.map(|slot| slot.name.clone()).collect()
+}
+
+/// The image of a platform on every host.
+fn images_of(world: &World, platform: &Platform) -> Vec<ForgetImage> {
+    let Some(settings) = world.settings.platforms.get(platform) else { return Vec::new() };
+    let hosts = world.settings.hosts.keys();
+    hosts.map(|host| ForgetImage { host: host.clone(), image: settings.image.clone() }).collect()
 }
 
 fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
