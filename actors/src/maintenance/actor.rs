@@ -221,16 +221,13 @@ impl Maintainer {
         self.warned = names;
     }
 
-    fn due_at(&self) -> Option<DateTime<Utc>> {
-        self.settings.timetable.as_ref().and_then(|timetable| timetable.next_after(self.row.undone_from()))
-    }
-
     // --- what there is -----------------------------------------------------------------------------------------
 
     fn snapshot(&self) -> MaintenanceSnapshot {
         let running = self.running.as_ref().map(|running| running.borrow().clone());
         let now = self.links.clock.now();
-        let next_at = match next_start(&self.row, self.settings.timetable.as_ref(), now) {
+        let timetable = self.settings.timetable.as_ref();
+        let next_at = match next_start(&self.row, timetable, now) {
             _ if running.is_some() => None,
             Start::At(at) => Some(at),
             Start::Now(_) => Some(now),
@@ -242,7 +239,7 @@ impl Maintainer {
             next_at,
             last: self.row.run.clone().filter(|_| running.is_none()),
             ended_at: self.row.ended_at(),
-            due_at: self.due_at(),
+            due_at: timetable.and_then(|timetable| timetable.next_after(self.row.undone_from())),
             running,
             disks: self.disks.iter().map(line).collect(),
         }

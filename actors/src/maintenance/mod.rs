@@ -114,6 +114,9 @@ impl MaintenanceRow {
         }
         if self.timetable.is_some() {
             self.due_from = now;
+            if let Some(run) = &mut self.run {
+                run.before.undone_from = None;
+            }
         }
         self.timetable = named;
         true

@@ -188,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn what_another_timetable_had_due_is_not_undone() {
+        let mut row = MaintenanceRow { timetable: Some(String::new()), ..cut_off(2) };
+        let run = row.run.as_mut().expect("was cut off");
+        run.before.undone_from = Some(hours(-1_000));
+        assert_eq!(row.undone_from(), hours(-1_000));
+        row.go_by(Some(&nightly()), hours(1));
+        assert_eq!(row.undone_from(), hours(1));
+    }
+
+    #[test]
     fn a_run_that_was_cut_off_is_resumed_once() {
         assert_eq!(next_start(&cut_off(1), None, hours(1)), Start::Now(Trigger::Resumed));
         assert_eq!(next_start(&cut_off(2), None, hours(1)), Start::OnDemand);
