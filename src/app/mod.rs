@@ -115,18 +115,19 @@ impl Application {
             log: &log,
         })?;
         engine.probe(&settings, &log).await?;
+        let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         let state = web::Data::new(AppState {
             leading: OnceLock::new(),
             pool,
             artifacts: objects.artifacts().clone(),
-            metrics: Arc::new(Metrics::new().map_err(StartError::Metrics)?),
+            metrics: Arc::clone(&metrics),
             tokens,
             api_keys: ApiKeys::default(),
             plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
             rate: rate(&settings),
             settings,
-            reloader: Reloader::new(source, &loaded, engine.clone()),
+            reloader: Reloader::new(source, &loaded, engine.clone(), metrics),
             clock: Arc::new(SystemClock),
             log: log.clone(),
             stopping: watch::Sender::new(false),

@@ -5,6 +5,7 @@ use super::engine::{Engine, EngineError};
 use super::settings as wanted;
 use crate::config::{LoadError, Loaded, Settings, Source, Values};
 use crate::http::state::Leading;
+use crate::metrics::Metrics;
 use meeboter_actors::maintenance::actor as maintenance;
 use meeboter_actors::pool::message as pool;
 use meeboter_actors::scale::actor as scale;
@@ -29,6 +30,7 @@ const BOUNDS_OF_STARTS: [&str; 2] = ["pool.max_size", "hosts.local.capacity"];
 pub struct Reloader {
     source: Source,
     engine: Engine,
+    metrics: Arc<Metrics>,
     running: RwLock<Running>,
     /// The values of the start, and the deadline of starts that followed from them.
     at_start: Values,
@@ -67,12 +69,14 @@ pub enum ReloadError {
 }
 
 impl Reloader {
-    /// Begins with what was read at the start.
-    pub(super) fn new(source: Source, loaded: &Loaded, engine: Engine) -> Self {
+    /// Begins with what was read at the start: its platforms are served from now on.
+    pub(super) fn new(source: Source, loaded: &Loaded, engine: Engine, metrics: Arc<Metrics>) -> Self {
+        serve(&metrics, &loaded.settings);
         let running = Running { settings: Arc::new(loaded.settings.clone()), values: loaded.values.clone() };
         Self {
             source,
             engine,
+            metrics,
             running: RwLock::new(running),
             at_start: loaded.values.clone(),
             deadline_of_starts: wanted::timing(&loaded.settings).deploy,
@@ -97,6 +101,7 @@ impl Reloader {
         let loaded = tokio::task::spawn_blocking(move || source.load()).await??;
         let settings = Arc::new(merged(&self.settings(), loaded.settings));
         self.engine.configure(&settings)?;
+        serve(&self.metrics, &settings);
         let reloaded = {
             let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
             let mut reloaded = compare(&running.values, &loaded.values);
@@ -113,6 +118,10 @@ impl Reloader {
         }
         Ok(reloaded)
     }
+}
+
+fn serve(metrics: &Metrics, settings: &Settings) {
+    metrics.serve(settings.served_platforms().map(|(key, _)| key.as_str()));
 }
 
 fn apply(settings: &Settings, tree: &Tree) {

@@ -183,6 +183,16 @@ impl Metrics {
         })
     }
 
+    /// Bots of these platforms may end from now on. What is counted of them is there as 0 before the first one does: of a
+    /// series that begins with 1 nobody sees the increase, and of one that is not there no rate.
+    pub fn serve<'a>(&self, platforms: impl IntoIterator<Item = &'a str>) {
+        for platform in platforms {
+            for outcome in [Outcome::Done, Outcome::Fatal] {
+                self.completions.with_label_values(&[platform, status(outcome)]);
+            }
+        }
+    }
+
     /// A websocket is open as long as what this returns lives.
     #[must_use]
     pub fn websocket(&self) -> OpenWebsocket {
@@ -276,6 +286,13 @@ fn families(snapshot: &Snapshot) -> [Family; 10] {
     [slots, used, depth, oldest, deploying, leads, breakers, free, maintained, due]
 }
 
+fn status(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Fatal => "fatal",
+    }
+}
+
 /// Counts a websocket as open until it is dropped.
 pub struct OpenWebsocket(IntGauge);
 
@@ -298,11 +315,7 @@ impl Meter for Metrics {
                     .observe(took.as_secs_f64());
             }
             Measure::BotEnded { platform, outcome } => {
-                let status = match outcome {
-                    Outcome::Done => "done",
-                    Outcome::Fatal => "fatal",
-                };
-                self.completions.with_label_values(&[platform.0.as_str(), status]).inc();
+                self.completions.with_label_values(&[platform.0.as_str(), status(outcome)]).inc();
             }
             Measure::SlotRecovered { platform, given_up } => {
                 let outcome = if given_up { "given_up" } else { "freed" };
@@ -436,6 +449,25 @@ mod tests {
         ] {
             assert!(page.contains(wanted), "{wanted:?} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn what_may_happen_to_bots_of_a_platform_is_0_until_it_does() {
+        let metrics = Metrics::new().expect("names differ");
+        let page = || metrics.text(&Snapshot::default()).expect("written");
+        metrics.serve(["zoom", "my-video"]);
+        for platform in ["zoom", "my-video"] {
+            for status in ["done", "fatal"] {
+                let line = format!(
+                    "meeboter_bot_completions_total{{platform=\"{platform}\",status=\"{status}\"}} 0\n"
+                );
+                assert!(page().contains(&line), "{line:?} is not in\n{}", page());
+            }
+        }
+        metrics.record(Measure::BotEnded { platform: &Platform("zoom".into()), outcome: Outcome::Fatal });
+        metrics.serve(["zoom"]);
+        let line = "meeboter_bot_completions_total{platform=\"zoom\",status=\"fatal\"} 1\n";
+        assert!(page().contains(line), "what was counted stays\n{}", page());
     }
 
     #[test]

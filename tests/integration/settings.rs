@@ -39,6 +39,7 @@ async fn settings_are_read_again_and_a_platform_of_ones_own_is_served() {
         ("MEEBOTER_CONFIG", file.to_str().unwrap()),
     ])
     .await;
+    assert!(counts_ends(&server, "my-video").await, "before any bot of it has ended");
     let max_size = async || server.get("/api/bots/pool/stats").await.1["maxSize"].clone();
     assert_eq!(max_size().await, 5);
 
@@ -86,4 +87,19 @@ async fn settings_are_read_again_and_a_platform_of_ones_own_is_served() {
         tokio::time::sleep(LOOK).await;
     }
     assert_eq!(create(&server, "my-video").await.0, StatusCode::CREATED);
+
+    // A platform that comes in is served, and counted from 0.
+    assert!(!counts_ends(&server, "new-video").await);
+    let own = "[pool.platforms.new-video]\nprewarm = 0\nmax_size = 1\n";
+    fs::write(&file, settings(9, 12, own)).unwrap();
+    assert_eq!(reload(&server).await.0, StatusCode::OK);
+    assert!(counts_ends(&server, "new-video").await);
+}
+
+/// Whether both ends of a platform's bots are counted, with none of them yet.
+async fn counts_ends(server: &Server, platform: &str) -> bool {
+    let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let line =
+        |status| format!("meeboter_bot_completions_total{{platform=\"{platform}\",status=\"{status}\"}} 0\n");
+    ["done", "fatal"].into_iter().all(|status| page.contains(&line(status)))
 }
