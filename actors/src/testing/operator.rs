@@ -60,7 +60,7 @@ pub fn step(shared: &Shared, tree: &Tree) {
         }
         7 | 8 => {
             let platform = draw_platform(&mut world);
-            let unknown = world.rng.bool().then(|| images_of(&world, &platform)).unwrap_or_default();
+            let unknown = if world.rng.bool() { images_of(&world, &platform) } else { vec![] };
             drop(world);
             // Now and then it has to be pulled for that, which may fail.
             unknown.into_iter().for_each(|image| tell(&tree.pulls, image));
