@@ -87,6 +87,16 @@ pub enum Failure {
         /// The last it said.
         tail: String,
     },
+    /// A program was killed, or had no room: that says nothing of what it was given.
+    #[error("{program} is stopped ({status}): {tail}")]
+    ProgramStopped {
+        /// Which.
+        program: &'static str,
+        /// How it ended.
+        status: String,
+        /// The last it said.
+        tail: String,
+    },
     /// Something took too long.
     #[error("{what} takes more than {} s", limit.as_secs())]
     Late {
@@ -149,7 +159,8 @@ impl Failure {
             | Self::DiskFull { .. }
             | Self::Late { .. }
             | Self::File { .. }
-            | Self::Program { .. } => true,
+            | Self::Program { .. }
+            | Self::ProgramStopped { .. } => true,
             Self::Setting { .. }
             | Self::NoPiece(_)
             | Self::Presign(_)

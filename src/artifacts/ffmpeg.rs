@@ -1,9 +1,11 @@
 //! ffmpeg and ffprobe: low in priority, with a deadline, ended with whoever waits for them.
 
 use super::Failure;
+use rustix::process::Signal;
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -12,6 +14,8 @@ use tokio::process::Command;
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// The bots on this host come first.
 const NICENESS: &str = "15";
+/// What the C library says of a full disk.
+const NO_ROOM: &str = "No space left on device";
 /// How much of a program's last words is kept.
 const TAIL_BYTES: usize = 2 * 1024;
 
@@ -58,7 +62,7 @@ pub(super) async fn duration_ms(file: &Path) -> Result<i64, Failure> {
 
 fn niced(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("nice");
-    command.args(["-n", NICENESS]).arg(program);
+    command.args(["-n", NICENESS]).arg(program).env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -72,10 +76,17 @@ async fn run(program: &'static str, mut command: Command) -> Result<String, Fail
         return Err(Failure::Late { what: program, limit: DEADLINE });
     };
     let status = status.map_err(failed)?;
-    if status.success() {
-        Ok(said)
+    if status.success() { Ok(said) } else { Err(failure(program, status, errors)) }
+}
+
+/// What the end of a program means: one that the system killed for its memory, or that found the disk full, does better
+/// another time.
+fn failure(program: &'static str, ended: ExitStatus, tail: String) -> Failure {
+    let status = ended.to_string();
+    if ended.signal() == Some(Signal::KILL.as_raw()) || tail.contains(NO_ROOM) {
+        Failure::ProgramStopped { program, status, tail }
     } else {
-        Err(Failure::ProgramFailed { program, status: status.to_string(), tail: errors })
+        Failure::ProgramFailed { program, status, tail }
     }
 }
 
@@ -90,4 +101,27 @@ pub(crate) async fn last_words(source: Option<impl AsyncRead + Unpin>) -> String
         }
     }
     String::from_utf8_lossy(&kept).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ended(script: &str) -> Failure {
+        let mut command = niced("sh");
+        command.args(["-c", script]);
+        run("sh", command).await.expect_err("fails")
+    }
+
+    #[tokio::test]
+    async fn what_was_killed_or_had_no_room_may_do_better_another_time() {
+        for script in
+            ["kill -9 $$", "echo 'av_interleaved_write_frame(): No space left on device' >&2; exit 228"]
+        {
+            let failure = ended(script).await;
+            assert!(failure.is_retryable(), "{failure}");
+        }
+        let failure = ended("echo 'Invalid data found when processing input' >&2; exit 183").await;
+        assert!(!failure.is_retryable(), "{failure}");
+    }
 }
