@@ -23,6 +23,9 @@ struct Observer {
 /// Bots that may wait for an image here.
 const BOTS_MAX: u32 = 4;
 
+/// The longest back-off of all.
+const LONGEST: TimeDelta = TimeDelta::minutes(2);
+
 /// The longest wait after so many failures in a row, in milliseconds; at least three quarters of it are kept.
 fn backoff_ms(failures: u32) -> i64 {
     (2_000 * 2_i64.pow(failures.clamp(1, 12) - 1)).min(120_000)
@@ -47,6 +50,14 @@ impl Observer {
             self.line.iter().filter(|(.., seen)| told(*seen)).map(|(id, ..)| (*id, false)).collect();
         self.line.retain(|(.., seen)| !told(*seen));
         answers
+    }
+
+    /// A probe comes no sooner than its back-off, unless the clock was set back so far that more than the longest seems to
+    /// be left of it.
+    fn may_probe(&self, now: DateTime<Utc>) -> bool {
+        let Some(failed_at) = self.failed_at else { return true };
+        let (longest, waited) = (backoff_ms(self.failures), (now - failed_at).num_milliseconds());
+        waited * 4 >= longest * 3 || longest - waited > LONGEST.num_milliseconds()
     }
 
     fn bots(&self) -> usize {
@@ -135,16 +146,17 @@ proptest! {
                 match command {
                     PullCommand::Start => {
                         prop_assert!(!was_pulling && !observer.present && !observer.line.is_empty());
-                        let waited = observer.failed_at.map(|at| (now - at).num_milliseconds());
-                        let longest = backoff_ms(observer.failures);
-                        // A probe comes no sooner than its back-off, unless nobody was there when it was over, or the
-                        // clock was set back so far that more than the longest back-off seems to be left of it.
-                        prop_assert!(waited.is_none_or(|ms| ms * 4 >= longest * 3 || longest - ms > 120_000));
+                        prop_assert!(observer.may_probe(now), "too soon");
                         observer.pulling_since = Some(now);
                     }
                     PullCommand::Abandon => prop_assert!(woke && was_silent),
                     PullCommand::Answer(id, outcome) => answers.push((id.0, outcome.is_ok())),
                 }
+            }
+            if woke && pull.state == PullState::Unknown {
+                // It was over while nobody waited: whoever comes next does not wait for it, whatever the clock says then.
+                prop_assert!(observer.may_probe(now) && observer.line.is_empty());
+                observer.failed_at = None;
             }
             answers.sort_unstable();
             expected.sort_unstable();
@@ -160,7 +172,7 @@ proptest! {
                 prop_assert!((until - failed_at).num_milliseconds() <= backoff_ms(observer.failures));
                 prop_assert_eq!(wake_at, Some(until));
                 let is_left = (until - now).num_milliseconds();
-                prop_assert!(!woke || observer.line.is_empty() || (1..=120_000).contains(&is_left), "{}", is_left);
+                prop_assert!(!woke || observer.line.is_empty() || (1..=LONGEST.num_milliseconds()).contains(&is_left), "{}", is_left);
             }
             if let Some(since) = observer.pulling_since {
                 prop_assert_eq!(wake_at, Some(since + TimeDelta::minutes(20)));
