@@ -197,13 +197,7 @@ fn a_slot_hears_after_a_restart_that_the_drain_it_was_in_has_ended() {
     run(1, async |shared: Shared| {
         let slot = SlotName::new(&zoom(), 1);
         let drains = Drains { own: None, wider: Some(Some(shared.now() + TimeDelta::minutes(5))) };
-        let stored = Slot { drains, ..sample::busy_slot(1) };
-        {
-            let mut world = shared.lock();
-            let bot = stored.bot().expect("busy").clone();
-            world.tables.bots.insert(bot.id, bot);
-            world.tables.slots.insert(slot.clone(), stored);
-        }
+        shared.lock().tables.hold(Slot { drains, ..sample::busy_slot(1) });
         let _tree = plant(&shared).await;
         until(&shared, |shared| !shared.lock().tables.slots[&slot].drains.any()).await;
     });

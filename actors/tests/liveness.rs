@@ -16,18 +16,26 @@ use meeboter_actors::testing::world::{Faults, Shared, World};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+fn zoom() -> Platform {
+    Platform("zoom".to_owned())
+}
+
+/// Runs a test with one slot at most.
+fn run<F: Future>(test: impl FnOnce(Shared) -> F) {
+    let platforms = [(zoom(), 1)].into();
+    let settings = settings(&platforms, false);
+    run_in(World::new(1, Faults::default(), platforms, settings), test);
+}
+
 #[test]
 fn a_listing_without_a_bots_container_does_not_end_it_where_the_server_slept() {
-    let zoom = Platform("zoom".to_owned());
-    let platforms = [(zoom.clone(), 1)].into();
-    let settings = settings(&platforms, false);
-    run_in(World::new(1, Faults::default(), platforms, settings), async |shared: Shared| {
+    run(async |shared: Shared| {
         let tree = plant(&shared).await;
         let (reply, answer) = oneshot::channel();
-        let spec = BotSpec { platform: zoom.clone(), ..sample::spec() };
+        let spec = BotSpec { platform: zoom(), ..sample::spec() };
         tell(&tree.pool, CreateBot { spec, user_id: UserId(1), idempotency: None, reply });
         let bot = answer.await.expect("an answer").expect("a bot").bot.id;
-        let name = SlotName::new(&zoom, 1);
+        let name = SlotName::new(&zoom(), 1);
         let status = |shared: &Shared| shared.lock().tables.slots.get(&name).and_then(|slot| slot.status());
         until(&shared, |shared| status(shared) == Some(SlotStatus::Busy)).await;
 
@@ -51,21 +59,14 @@ fn a_listing_without_a_bots_container_does_not_end_it_where_the_server_slept() {
 
 #[test]
 fn a_bot_that_speaks_to_a_server_that_just_began_to_lead_is_known() {
-    let zoom = Platform("zoom".to_owned());
-    let platforms = [(zoom.clone(), 1)].into();
-    let settings = settings(&platforms, false);
-    run_in(World::new(1, Faults::default(), platforms, settings), async |shared: Shared| {
+    run(async |shared: Shared| {
         let slot = sample::busy_slot(1);
-        let bot = slot.bot().expect("busy").clone();
-        {
-            let mut world = shared.lock();
-            world.tables.bots.insert(bot.id, bot.clone());
-            world.tables.slots.insert(slot.name.clone(), slot.clone());
-        }
+        let bot = slot.bot().expect("busy").id;
+        shared.lock().tables.hold(slot.clone());
         let tree = plant(&shared).await;
         // No actor has run yet.
-        let holder = tree.directory.bot(bot.id).expect("is in a slot");
-        assert_eq!(holder.heartbeat(bot.id, slot.generation, shared.now()), Pulse::CarryOn);
+        let holder = tree.directory.bot(bot).expect("is in a slot");
+        assert_eq!(holder.heartbeat(bot, slot.generation, shared.now()), Pulse::CarryOn);
         assert_eq!(tree.directory.slot(slot.id).map(|handle| handle.id()), Some(holder.id()));
     });
 }

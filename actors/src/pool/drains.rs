@@ -62,7 +62,7 @@ impl PoolSupervisor {
         if !known && !self.drains.contains_key(&drain) {
             return drop(reply.send(Err(OperateError::Unknown(drain.to_string()))));
         }
-        if !self.drains_in_flight.insert(drain.clone()) {
+        if self.drains_in_flight.contains(&drain) {
             // What it will be is not known yet, nor whether this wish would still change it.
             return drop(reply.send(Err(OperateError::OutcomeUnknown)));
         }
@@ -72,11 +72,9 @@ impl PoolSupervisor {
             (None, true) => Change::InsertDrain(order),
             (Some(known), true) if *known != by => Change::UpdateDrain(order),
             (Some(_), false) => Change::DeleteDrain(drain.clone()),
-            (Some(_), true) | (None, false) => {
-                self.drains_in_flight.remove(&drain);
-                return drop(reply.send(Ok(self.drain_line(&drain))));
-            }
+            (Some(_), true) | (None, false) => return drop(reply.send(Ok(self.drain_line(&drain)))),
         };
+        self.drains_in_flight.insert(drain.clone());
         let commit = self.links.journal.submit(vec![change]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| {
             act.drains_in_flight.remove(&drain);

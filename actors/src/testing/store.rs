@@ -47,6 +47,12 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// Stores a slot and the bot in it.
+    pub fn hold(&mut self, slot: Slot) {
+        self.bots.extend(slot.bot().map(|bot| (bot.id, bot.clone())));
+        self.slots.insert(slot.name.clone(), slot);
+    }
+
     /// Since when nobody reaches the store, if nobody does.
     pub fn away_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.away.filter(|(_, until)| now < *until).map(|(from, _)| from)
