@@ -151,7 +151,7 @@ async fn claim_loop(client: &Client, settings: &Settings, nonce: Uuid, log: &Log
             }
             Err(error) => error,
         };
-        if matches!(error.status(), Some(401 | 403 | 409)) {
+        if error.is_fence() || error.is_foreign() {
             return Claim::Fenced(error.to_string());
         }
         if last_answer.elapsed() >= CLAIM_LIMIT {

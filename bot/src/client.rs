@@ -4,12 +4,12 @@
 //! commands ask for is passed on here, in one place, to the [`OrderBook`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meeboter_bot::{
-    Assignment, ClaimRequest, Commands, EventReport, HeartbeatRequest, ReportReply, SegmentPart,
-    SegmentReply, SegmentRequest, StatusReport, TOKEN_HEADER, assignment_path, events_path, heartbeat_path,
-    segments_path, status_path,
+    Assignment, ClaimRequest, Commands, EventReport, FENCE_CODES, GAP_CODE, HeartbeatRequest,
+    MALFORMED_CODES, ReportReply, SegmentPart, SegmentReply, SegmentRequest, StatusReport, TOKEN_CODE,
+    TOKEN_HEADER, assignment_path, events_path, heartbeat_path, segments_path, status_path,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use slog::{Logger, info, warn};
 use uuid::Uuid;
 
 use crate::orders::OrderBook;
+use crate::patience::Reach;
 use crate::telemetry::LevelSwitch;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,32 +71,34 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
-    /// HTTP status, where there was an answer.
-    pub(crate) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Refused { status, .. } => Some(*status),
-            Self::Setup(_) | Self::Unreachable { .. } | Self::Unreadable { .. } => None,
-        }
-    }
-
     /// The number the server wants next, where it refused a report for its number.
     pub(crate) fn gap(&self) -> Option<i64> {
         match self {
-            Self::Refused { status: 409, code, next_seq, .. } if code == "report_gap" => *next_seq,
+            Self::Refused { status: 409, code, next_seq, .. } if code == GAP_CODE => *next_seq,
             _ => None,
         }
     }
 
-    /// True where this process no longer owns the slot.
+    /// True where this process no longer owns the slot. Only the server can say that: a proxy before a server that
+    /// restarts answers 404, 405 and 409 too, and a live meeting must not end for it.
     pub(crate) fn is_fence(&self) -> bool {
-        matches!(self, Self::Refused { status: 409, code, .. } if code != "report_gap")
+        matches!(self, Self::Refused { status: 409, code, .. } if FENCE_CODES.contains(&code.as_str()))
     }
 
-    /// True where the request itself is wrong, so that another try would be refused as well. 401 and 403 are not
-    /// among these: a server that lost its secret must not cost a report.
+    /// True where the server does not know the token.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self, Self::Refused { status: 401, code, .. } if code == TOKEN_CODE)
+    }
+
+    /// True where the server says that the request itself is wrong, so that another try would be refused as well. 401
+    /// and 403 are not among these: a server that lost its secret must not cost a report.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.status(), Some(status) if (400..500).contains(&status)
-            && ![401, 403, 408, 409, 425, 429].contains(&status))
+        matches!(self, Self::Refused { status: 400..500, code, .. } if MALFORMED_CODES.contains(&code.as_str()))
+    }
+
+    /// True where the server itself has decided so, and not whatever stands before it, or is wrong with it.
+    fn is_the_servers(&self) -> bool {
+        self.is_fence() || self.is_final() || matches!(self, Self::Refused { code, .. } if code == GAP_CODE)
     }
 
     /// How long the server asks to wait.
@@ -197,6 +200,7 @@ pub(crate) struct BotClient {
     bot_id: i64,
     generation: i64,
     orders: OrderBook,
+    reach: Reach,
     level: LevelSwitch,
     log: Logger,
 }
@@ -216,9 +220,15 @@ impl BotClient {
             bot_id: assignment.bot_id,
             generation: assignment.generation,
             orders,
+            reach: Reach::default(),
             level,
             log,
         }
+    }
+
+    /// Since when the server answers.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The generation that every request has to carry.
@@ -273,8 +283,12 @@ impl BotClient {
         path: &str,
         body: &B,
     ) -> Result<T, ClientError> {
-        let response = self.client.send(call, method, path, &self.token, body).await?;
-        read_json(call, response).await
+        let answer = match self.client.send(call, method, path, &self.token, body).await {
+            Ok(response) => read_json(call, response).await,
+            Err(error) => Err(error),
+        };
+        self.reach.note(answer.as_ref().err().is_none_or(ClientError::is_the_servers), Instant::now());
+        answer
     }
 
     fn obey(&self, commands: &Commands) {

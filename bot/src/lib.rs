@@ -27,6 +27,15 @@ pub const ENV_WORK_DIR: &str = "MEEBOTER_WORK_DIR";
 /// Environment: what to do when finished without being stopped: `exit` or `idle` (default; Coolify restarts what
 /// exits).
 pub const ENV_WHEN_DONE: &str = "MEEBOTER_WHEN_DONE";
+/// `error.code` of a refusal with 409 by which the server says that a process no longer owns its slot: it joins nothing,
+/// or leaves. Only the server's own word counts: a proxy and an object store answer 409 as well.
+pub const FENCE_CODES: [&str; 3] = ["stale_generation", "claimed", "not_now"];
+/// `error.code` of a refusal with 409 of a report for its number.
+pub const GAP_CODE: &str = "report_gap";
+/// `error.code` of a refusal for what a request says: another try would be refused as well.
+pub const MALFORMED_CODES: [&str; 3] = ["invalid_json", "invalid_field", "body_too_large"];
+/// `error.code` of a refusal of a token with 401.
+pub const TOKEN_CODE: &str = "unauthorized";
 /// File name, in the work folder, of the [`ExitNote`].
 pub const EXIT_NOTE_FILE: &str = "exit.json";
 /// File name, in the work folder, of the bot's number, which says whose the spool is.

@@ -3,6 +3,7 @@
 //! Only start and end live here: environment, signals, exit code, exit note. `bootstrap` claims, `session` attends,
 //! `meeting` decides; `platform` knows the meeting pages; `stage` (display, sound, browser) is what they are shown on;
 //! `recorder`, `spool` and `upload` are the recording's way; `client`, `reports` and `heartbeat` speak to the server;
+//! `patience` says how long it is waited for;
 //! `process` sees to it that nothing started here stays behind.
 
 mod backoff;
@@ -13,6 +14,7 @@ mod display;
 mod heartbeat;
 mod meeting;
 mod orders;
+mod patience;
 mod platform;
 mod process;
 mod recorder;

@@ -38,6 +38,13 @@ pub(crate) enum Observation {
     Over(Ending),
 }
 
+impl Observation {
+    /// True where the page shows what came of asking to join.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self, Self::WaitingRoom | Self::InCall(_) | Self::Over(_))
+    }
+}
+
 /// What a look at a call says of it; `None` where the page did not tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Call {

@@ -1,6 +1,7 @@
 //! The recorder: ffmpeg takes picture and sound and leaves HLS segments (fMP4) in the spool.
 //!
-//! A task watches it: where ffmpeg dies or stalls a new run begins; where the spool is full recording ends.
+//! A task watches it: where ffmpeg dies or stalls a new run begins, and again for as long as the meeting goes on; where
+//! the spool is full recording pauses until there is room.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -51,14 +52,12 @@ pub(crate) enum RecorderEvent {
         /// The run, from 1.
         run: u32,
     },
-    /// A run broke off; the next one is on its way.
+    /// It broke off; another run is on its way. Said once until pictures come in again.
     Broke {
-        /// The run.
-        run: u32,
         /// Why.
         detail: String,
     },
-    /// No more will be recorded: there is no more room for it.
+    /// Nothing is recorded until there is room for it again.
     Full {
         /// How much there is.
         detail: String,
@@ -104,6 +103,7 @@ impl Recorder {
             segment_ms: segment_ms.max(1_000),
             stopped,
             events: sender,
+            is_broken: false,
             log,
         };
         Self { stop, task: tokio::spawn(watcher.watch()), events, is_over: false }
@@ -116,7 +116,7 @@ impl Recorder {
         }
         let event = self.events.recv().await;
         let event = event.unwrap_or(RecorderEvent::GaveUp { detail: "its task broke off".to_owned() });
-        self.is_over = matches!(event, RecorderEvent::Full { .. } | RecorderEvent::GaveUp { .. });
+        self.is_over = matches!(event, RecorderEvent::GaveUp { .. });
         event
     }
 
@@ -149,6 +149,8 @@ struct Watcher {
     segment_ms: u64,
     stopped: watch::Receiver<bool>,
     events: mpsc::Sender<RecorderEvent>,
+    /// It was told that nothing is recorded, and nothing was since.
+    is_broken: bool,
     log: Logger,
 }
 
@@ -162,18 +164,25 @@ impl Watcher {
     async fn watch_runs(&mut self) -> Result<(), RecorderError> {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
         loop {
-            let (run, folder) = self.spool.begin_run()?.ok_or(RecorderError::TooManyRuns)?;
             let began = Instant::now();
-            match self.one_run(run, &folder).await? {
+            let end = match self.next_run().await {
+                Err(error @ RecorderError::TooManyRuns) => return Err(error),
+                // A disk that is full, or too many processes: that passes, and the meeting goes on.
+                Err(error) => RunEnd::Broke(chain(&error)),
+                Ok(end) => end,
+            };
+            match end {
                 RunEnd::Stopped => return Ok(()),
                 RunEnd::Full => {
                     let detail = format!("the spool is full ({SPOOL_MAX_BYTES} bytes)");
-                    self.tell(RecorderEvent::Full { detail }).await;
-                    return Ok(());
+                    self.tell_broken(RecorderEvent::Full { detail }).await;
+                    if self.stopped_before_there_is_room().await {
+                        return Ok(());
+                    }
                 }
                 RunEnd::Broke(detail) => {
-                    warn!(self.log, "recorder broke off"; "run" => run, "detail" => &detail);
-                    self.tell(RecorderEvent::Broke { run, detail }).await;
+                    warn!(self.log, "recorder broke off"; "detail" => &detail);
+                    self.tell_broken(RecorderEvent::Broke { detail }).await;
                 }
             }
             if began.elapsed() > Duration::from_secs(60) {
@@ -182,6 +191,26 @@ impl Watcher {
             let mut stopped = self.stopped.clone();
             if tokio::time::timeout(backoff.next_delay(), raised(&mut stopped)).await.is_ok() {
                 return Ok(());
+            }
+        }
+    }
+
+    async fn next_run(&mut self) -> Result<RunEnd, RecorderError> {
+        let (run, folder) = self.spool.begin_run()?.ok_or(RecorderError::TooManyRuns)?;
+        self.one_run(run, &folder).await
+    }
+
+    /// Waits until half of the spool is free.
+    async fn stopped_before_there_is_room(&self) -> bool {
+        let mut stopped = self.stopped.clone();
+        let mut check = tokio::time::interval(SPOOL_CHECK);
+        loop {
+            tokio::select! {
+                biased;
+                () = raised(&mut stopped) => return true,
+                _ = check.tick() => if self.spool.bytes().is_ok_and(|bytes| bytes < SPOOL_MAX_BYTES / 2) {
+                    return false;
+                }
             }
         }
     }
@@ -210,6 +239,7 @@ impl Watcher {
                     Some(frames) => {
                         last_frame = Instant::now();
                         if frames.is_first {
+                            self.is_broken = false;
                             self.tell(RecorderEvent::Began { run }).await;
                         }
                     }
@@ -225,12 +255,19 @@ impl Watcher {
                         ffmpeg.stop(Signal::KILL, Duration::ZERO).await;
                         return Ok(RunEnd::Broke(format!("no picture for {} s", STALL_LIMIT.as_secs())));
                     }
-                    if self.spool.bytes()? >= SPOOL_MAX_BYTES {
+                    // Not to know how much there is ends no recording.
+                    if self.spool.bytes().is_ok_and(|bytes| bytes >= SPOOL_MAX_BYTES) {
                         quit(ffmpeg).await;
                         return Ok(RunEnd::Full);
                     }
                 }
             }
+        }
+    }
+
+    async fn tell_broken(&mut self, event: RecorderEvent) {
+        if !std::mem::replace(&mut self.is_broken, true) {
+            self.tell(event).await;
         }
     }
 

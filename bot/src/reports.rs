@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::backoff::Backoff;
 use crate::client::{BotClient, ClientError};
 use crate::orders::OrderBook;
+use crate::patience::{Patience, Reach};
 use crate::telemetry::chain;
 
 /// Most reports that wait for a server.
@@ -230,11 +231,11 @@ async fn send_one(client: &BotClient, seq: i64, entry: &Entry) -> Result<i64, Cl
     Ok(reply.next_seq)
 }
 
-/// Waits until everything is taken; false where the bot is fenced, or `limit` passes.
-pub(crate) async fn drained(outbox: &Outbox, orders: &OrderBook, limit: Duration) -> bool {
-    let began = Instant::now();
+/// Waits until everything is taken; false where the bot is fenced, or the patience with the server is at its end.
+pub(crate) async fn drained(outbox: &Outbox, orders: &OrderBook, reach: &Reach) -> bool {
+    let patience = Patience::from(Instant::now());
     while outbox.waiting() > 0 {
-        if orders.now().fenced || began.elapsed() >= limit {
+        if orders.now().fenced || patience.is_over(Instant::now(), reach.since()) {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -9,6 +9,7 @@ use slog::{Logger, error, info, warn};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::backoff::Backoff;
 use crate::client::BotClient;
 use crate::meeting::{Action, End, JOIN_LIMIT, Meeting, final_state};
 use crate::orders::OrderBook;
@@ -24,11 +25,8 @@ use crate::upload::{UploadError, Uploader};
 /// How often the page is looked at.
 const POLL: Duration = Duration::from_millis(500);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Wait before a page that could not be opened is tried again, and how often.
-const REOPEN_DELAY: Duration = Duration::from_secs(3);
-const OPEN_TRIES: u32 = 5;
-/// How long a server is waited for after the meeting, first for the uploads, then for the reports.
-const SERVER_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Waits before a page that could not be opened, or not be asked on, is tried again.
+const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What a session needs.
 pub(crate) struct Session {
@@ -85,7 +83,7 @@ impl Session {
         outbox.end(state, end.reason, &end.detail);
         let summary = format!("{:?}: {}", end.reason, end.detail);
         let all_taken = tokio::select! {
-            taken = drained(&outbox, &self.orders, SERVER_LIMIT) => taken,
+            taken = drained(&outbox, &self.orders, self.client.reach()) => taken,
             () = self.orders.until(|orders| orders.stops > 1) => false,
         };
         match (self.orders.now().fenced, all_taken) {
@@ -137,7 +135,7 @@ impl Session {
 
     async fn finish_upload(&self, uploader: Uploader, end: End, outbox: &Outbox) -> End {
         let result = tokio::select! {
-            result = uploader.finish(SERVER_LIMIT) => result,
+            result = uploader.finish() => result,
             () = self.orders.until(|orders| orders.stops > 1) => {
                 warn!(self.log, "told twice to stop: the rest of the recording stays in the spool");
                 return end;
@@ -199,6 +197,8 @@ struct Attendance<'a> {
     meeting: Meeting,
     began: Instant,
     recorder: Option<Recorder>,
+    /// The sound server is gone.
+    is_silent: bool,
 }
 
 impl<'a> Attendance<'a> {
@@ -211,41 +211,59 @@ impl<'a> Attendance<'a> {
     ) -> Self {
         let assignment = &session.assignment;
         let meeting = Meeting::new(assignment.automatic_leave, assignment.recording_enabled, Duration::ZERO);
-        Self { session, outbox, stage, platform, spool, meeting, began: Instant::now(), recorder: None }
+        let began = Instant::now();
+        Self { session, outbox, stage, platform, spool, meeting, began, recorder: None, is_silent: false }
     }
 
     async fn run(mut self) -> (End, Option<Recorder>) {
-        let page = self.stage.browser.page();
-        let join = async {
-            open(self.platform, &page, &self.session.log).await?;
-            info!(self.session.log, "page opened");
-            self.platform.join(&page, &self.session.assignment.display_name).await
-        };
-        let joined = tokio::select! {
-            biased;
-            () = self.session.orders.until(|orders| orders.must_leave()) => Ok(Ok(())),
-            joined = tokio::time::timeout(JOIN_LIMIT, join) => joined,
-        };
-        let failure = match joined {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error)),
-            Err(_) => Some(format!("asking to join took longer than {} s", JOIN_LIMIT.as_secs())),
-        };
-        if let Some(detail) = failure {
+        if let Some(detail) = self.enter().await {
             warn!(self.session.log, "joining failed"; "detail" => &detail);
-            // The page may have shown why meanwhile, which says more than the step that failed.
-            let seen = self.platform.observe(&page).await;
-            let mut actions = Vec::new();
-            if matches!(seen, crate::meeting::Observation::Over(_)) {
-                actions = self.meeting.observe(seen, None, self.began.elapsed());
-            }
-            actions.extend(self.meeting.fail(WireEndReason::Internal, detail));
+            let actions = self.meeting.fail(WireEndReason::Internal, detail);
             if let Some(end) = self.carry_out(actions) {
                 return (end, None);
             }
         }
         let end = self.follow().await;
         (end, self.recorder)
+    }
+
+    /// Opens the page and asks to join, until the page shows what came of it, or the bot has to leave. Why it could not
+    /// be done in time, where it could not.
+    async fn enter(&mut self) -> Option<String> {
+        let (page, session) = (self.stage.browser.page(), self.session);
+        let mut last = None;
+        let limit = tokio::time::sleep(JOIN_LIMIT);
+        tokio::pin!(limit);
+        let mut backoff = Backoff::new(REOPEN.0, REOPEN.1);
+        loop {
+            let joined = tokio::select! {
+                biased;
+                () = session.orders.until(|orders| orders.must_leave()) => return None,
+                () = &mut limit => break,
+                joined = join(self.platform, &page, session) => joined,
+            };
+            let Err(error) = joined else { return None };
+            let error = chain(&error);
+            if self.stage.browser.is_gone() {
+                return Some(error);
+            }
+            warn!(session.log, "not joined, trying again"; "error" => &error);
+            last = Some(error);
+            tokio::select! {
+                () = session.orders.until(|orders| orders.must_leave()) => return None,
+                () = &mut limit => break,
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+            // A step that failed may have been taken all the same, and the page may say why it was not.
+            if self.platform.observe(&page).await.is_settled() {
+                return None;
+            }
+        }
+        if self.platform.observe(&page).await.is_settled() {
+            return None;
+        }
+        let detail = format!("asking to join took longer than {} s", JOIN_LIMIT.as_secs());
+        Some(last.map_or(detail.clone(), |last| format!("{detail}: {last}")))
     }
 
     /// Looks, again and again, until the machine says that it is over.
@@ -261,6 +279,7 @@ impl<'a> Attendance<'a> {
                 }
                 event = next_event(&mut self.recorder) => self.hear_recorder(event),
                 seen = async { ticks.tick().await; self.platform.observe(&page).await } => {
+                    self.watch_sound();
                     let audible = self.stage.sound.take_audible();
                     let mut actions = self.meeting.observe(seen, audible, self.began.elapsed());
                     if self.stage.browser.is_gone() {
@@ -275,6 +294,15 @@ impl<'a> Attendance<'a> {
         }
     }
 
+    /// Says, once, that the sound server died: the picture goes on, and silence counts for nothing any more.
+    fn watch_sound(&mut self) {
+        if !self.is_silent && self.stage.sound.is_gone() {
+            self.is_silent = true;
+            error!(self.session.log, "the sound server died");
+            self.outbox.log("the sound server died; the recording goes on without sound");
+        }
+    }
+
     fn hear_recorder(&mut self, event: RecorderEvent) -> Vec<Action> {
         let log = &self.session.log;
         match event {
@@ -282,13 +310,13 @@ impl<'a> Attendance<'a> {
                 info!(log, "recording"; "run" => run);
                 self.meeting.recorder_began()
             }
-            RecorderEvent::Broke { run, detail } => {
-                self.outbox.log(&format!("run {run} of the recorder broke off, a new one begins: {detail}"));
+            RecorderEvent::Broke { detail } => {
+                self.outbox.log(&format!("the recorder broke off, and begins anew: {detail}"));
                 self.meeting.recorder_broke()
             }
             RecorderEvent::Full { detail } => {
-                error!(log, "recording ended early"; "detail" => &detail);
-                self.outbox.log(&format!("the recording ends here: {detail}"));
+                error!(log, "recording pauses"; "detail" => &detail);
+                self.outbox.log(&format!("nothing is recorded until there is room again: {detail}"));
                 self.meeting.recorder_broke()
             }
             // A bot that is there to record and cannot has no business in the meeting.
@@ -328,23 +356,15 @@ impl<'a> Attendance<'a> {
     }
 }
 
-async fn open(
+/// Opens the meeting's page anew and asks to join.
+async fn join(
     platform: &mut dyn Platform,
     page: &crate::browser::Page,
-    log: &Logger,
+    session: &Session,
 ) -> Result<(), PlatformError> {
-    let mut tries = 1;
-    loop {
-        match platform.open(page).await {
-            Ok(()) => return Ok(()),
-            Err(error) if tries >= OPEN_TRIES => return Err(error),
-            Err(error) => {
-                warn!(log, "page not opened, trying again"; "try" => tries, "error" => chain(&error))
-            }
-        }
-        tries += 1;
-        tokio::time::sleep(REOPEN_DELAY).await;
-    }
+    platform.open(page).await?;
+    info!(session.log, "page opened");
+    platform.join(page, &session.assignment.display_name).await
 }
 
 /// The recorder's next event; does not resolve where there is no recorder.

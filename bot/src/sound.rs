@@ -123,6 +123,11 @@ impl Sound {
         self.meter_alive.load(Ordering::Relaxed).then(|| self.heard.swap(false, Ordering::Relaxed))
     }
 
+    /// True where the server has ended by itself. Chromium plays into no other one that takes its place.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        self.server.exited().is_some()
+    }
+
     /// Ends server and meter.
     pub(crate) async fn stop(self) {
         drop(self.meter);

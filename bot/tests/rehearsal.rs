@@ -229,6 +229,95 @@ fn a_recorder_that_dies_begins_a_new_run() {
 }
 
 #[test]
+fn a_spool_that_fails_for_a_while_ends_no_meeting() {
+    let _machine = shared();
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    let mut bot = Running::start(server.port, "exit");
+    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
+    server.state().is_ill = true;
+    wait_for("pieces in the spool", LIMIT, || (bot.spooled() >= 2).then_some(()));
+    bot.hide_spool(true);
+    server.state().is_ill = false;
+    // Past every check of the recorder, and some tries of both.
+    wait_for("the failure", LIMIT, || (bot.log().matches("the spool cannot be").count() >= 4).then_some(()));
+    bot.hide_spool(false);
+    let later_run = |key: &String| key.contains("/002/000001") || key.contains("/003/000001");
+    wait_for("another run", LIMIT, || server.state().keys.iter().any(later_run).then_some(()));
+    server.state().should_leave = true;
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    assert_eq!(bot.company(), []);
+    assert_pieces_in_order(&server.state());
+}
+
+#[test]
+fn a_sound_server_that_dies_is_told_of_and_the_picture_goes_on() {
+    let _machine = shared();
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    server.state().assignment.automatic_leave.inactivity_timeout = 1_000;
+    let mut bot = Running::start(server.port, "exit");
+    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
+    bot.kill("pulseaudio", "");
+    let told = |report: &Report| matches!(report, Report::Event(WireEventType::Log, data) if data.to_string().contains("sound"));
+    wait_for("word of it", LIMIT, || server.state().reports.iter().any(told).then_some(()));
+    let there = server.state().keys.len();
+    wait_for("more segments", LIMIT, || (server.state().keys.len() >= there + 2).then_some(()));
+    server.state().should_leave = true;
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
+    assert_pieces_in_order(&server.state());
+}
+
+#[test]
+fn what_stands_before_the_server_ends_no_meeting_and_costs_no_report() {
+    let _machine = shared();
+    let server = FakeServer::start("admitAfterMs=0&guests=2&guestJoinMs=500&end=never");
+    server.state().proxy_says = Some(404);
+    let mut bot = Running::start(server.port, "exit");
+    // Answers that the server never gave: to the claim, to reports, heartbeats and uploads.
+    wait_for("a claim", LIMIT, || (server.state().proxy_answers >= 2).then_some(()));
+    server.state().proxy_says = None;
+    wait_for("two segments", LIMIT, || (server.state().keys.len() >= 3).then_some(()));
+    for status in [404, 405, 409, 413] {
+        let mut state = server.state();
+        (state.proxy_says, state.proxy_answers) = (Some(status), 0);
+        drop(state);
+        wait_for("some answers", LIMIT, || (server.state().proxy_answers >= 4).then_some(()));
+    }
+    server.state().should_leave = true;
+    server.state().proxy_says = None;
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
+    let state = server.state();
+    assert_pieces_in_order(&state);
+    use WireState::{Done, InCall, JoiningCall, Leaving, Recording as Rec};
+    assert_eq!(state.states(), [JoiningCall, InCall, Rec, Leaving, Done]);
+}
+
+#[test]
+fn a_page_that_is_not_there_yet_is_waited_for() {
+    let _machine = shared();
+    let server = FakeServer::start("admitAfterMs=0&end=never");
+    server.state().assignment.recording_enabled = false;
+    // Nobody listens there until the bot has tried for longer than a moment.
+    let later = FakeServer::start("");
+    let url =
+        server.state().assignment.meeting_url.replace(&server.port.to_string(), &later.port.to_string());
+    server.state().assignment.meeting_url = url;
+    let mut later = later;
+    later.vanish();
+    let mut bot = Running::start(server.port, "exit");
+    wait_for("tries", LIMIT, || (bot.log().matches("not joined, trying again").count() >= 6).then_some(()));
+    later.come_back();
+    wait_for_state(&server, WireState::InCall);
+    server.state().should_leave = true;
+    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+}
+
+#[test]
 fn a_browser_that_dies_ends_the_bot_and_keeps_the_recording() {
     let _machine = shared();
     for victim in ["--remote-debugging-port", "--type=renderer"] {

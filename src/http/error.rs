@@ -200,3 +200,21 @@ impl From<Refused> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meeboter_actors::slot::machine::Rejection;
+    use meeboter_bot::{FENCE_CODES, GAP_CODE, MALFORMED_CODES, TOKEN_CODE};
+
+    #[test]
+    fn a_bot_hears_the_words_that_it_goes_by() {
+        let code = |rejection| ApiError::from(Refused::Rejected(rejection)).0.code;
+        let illegal = Rejection::Illegal { event: "claimed", from: "idle" };
+        let fences = [code(Rejection::Fenced), code(Rejection::Stale { event: "claimed" }), code(illegal)];
+        assert!(fences.iter().all(|code| FENCE_CODES.contains(code)), "{fences:?}");
+        assert_eq!(code(Rejection::Gap { expected: 1 }), GAP_CODE);
+        assert_eq!(ApiError::unauthorized("").0.code, TOKEN_CODE);
+        assert!(MALFORMED_CODES.contains(&ApiError::field("seq", "").0.code));
+    }
+}

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR, EXIT_NOTE_FILE, ExitNote};
+use meeboter_bot::{
+    ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR, EXIT_NOTE_FILE, ExitNote, SPOOL_DIR,
+};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -83,6 +85,13 @@ impl Running {
         std::fs::read_to_string(self.work_dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Takes the spool away, or puts it back: nothing in it can be read or written meanwhile.
+    pub(crate) fn hide_spool(&self, hidden: bool) {
+        let (there, away) = (self.work_dir.path().join(SPOOL_DIR), self.work_dir.path().join("elsewhere"));
+        let (from, to) = if hidden { (there, away) } else { (away, there) };
+        std::fs::rename(from, to).expect("a renamed folder");
+    }
+
     /// Pieces that still lie in the spool.
     pub(crate) fn spooled(&self) -> usize {
         fn count(folder: &Path) -> usize {
@@ -93,7 +102,7 @@ impl Running {
             paths.iter().filter(|path| is_piece(path)).count()
                 + paths.iter().filter(|path| path.is_dir()).map(|path| count(path)).sum::<usize>()
         }
-        count(&self.work_dir.path().join("spool"))
+        count(&self.work_dir.path().join(SPOOL_DIR))
     }
 
     /// Everything alive in the program's session, or marked by its environment, but itself.

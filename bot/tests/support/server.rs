@@ -35,6 +35,9 @@ pub(crate) struct State {
     pub(crate) assignment: Assignment,
     /// Answers 503 to everything of a bot's.
     pub(crate) is_ill: bool,
+    /// Whatever stands before the server answers everything of a bot's with this status, in words of its own.
+    pub(crate) proxy_says: Option<u16>,
+    pub(crate) proxy_answers: u32,
     /// Tells the bot to leave.
     pub(crate) should_leave: bool,
     /// Refuses the generation.
@@ -109,6 +112,8 @@ impl FakeServer {
         let state = State {
             assignment,
             is_ill: false,
+            proxy_says: None,
+            proxy_answers: 0,
             should_leave: false,
             is_over: false,
             empty_claims: 0,
@@ -192,6 +197,9 @@ fn refusal(status: u16, code: &str, details: Value) -> HttpResponse {
 
 /// The refusal of what does not come from the one bot, or comes while the server is ill.
 fn objection(state: &mut State, request: &HttpRequest, generation: i64) -> Option<HttpResponse> {
+    if let Some(said) = foreign(state) {
+        return Some(said);
+    }
     if state.is_ill {
         state.ill_answers += 1;
         return Some(refusal(503, "unavailable", Value::Null));
@@ -206,8 +214,18 @@ fn objection(state: &mut State, request: &HttpRequest, generation: i64) -> Optio
     None
 }
 
+/// What a proxy says in the server's place.
+fn foreign(state: &mut State) -> Option<HttpResponse> {
+    let status = actix_web::http::StatusCode::from_u16(state.proxy_says?).expect("a status");
+    state.proxy_answers += 1;
+    Some(HttpResponse::build(status).content_type("text/plain").body("404 page not found"))
+}
+
 async fn claim(state: Shared, request: HttpRequest, body: web::Json<ClaimRequest>) -> HttpResponse {
     let mut state = state.lock().expect("state");
+    if let Some(said) = foreign(&mut state) {
+        return said;
+    }
     if state.is_ill {
         state.ill_answers += 1;
         return refusal(503, "unavailable", Value::Null);
@@ -250,7 +268,7 @@ async fn event(state: Shared, request: HttpRequest, body: web::Json<EventReport>
         return refused;
     }
     if state.refuses == Some(body.event_type) {
-        return refusal(422, "invalid_event", Value::Null);
+        return refusal(422, "invalid_field", Value::Null);
     }
     let body = body.into_inner();
     take(&mut state, body.seq, Report::Event(body.event_type, body.data.unwrap_or_default()))
@@ -283,6 +301,9 @@ async fn put_object(
     body: web::Bytes,
 ) -> HttpResponse {
     let mut state = state.lock().expect("state");
+    if let Some(said) = foreign(&mut state) {
+        return said;
+    }
     if state.is_ill {
         return HttpResponse::ServiceUnavailable().finish();
     }
