@@ -1,4 +1,5 @@
-//! Slots for operators: list, show, logs, reset, drain, undrain, retire, restart, end the bot in one, recover all.
+//! Slots for operators: list, show, logs, reset, drain, undrain, retire, forget, restart, end the bot in one, recover
+//! all.
 
 use super::{DrainQuery, note};
 use crate::http::caller::Operator;
@@ -111,7 +112,7 @@ pub async fn read(
     }))
 }
 
-/// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|restart|end}: answers with the slot as it then is.
+/// POST /api/admin/slots/{name}/{reset|drain|undrain|retire|forget|restart|end}: answers with the slot as it then is.
 pub async fn operate(
     operator: Operator,
     state: web::Data<AppState>,
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_action_is_found_by_its_name() {
-        for name in ["reset", "drain", "undrain", "retire", "restart", "end"] {
+        for name in ["reset", "drain", "undrain", "retire", "forget", "restart", "end"] {
             assert_eq!(action_named(name, None).map(name_of), Some(name));
         }
         assert_eq!(action_named("explode", None), None);

@@ -7,6 +7,7 @@ use crate::support::server::{Server, signal};
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::fs;
 
 /// What both servers call themselves: a client knows one address, whoever leads.
 const ADDRESS: &str = "http://meeboter.example";
@@ -20,6 +21,11 @@ struct Pair {
 impl Pair {
     /// A leader without a slot, so that bots wait, and its standby.
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with further settings of the standby.
+    async fn start_with(of_standby: &[(&str, &str)]) -> Self {
         let database = fresh_database().await;
         let url = url_of(&database);
         let settings = [
@@ -28,7 +34,7 @@ impl Pair {
             ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0"),
         ];
         let leader = Server::start(&settings).await;
-        let mut standby = Server::spawned(&settings);
+        let mut standby = Server::spawned(&[&settings, of_standby].concat());
         standby.wait_alive().await;
         let key = operators_key(&database).await;
         Self { leader, standby, key }
@@ -115,4 +121,28 @@ async fn a_frozen_leader_is_replaced_and_ends_when_it_wakes() {
         "{}",
         pair.standby.log()
     );
+}
+
+#[tokio::test]
+async fn settings_that_are_read_while_a_standby_takes_over_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own.toml");
+    let allow = |slots: u32| fs::write(&file, format!("[pool]\nmax_size = {slots}\n")).unwrap();
+    allow(1);
+    let mut pair = Pair::start_with(&[("MEEBOTER_CONFIG", file.to_str().unwrap())]).await;
+    pair.leader.kill();
+    // Before it leads, as it begins to, and after: whichever was read last counts.
+    let mut slots = 1;
+    loop {
+        slots += 1;
+        allow(slots);
+        let (status, reloaded) = pair.ask(&pair.standby, Method::POST, "/api/admin/reload").await;
+        assert_eq!((status, &reloaded["applied"]), (StatusCode::OK, &json!(["pool.max_size"])), "{reloaded}");
+        let (status, pool) = pair.ask(&pair.standby, Method::GET, "/api/bots/pool/stats").await;
+        if status == StatusCode::OK {
+            break assert_eq!(pool["maxSize"], slots, "{pool}");
+        }
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{pool}");
+        assert!(slots < 100_000, "it does not lead:\n{}", pair.standby.log());
+    }
 }

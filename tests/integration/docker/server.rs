@@ -131,6 +131,42 @@ async fn bots_run_on_while_their_engine_is_away_and_it_is_used_again_when_it_is_
 }
 
 #[tokio::test]
+async fn what_a_lost_host_leaves_behind_is_forgotten_and_should_it_come_back_is_removed() {
+    let mut dockerd = Dockerd::start().await;
+    let server = server_on(&dockerd, "1").await;
+    let bot = send(&server, 1).await[0];
+    wait_all(&server, &[bot], &["IN_CALL"]).await;
+    let container = containers(&dockerd, "running");
+    let forget = "/api/admin/slots/pool-rehearsal-001/forget";
+    let (status, refused) = server.post(forget, &json!({})).await;
+    assert_eq!((status, &refused["error"]["code"]), (StatusCode::CONFLICT, &json!("not_now")), "{refused}");
+    assert!(refused.to_string().contains("Host local answers"), "{refused}");
+    dockerd.stop().await;
+    let (status, ended) = server.post(&format!("/api/admin/bots/{bot}/end"), &json!({})).await;
+    assert_eq!((status, &ended["state"]), (StatusCode::OK, &json!("FATAL")), "{ended}");
+
+    // It takes some calls without an answer until the host counts as away.
+    let deadline = Instant::now() + 2 * MINUTE;
+    loop {
+        let (status, answer) = server.post(forget, &json!({})).await;
+        if status == StatusCode::OK {
+            break assert_eq!(answer["status"], "retired", "{answer}");
+        }
+        assert_eq!((status, &answer["error"]["code"]), (StatusCode::CONFLICT, &json!("not_now")), "{answer}");
+        assert!(Instant::now() < deadline, "{answer}\n{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(server.get("/api/admin/slots").await.1["data"], json!([]));
+    dockerd.start_again().await;
+    // The place is free for the next one, and what still ran there is no slot's any more.
+    let next = send(&server, 1).await;
+    wait_all(&server, &next, &["IN_CALL"]).await;
+    leave(&server, &next).await;
+    wait_tidy(&server, &dockerd, 1).await;
+    assert!(container.is_disjoint(&containers(&dockerd, "created")));
+}
+
+#[tokio::test]
 async fn a_container_that_somebody_kills_is_a_crash_and_its_slot_is_used_again() {
     let dockerd = Dockerd::start().await;
     let server = server_on(&dockerd, "1").await;
