@@ -185,5 +185,5 @@ impl Candidate {
 fn report(rows: &Rows, log: &Logger) {
     let running = rows.slots.iter().filter(|slot| slot.bot().is_some()).count();
     info!(log, "rows loaded"; "slots" => rows.slots.len(), "with_bots" => running, "queued" => rows.queue.len(),
-        "scheduled" => rows.scheduled.len(),         "recordings_to_join" => rows.recordings.len());
+        "scheduled" => rows.scheduled.len(), "recordings_to_join" => rows.recordings.len());
 }

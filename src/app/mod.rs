@@ -86,6 +86,7 @@ pub struct Application {
     stopping: Arc<AtomicBool>,
     lead: Arc<OnceLock<Arc<JournalConnection>>>,
     fatal: mpsc::UnboundedReceiver<String>,
+    hangup: Signal,
     log: Logger,
     _objects: Objects,
     _data_dir: DataDir,
@@ -94,6 +95,8 @@ pub struct Application {
 impl Application {
     /// Starts everything; comes back when requests are taken, or when this server stands by for another that leads.
     pub async fn start(source: Source, loaded: Loaded, log: Logger) -> Result<Self, StartError> {
+        // One that comes during the start must not end it.
+        let hangup = signal(SignalKind::hangup()).map_err(|_| StartError::Signals)?;
         open_files::raise_limit(&log);
         let settings = loaded.settings.clone();
         let listener = listen(&settings)?;
@@ -164,6 +167,7 @@ impl Application {
             stopping,
             lead,
             fatal,
+            hangup,
             log,
             _objects: objects,
             _data_dir: data_dir,
@@ -179,7 +183,6 @@ impl Application {
     /// new start can mend. A second signal ends the wait for whatever the stop still waits for.
     pub async fn run(mut self) -> Result<(), StartError> {
         let mut signals = Signals::catch()?;
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return Err(StartError::Signals) };
         let broken = loop {
             tokio::select! {
                 () = signals.next() => {
@@ -194,7 +197,7 @@ impl Application {
                     crit!(self.log, "stopping: this server cannot go on"; "reason" => &why);
                     break why;
                 }
-                _ = hangup.recv() => self.reload().await,
+                _ = self.hangup.recv() => self.reload().await,
             }
         };
         let log = self.log.clone();

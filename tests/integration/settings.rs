@@ -103,3 +103,20 @@ async fn counts_ends(server: &Server, platform: &str) -> bool {
         |status| format!("meeboter_bot_completions_total{{platform=\"{platform}\",status=\"{status}\"}} 0\n");
     ["done", "fatal"].into_iter().all(|status| page.contains(&line(status)))
 }
+
+#[tokio::test]
+async fn a_signal_to_read_the_settings_that_comes_during_a_start_does_not_end_it() {
+    let mut server = Server::spawned(&[("MEEBOTER_POOL__PREWARM_ON_STARTUP", "false")]);
+    let deadline = Instant::now() + LIMIT;
+    while server.log().is_empty() {
+        assert!(Instant::now() < deadline, "it says nothing");
+        tokio::time::sleep(LOOK).await;
+    }
+    signal(i32::try_from(server.pid()).unwrap(), Signal::HUP);
+    server.wait_ready().await;
+    let deadline = Instant::now() + LIMIT;
+    while !server.log().contains("settings are read again") {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+}
