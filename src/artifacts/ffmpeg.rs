@@ -14,6 +14,8 @@ use tokio::process::Command;
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// The bots on this host come first.
 const NICENESS: &str = "15";
+/// The status with which ffmpeg ends after a signal that asked it to.
+const ENDED_BY_SIGNAL: i32 = 255;
 /// What the C library says of a full disk.
 const NO_ROOM: &str = "No space left on device";
 /// How much of a program's last words is kept.
@@ -64,6 +66,8 @@ fn niced(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", NICENESS]).arg(program).env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // A terminal's signals are for the server, which lives on after a hangup.
+    command.process_group(0);
     command
 }
 
@@ -79,11 +83,13 @@ async fn run(program: &'static str, mut command: Command) -> Result<String, Fail
     if status.success() { Ok(said) } else { Err(failure(program, status, errors)) }
 }
 
-/// What the end of a program means: one that the system killed for its memory, or that found the disk full, does better
-/// another time.
+/// What the end of a program means: one that somebody ended, as the system does for its memory, or that found the disk
+/// full, does better another time. One that crashes by itself does it again.
 fn failure(program: &'static str, ended: ExitStatus, tail: String) -> Failure {
     let status = ended.to_string();
-    if ended.signal() == Some(Signal::KILL.as_raw()) || tail.contains(NO_ROOM) {
+    let by_somebody = [Signal::HUP, Signal::INT, Signal::TERM, Signal::KILL];
+    let was_ended = by_somebody.iter().any(|signal| ended.signal() == Some(signal.as_raw()));
+    if was_ended || ended.code() == Some(ENDED_BY_SIGNAL) || tail.contains(NO_ROOM) {
         Failure::ProgramStopped { program, status, tail }
     } else {
         Failure::ProgramFailed { program, status, tail }
@@ -115,9 +121,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_killed_or_had_no_room_may_do_better_another_time() {
-        for script in
-            ["kill -9 $$", "echo 'av_interleaved_write_frame(): No space left on device' >&2; exit 228"]
-        {
+        for script in [
+            "kill -9 $$",
+            "kill -HUP $$",
+            "kill -TERM $$",
+            "exit 255",
+            "echo 'av_interleaved_write_frame(): No space left on device' >&2; exit 228",
+        ] {
             let failure = ended(script).await;
             assert!(failure.is_retryable(), "{failure}");
         }
