@@ -5,9 +5,9 @@ use meeboter_actors::bot::BotSpec;
 use meeboter_actors::ids::{ContainerId, Platform, SlotName, UserId};
 use meeboter_actors::pool::message::CreateBot;
 use meeboter_actors::ports::{Clock, Presence};
-use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::slot::event::SlotEvent;
 use meeboter_actors::slot::handle::Pulse;
+use meeboter_actors::slot::{BusyStep, Slot, SlotState, SlotStatus};
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
@@ -68,5 +68,26 @@ fn a_bot_that_speaks_to_a_server_that_just_began_to_lead_is_known() {
         let holder = tree.directory.bot(bot).expect("is in a slot");
         assert_eq!(holder.heartbeat(bot, slot.generation, shared.now()), Pulse::CarryOn);
         assert_eq!(tree.directory.slot(slot.id).map(|handle| handle.id()), Some(holder.id()));
+    });
+}
+
+#[test]
+fn a_bot_that_was_leaving_as_the_server_ended_has_time_for_its_upload_after_the_next_start() {
+    run(async |shared: Shared| {
+        let now = shared.now();
+        let busy = sample::busy_slot(1);
+        let SlotState::Busy { bot, container, .. } = busy.state.clone() else { panic!("is busy") };
+        shared.lock().containers.hold(busy.host.clone(), busy.container_key());
+        let step =
+            BusyStep::Leaving { until: now - TimeDelta::minutes(1), latest: now + TimeDelta::minutes(10) };
+        shared.lock().tables.hold(Slot { state: SlotState::Busy { bot, container, step }, ..busy });
+        let tree = plant(&shared).await;
+        let slot = tree.directory.all().pop().expect("is stored");
+        let is_leaving =
+            || matches!(slot.snapshot().state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
+        tokio::time::sleep(Duration::from_secs(140)).await;
+        assert!(is_leaving(), "it may be uploading: nobody has heard it yet");
+        until(&shared, |_| !is_leaving()).await;
+        assert!(shared.now() - now < TimeDelta::seconds(200), "and it has sent nothing since");
     });
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Report {
     /// Counted from 1 without gaps.
     pub seq: i64,
-    /// When it happened.
+    /// When it happened, by the clock of the bot's host, which may be wrong by any amount.
     pub at: DateTime<Utc>,
     /// What.
     pub body: ReportBody,
@@ -51,22 +51,24 @@ pub struct Gap {
     pub expected: i64,
 }
 
-/// Takes a report in its turn. A step back in life is taken for its number only: it changes no state.
-pub fn take_report(bot: &Bot, report: Report) -> Result<Taken, Gap> {
+/// Takes a report in its turn. A step back in life is taken for its number only: it changes no state. What is reported
+/// happened between the bot's start and `now`, whatever its host's clock says: what is kept goes by these times.
+pub fn take_report(bot: &Bot, report: Report, now: DateTime<Utc>) -> Result<Taken, Gap> {
     if report.seq <= bot.report_seq {
         return Ok(Taken::Repeated);
     }
     if report.seq != bot.report_seq + 1 {
         return Err(Gap { expected: bot.report_seq + 1 });
     }
+    let at = report.at.max(bot.deployed_at.unwrap_or(bot.created_at)).min(now);
     let mut next = bot.clone();
     next.report_seq = report.seq;
     let mut events = Vec::new();
     match report.body {
         ReportBody::Entered(state) => {
             if may_follow(bot.state, state) {
-                enter(&mut next, state, report.at);
-                events.push(event(&next, state.as_str(), report.at, None));
+                enter(&mut next, state, at);
+                events.push(event(&next, state.as_str(), at, None));
             }
         }
         ReportBody::Ended(end) => {
@@ -78,12 +80,12 @@ pub fn take_report(bot: &Bot, report: Report) -> Result<Taken, Gap> {
                     }
                     _ => end,
                 };
-                finish(&mut next, end, report.at);
-                events.push(end_event(&next, report.at));
+                finish(&mut next, end, at);
+                events.push(end_event(&next, at));
             }
         }
         ReportBody::Happened { event_type, data } => {
-            events.push(BotEvent { bot_id: bot.id, event_type, at: report.at, data });
+            events.push(BotEvent { bot_id: bot.id, event_type, at, data });
         }
     }
     next.version += 1;

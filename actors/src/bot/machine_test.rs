@@ -11,7 +11,29 @@ fn at(bot: &Bot) -> DateTime<Utc> {
 }
 
 fn report(bot: &Bot, seq: i64, body: ReportBody) -> Result<Taken, Gap> {
-    take_report(bot, Report { seq, at: at(bot), body })
+    take_report(bot, Report { seq, at: at(bot), body }, at(bot))
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_dates_nothing_before_the_bots_start_or_after_now() {
+    let began = at(&sample::bot(1));
+    let bot = Bot { state: BotState::InCall, deployed_at: Some(began), ..sample::bot(1) };
+    let now = began + TimeDelta::hours(1);
+    for (said, dated) in [
+        (now - TimeDelta::days(8), began),
+        (began + TimeDelta::minutes(1), began + TimeDelta::minutes(1)),
+        (now + TimeDelta::days(365), now),
+    ] {
+        let body = ReportBody::Ended(end(EndReason::MeetingEnded));
+        let report = Report { seq: bot.report_seq + 1, at: said, body };
+        let Ok(Taken::Advanced(next, changes)) = take_report(&bot, report, now) else { panic!("is taken") };
+        assert_eq!(next.ended_at, Some(dated));
+        let dates = changes.iter().filter_map(|change| match change {
+            Change::InsertEvent(event) => Some(event.at),
+            _ => None,
+        });
+        assert_eq!(dates.collect::<Vec<_>>(), [dated]);
+    }
 }
 
 #[test]
@@ -237,7 +259,7 @@ proptest! {
                 }
                 Said::Reported { off, body } => {
                     let seq = bot.report_seq + 1 + off;
-                    let taken = take_report(&bot, Report { seq, at: now, body: body.clone() });
+                    let taken = take_report(&bot, Report { seq, at: now, body: body.clone() }, now);
                     if off == 0 {
                         plain.reports += 1;
                         match body {

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 /// Joins under way at a time: ffmpeg and the disk are shared with the bots.
 const JOINS_MAX: usize = 1;
-/// How long after a late segment's announcement to look for it.
-const LATE_SETTLE: Duration = Duration::from_secs(5);
+/// How long after a late segment's announcement to look for it: most are there soon, and none takes longer than an upload
+/// may.
+const LATE_SETTLES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(150)];
 
 /// A bot ended; its recording can be joined.
 #[derive(Message)]
@@ -296,7 +297,10 @@ impl Handler<LateSegment> for RecordingActor {
     type Result = ();
 
     fn handle(&mut self, LateSegment { bot }: LateSegment, ctx: &mut Self::Context) {
-        ctx.run_later(LATE_SETTLE, move |act, ctx| act.track(None, &bot, ctx));
+        for settle in LATE_SETTLES {
+            let bot = bot.clone();
+            ctx.run_later(settle, move |act, ctx| act.track(None, &bot, ctx));
+        }
     }
 }
 

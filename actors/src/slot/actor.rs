@@ -331,12 +331,22 @@ impl SlotActor {
             let generation = act.slot.generation;
             // A segment of an earlier generation is too old to change anything.
             let leaving = matches!(act.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. });
+            if act.slept(act.links.clock.now()) {
+                act.grant_upload();
+            }
             let event = match act.handle.segment_at().filter(|_| leaving) {
                 Some(at) => SlotEvent::SegmentArrived { generation, at },
                 None => SlotEvent::Woke,
             };
             act.take(Happened { event, reply: None }, ctx);
         }));
+    }
+
+    /// What a bot that is leaving sent meanwhile may not have been heard: its upload has its time from now.
+    fn grant_upload(&self) {
+        if matches!(self.slot.state, SlotState::Busy { step: BusyStep::Leaving { .. }, .. }) {
+            self.handle.segment_arrives(self.links.clock.now());
+        }
     }
 
     /// After a conflict the row is the truth: read it behind everything submitted. Where it is not what this actor
@@ -446,6 +456,7 @@ impl Actor for SlotActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.grant_upload();
         self.issue(&[], ctx);
         // The actor before this one may have died between the commit of an end and its news.
         let ended = self.slot.bot().filter(|bot| bot.state.is_final());

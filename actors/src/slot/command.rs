@@ -305,7 +305,7 @@ mod tests {
     proptest! {
         /// However segments arrive, patience never shrinks, never passes the limit, and ends.
         #[test]
-        fn segments_lengthen_the_grace_up_to_the_limit(arrivals in proptest::collection::vec(1_i64..60, 0..80)) {
+        fn segments_lengthen_the_grace_up_to_the_limit(arrivals in proptest::collection::vec(1_i64..200, 0..80)) {
             let timing = SlotTiming::default();
             let mut slot = leave(&sample::busy_slot(1));
             let (mut now_s, mut until_s) = (0, 120);
@@ -313,7 +313,7 @@ mod tests {
                 now_s += wait_s;
                 let event = SlotEvent::SegmentArrived { generation: slot.generation, at: at(now_s) };
                 slot = next(&slot, event, now_s);
-                until_s = until_s.max((now_s + 30).min(900));
+                until_s = until_s.max((now_s + 150).min(900));
                 match &slot.state {
                     SlotState::Busy { step: BusyStep::Leaving { until, latest }, .. } => {
                         prop_assert_eq!((*until, *latest), (at(until_s), at(900)));

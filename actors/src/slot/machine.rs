@@ -346,7 +346,9 @@ impl Step<'_> {
             return self.illegal();
         }
         let leaves = matches!(report.body, ReportBody::Entered(BotState::Leaving));
-        match life::take_report(bot, report).map_err(|gap| Rejection::Gap { expected: gap.expected })? {
+        match life::take_report(bot, report, self.now)
+            .map_err(|gap| Rejection::Gap { expected: gap.expected })?
+        {
             Taken::Repeated => self.unchanged(),
             Taken::Advanced(next, changes) if next.state.is_final() => {
                 let ended = Notice::BotEnded(next.clone());

@@ -192,7 +192,7 @@ impl Model {
             }
             "due" => self.wakes(now),
             "segment" => {
-                let longer = (now + seconds(30)).min(self.latest.expect("leaves"));
+                let longer = (now + seconds(150)).min(self.latest.expect("leaves"));
                 if longer > self.wake_at.expect("leaves") {
                     self.wake_at = Some(longer);
                     self.goes("leaving")

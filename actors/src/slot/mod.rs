@@ -332,7 +332,7 @@ impl Default for SlotTiming {
             start_attempts: 3,
             start_elsewhere: 1,
             leave_grace: Duration::from_secs(120),
-            segment_grace: Duration::from_secs(30),
+            segment_grace: Duration::from_secs(150),
             leave_limit: Duration::from_secs(900),
             stop_grace: Duration::from_secs(30),
             max_duration: Duration::from_secs(4 * 3600),

@@ -58,6 +58,12 @@ impl Containers {
         keys.into_iter().collect()
     }
 
+    /// One that has run on a host since before the test.
+    pub fn hold(&mut self, host: HostName, key: ContainerKey) {
+        self.hosts.insert(key, host);
+        self.running.insert(key, ContainerId("held".to_owned()));
+    }
+
     /// Whether something of an operation comes too late.
     fn is_stopped(&self, key: ContainerKey, operation: Operation) -> bool {
         self.stopped_by.get(&key).is_some_and(|stopped_by| *stopped_by > operation)
