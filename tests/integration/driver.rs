@@ -316,6 +316,22 @@ async fn a_stopped_generation_never_starts_again_and_the_next_does() {
 }
 
 #[tokio::test]
+async fn a_disk_that_takes_no_fence_keeps_no_bot_running_and_the_stop_is_not_said_to_be_done() {
+    let bench = Bench::new(PATIENT);
+    let driver = bench.driver();
+    let container = within(driver.start(bench.start(1))).await.unwrap();
+    // What is written in its place cannot be.
+    let in_the_way = bench.folder(1).with_file_name("fence.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let failed = within(driver.stop(bench.stop(1, Duration::ZERO))).await.unwrap_err();
+    assert!(failed.answered && failed.message.contains("fence"), "{failed}");
+    assert!(!runs(pid_of(&container)));
+    fs::remove_dir(&in_the_way).unwrap();
+    within(driver.stop(bench.stop(1, Duration::ZERO))).await.unwrap();
+    within(driver.start(bench.start(1))).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn stops_and_starts_at_once_end_with_nothing() {
     let bench = Bench::new(PATIENT);
     let driver = bench.driver();

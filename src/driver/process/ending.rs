@@ -25,15 +25,21 @@ impl Host {
     pub(super) async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
         let StopRequest { host: _, key, container, operation: _, grace } = request;
         let _turn = self.turn(key.slot).await?;
-        let folders = self.folders.clone();
-        blocking("fence the generation", move || folders.raise_fence(key)).await?;
+        let fenced = self.fence(key).await;
         let known = container.and_then(|ContainerId(id)| id.parse().ok());
         self.ask_to_end(key, known, grace).await?;
         self.end_kin(key, known).await?;
         lock(&self.endings).remove(&key);
         info!(self.log, "bot stopped"; "slot_id" => %key.slot, "generation" => key.generation.0);
         self.prune().await;
-        Ok(())
+        // A disk that is full keeps no bot running: it is fenced once it is gone, where what went made room. Nothing starts
+        // meanwhile, for the turn is held.
+        if fenced.is_err() { self.fence(key).await } else { Ok(()) }
+    }
+
+    async fn fence(&self, key: ContainerKey) -> Result<(), DriverError> {
+        let folders = self.folders.clone();
+        blocking("fence the generation", move || folders.raise_fence(key)).await
     }
 
     /// Lets the bot itself leave, finish its uploads and exit.
