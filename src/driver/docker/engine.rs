@@ -1,5 +1,6 @@
 //! One engine: how it is reached, and every call with a deadline of its own. A client is made with the first call, and
-//! again where it could not be: an engine may be away when the server starts.
+//! again where it could not be: an engine may be away when the server starts. One that came back may be another version,
+//! and settings that are read again may mean other TLS files of the same names: the client is then made anew.
 
 use super::container::Recipe;
 use super::error::DockerError;
@@ -70,6 +71,14 @@ impl Engine {
         let agreed = self.within(CALL_DEADLINE, call, fresh.negotiate_version()).await?;
         let agreed = agreed.map_err(|error| self.error(call, error))?;
         Ok(client.insert(agreed).clone())
+    }
+
+    /// Has the next call make a client anew. Calls under way keep theirs.
+    pub(super) fn forget_client(&self) {
+        // Held, it is being made in this moment.
+        if let Ok(mut client) = self.client.try_lock() {
+            *client = None;
+        }
     }
 
     /// A call with the usual deadline.

@@ -15,6 +15,8 @@ impl Engine {
         let mut filters = self.filters();
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let options = EventsOptions { filters: Some(filters), ..EventsOptions::default() };
+        // Told again: the engine may have been away, and be another version now.
+        self.forget_client();
         let client = self.client().await?;
         let told = client.events(Some(options));
         pin_mut!(told);

@@ -110,13 +110,16 @@ impl DockerDriver {
         Ok(driver)
     }
 
-    /// Uses these engines from now on. One whose address did not change goes on as it is.
+    /// Uses these engines from now on. One whose address did not change goes on as it is, with the TLS files of now.
     pub fn configure(&self, hosts: BTreeMap<HostName, EngineAddress>) -> Result<(), DockerError> {
         for address in hosts.values() {
             address.check()?;
         }
         let mut engines = self.engines.write().unwrap_or_else(PoisonError::into_inner);
         engines.retain(|host, engine| hosts.get(host) == Some(&engine.address));
+        for engine in engines.values().filter(|engine| engine.address.tls_dir.is_some()) {
+            engine.forget_client();
+        }
         for (host, address) in hosts {
             engines.entry(host.clone()).or_insert_with(|| Arc::new(self.engine(host, address)));
         }

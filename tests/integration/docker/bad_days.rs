@@ -35,12 +35,24 @@ async fn an_engine_that_is_not_there_is_named_and_nothing_is_known_of_its_contai
 async fn an_engine_behind_tls_is_used_with_a_certificate_and_not_without() {
     let (dockerd, address, folder) = Dockerd::start_with_tls().await;
     scripted_bot::import_all(&dockerd);
+    let url = address.clone();
     let mut workshop = Workshop::at(address);
     workshop.tls_dir = Some(folder.clone());
     let driver = workshop.driver();
     made(driver.start(workshop.start(1, "stay")).await);
     assert_eq!(driver.inspect(&here(), workshop.key(1)).await, Ok(Presence::Running));
     driver.stop(workshop.stop(1)).await.unwrap();
+
+    // Files that were renewed under their names count once the settings are read again.
+    let hosts = BTreeMap::from([(here(), EngineAddress { url, tls_dir: Some(folder.clone()) })]);
+    let renewed = std::fs::read(folder.join("cert.pem")).unwrap();
+    std::fs::copy(folder.join("server-cert.pem"), folder.join("cert.pem")).unwrap();
+    assert!(driver.list(&here()).await.is_ok(), "those of before");
+    driver.configure(hosts.clone()).unwrap();
+    driver.list(&here()).await.unwrap_err();
+    std::fs::write(folder.join("cert.pem"), renewed).unwrap();
+    driver.configure(hosts).unwrap();
+    driver.list(&here()).await.unwrap();
 
     workshop.tls_dir = None;
     let error = workshop.driver().list(&here()).await.unwrap_err();
