@@ -4,7 +4,7 @@
 
 use super::api::Request;
 use super::budget::{Budget, Priority};
-use super::error::{ApiError, is_queue_full, words};
+use super::error::{ApiError, is_queue_full};
 use crate::config::Secret;
 use awc::Connector;
 use awc::http::header::{HeaderMap, RETRY_AFTER};
@@ -280,7 +280,7 @@ async fn speak(
     if status.is_success() {
         return Ok(body.to_vec());
     }
-    Err(ApiError::Refused { request: name, status: status.as_u16(), words: words(&body), retry_after })
+    Err(ApiError::of_answer(name, status.as_u16(), &body, retry_after))
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {

@@ -20,15 +20,15 @@ pub(super) enum ApiError {
         /// How long it waited.
         waited: Duration,
     },
-    /// No answer, or not all of it; what was asked may or may not have been done.
+    /// No answer of Coolify's own, or not all of it; what was asked may or may not have been done.
     #[error("{request}: {detail}")]
     Unanswered {
         /// Method and path.
         request: String,
-        /// What the HTTP client said.
+        /// What the HTTP client said, or what came instead.
         detail: String,
     },
-    /// An answer that says no.
+    /// An answer of Coolify's that says no.
     #[error("{request}: {status} {words}")]
     Refused {
         /// Method and path.
@@ -51,6 +51,22 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
+    /// What an answer means that is no success. Only what is in Coolify's own shape is its word: a proxy in front answers
+    /// for a Coolify that is away, and knows nothing of what was asked for.
+    pub(super) fn of_answer(
+        request: String,
+        status: u16,
+        body: &[u8],
+        retry_after: Option<Duration>,
+    ) -> Self {
+        match words(body).filter(|_| !is_of_a_gateway(status)) {
+            Some(words) => Self::Refused { request, status, words, retry_after },
+            None => {
+                Self::Unanswered { request, detail: format!("{status} of something in front of Coolify") }
+            }
+        }
+    }
+
     /// The status of a refusal.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
@@ -96,15 +112,17 @@ impl From<ApiError> for DriverError {
     }
 }
 
-/// What a refusal says: the message, and of each field what is wrong, as a list or as plain text.
-pub(super) fn words(body: &[u8]) -> String {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
-        // A page of a proxy in front: nothing for people.
-        return "(no words)".to_owned();
-    };
-    let mut parts: Vec<String> = Vec::new();
-    let texts = ["message", "error"].iter().filter_map(|field| body.get(*field).and_then(Value::as_str));
-    parts.extend(texts.map(str::to_owned));
+/// Statuses by which a gateway, Cloudflare's among them, says that it got no answer itself.
+fn is_of_a_gateway(status: u16) -> bool {
+    matches!(status, 502..=504 | 520..=530)
+}
+
+/// What a refusal says: the message, and of each field what is wrong, as a list or as plain text. `None`: it has no message,
+/// and is none of Coolify's.
+fn words(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let mut parts = vec![body.get("message")?.as_str()?.to_owned()];
+    parts.extend(body.get("error").and_then(Value::as_str).map(str::to_owned));
     for (field, wrong) in body.get("errors").and_then(Value::as_object).into_iter().flatten() {
         let wrong = match wrong {
             Value::Array(sentences) => {
@@ -115,7 +133,7 @@ pub(super) fn words(body: &[u8]) -> String {
         };
         parts.push(format!("{field}: {wrong}"));
     }
-    parts.join(" ").chars().take(WORDS_MAX).collect()
+    Some(parts.join(" ").chars().take(WORDS_MAX).collect())
 }
 
 #[cfg(test)]
@@ -125,12 +143,37 @@ mod tests {
     #[test]
     fn both_shapes_of_a_refusal_are_read() {
         let listed = br#"{"message":"Validation failed.","errors":{"name":["Too long."],"ports":"Bad."}}"#;
-        assert_eq!(words(listed), "Validation failed. name: Too long. ports: Bad.");
-        assert_eq!(
-            words(br#"{"message":"Invalid request.","error":"Empty JSON."}"#),
-            "Invalid request. Empty JSON."
-        );
-        assert_eq!(words(b"<html>502</html>"), "(no words)");
+        assert_eq!(words(listed).as_deref(), Some("Validation failed. name: Too long. ports: Bad."));
+        let plain = br#"{"message":"Invalid request.","error":"Empty JSON."}"#;
+        assert_eq!(words(plain).as_deref(), Some("Invalid request. Empty JSON."));
+    }
+
+    #[test]
+    fn only_coolifys_own_words_are_an_answer() {
+        let (page, own) = ("<html>Bad Gateway</html>", r#"{"message":"Server Error"}"#);
+        for (status, body, is_own) in [
+            (500, own, true),
+            (404, r#"{"message":"Application not found."}"#, true),
+            (403, r#"{"success":true,"message":"API is disabled."}"#, true),
+            (500, page, false),
+            (404, "404 page not found", false),
+            (301, "", false),
+            (401, "Unauthorized", false),
+            (429, "Too Many Requests", false),
+            (400, r#"["message"]"#, false),
+            (403, r#"{"error":"denied"}"#, false),
+            // `php artisan down` says it in JSON too.
+            (503, r#"{"message":"Service Unavailable"}"#, false),
+            (502, own, false),
+            (504, own, false),
+            (520, own, false),
+            (530, own, false),
+        ] {
+            let error = ApiError::of_answer("POST /deploy".to_owned(), status, body.as_bytes(), None);
+            assert_eq!(error.status(), is_own.then_some(status), "{status} {body}");
+            assert_eq!(error.may_have_acted(), !is_own || status >= 500, "{status} {body}");
+            assert_eq!(DriverError::from(error).answered, is_own, "{status} {body}");
+        }
     }
 
     #[test]

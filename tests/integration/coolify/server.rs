@@ -5,7 +5,7 @@ use crate::support::scripted_bot;
 use crate::support::server::{Server, refused, script_bot};
 use futures_util::future::join_all;
 use meeboter::coolify_emulator::{
-    Containers, DockerContainers, Emulator, EmulatorSettings, Pace, ProcessContainers,
+    Containers, DockerContainers, Emulator, EmulatorSettings, Fault, Pace, ProcessContainers, Trouble,
 };
 use reqwest::StatusCode;
 use serde_json::json;
@@ -86,6 +86,31 @@ async fn bots_attend_survive_a_crash_of_the_server_and_leave_nothing_behind() {
     // One for each slot, and the one that holds the image.
     assert_eq!(coolify.applications().len(), 6);
     assert!(!server.log().contains("a-token-of-tests"), "tokens are in no log");
+    coolify.end().await;
+}
+
+/// Coolify is updated, and the proxy in front of it has nobody to ask for a while.
+#[tokio::test]
+async fn bots_wait_while_coolify_is_behind_a_gateways_502() {
+    let folder = tempfile::tempdir().unwrap();
+    let coolify = coolify(&folder).await;
+    let mut settings = settings(&coolify);
+    settings.push(("MEEBOTER_BREAKER__PROBE_FIRST_MS", "200".to_owned()));
+    settings.push(("MEEBOTER_BREAKER__PROBE_LAST_MS", "500".to_owned()));
+    let server = Server::start(&borrowed(&settings)).await;
+    let first = server.send_bot("before", "").await;
+    server.wait_state(first, 2 * MINUTE, &["IN_CALL", "RECORDING"]).await;
+    coolify.fault(Fault { method: None, path: String::new(), trouble: Trouble::ProxyPage, times: u32::MAX });
+    let second = server.send_bot("meanwhile", "").await;
+    let deadline = Instant::now() + MINUTE;
+    while !server.log().contains("an engine does not answer") {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.wait_state(second, MINUTE, &["QUEUED"]).await;
+    coolify.mend();
+    server.wait_state(second, 2 * MINUTE, &["IN_CALL", "RECORDING"]).await;
+    leave(&server, &[first, second]).await;
     coolify.end().await;
 }
 
