@@ -18,8 +18,10 @@ pub enum Trouble {
     CutAfter,
     /// No answer comes; nothing is done.
     Silence,
-    /// A page of a proxy in front instead of an answer.
+    /// A page of a proxy in front instead of an answer: it does not reach Coolify.
     ProxyPage,
+    /// A proxy in front that does not know the route to Coolify yet.
+    ProxyNotFound,
     /// 200, and nothing is done: a job that fails without a word.
     IgnoredSilently,
 }

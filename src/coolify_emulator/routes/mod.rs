@@ -103,7 +103,7 @@ pub(super) async fn handle(
         Some(Trouble::ServerError) => Some(Answer::server_error()),
         Some(Trouble::TooManyRequests) => Some(too_many(&shared, 1)),
         Some(Trouble::IgnoredSilently) => Some(Answer::message(200, "Request queued.")),
-        Some(Trouble::CutBefore | Trouble::Silence | Trouble::ProxyPage) => None,
+        Some(Trouble::CutBefore | Trouble::Silence | Trouble::ProxyPage | Trouble::ProxyNotFound) => None,
     };
     match trouble {
         Some(Trouble::CutBefore | Trouble::CutAfter) => {
@@ -118,6 +118,10 @@ pub(super) async fn handle(
         Some(Trouble::ProxyPage) => {
             shared.record(record);
             HttpResponse::BadGateway().content_type("text/html").body("<html><h1>502 Bad Gateway</h1></html>")
+        }
+        Some(Trouble::ProxyNotFound) => {
+            shared.record(record);
+            HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("404 page not found\n")
         }
         Some(Trouble::ServerErrorAfter) => {
             shared.record(record);

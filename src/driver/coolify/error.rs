@@ -50,6 +50,15 @@ pub(super) enum ApiError {
     },
 }
 
+/// What Coolify may say that it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thing {
+    /// An application.
+    Application,
+    /// A deployment.
+    Deployment,
+}
+
 impl ApiError {
     /// What an answer means that is no success. Only what is in Coolify's own shape is its word: a proxy in front answers
     /// for a Coolify that is away, and knows nothing of what was asked for.
@@ -73,6 +82,21 @@ impl ApiError {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
         }
+    }
+
+    /// Whether Coolify says that there is no such thing. A 404 in other words is about something else, such as the route.
+    pub(super) fn knows_no(&self, thing: Thing) -> bool {
+        let said = match thing {
+            Thing::Application => "Application not found",
+            Thing::Deployment => "Deployment not found",
+        };
+        // Several routes leave the full stop out.
+        matches!(self, Self::Refused { status: 404, words, .. } if words.trim_end_matches('.') == said)
+    }
+
+    /// Whether Coolify says that an application's container does not run.
+    pub(super) fn says_not_running(&self) -> bool {
+        matches!(self, Self::Refused { status: 400, words, .. } if words.starts_with("Application is not running"))
     }
 
     /// Whether what was asked may have been done in spite of it.
@@ -174,6 +198,28 @@ mod tests {
             assert_eq!(error.may_have_acted(), !is_own || status >= 500, "{status} {body}");
             assert_eq!(DriverError::from(error).answered, is_own, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn something_is_gone_only_where_coolify_says_so_of_it() {
+        for (body, application, deployment) in [
+            (r#"{"message":"Application not found."}"#, true, false),
+            (r#"{"message":"Application not found"}"#, true, false),
+            (r#"{"message":"Deployment not found."}"#, false, true),
+            (r#"{"message":"Not found.","docs":"https://coolify.io/docs"}"#, false, false),
+            (r#"{"message":"Server not found."}"#, false, false),
+            (r#"{"message":"no Route matched with those values"}"#, false, false),
+            ("404 page not found", false, false),
+        ] {
+            let error = ApiError::of_answer("GET /x".to_owned(), 404, body.as_bytes(), None);
+            let knows_no = (error.knows_no(Thing::Application), error.knows_no(Thing::Deployment));
+            assert_eq!(knows_no, (application, deployment), "{body}");
+        }
+        let said = |status, body: &str| {
+            ApiError::of_answer("GET /x/logs".to_owned(), status, body.as_bytes(), None).says_not_running()
+        };
+        assert!(said(400, r#"{"message":"Application is not running."}"#));
+        assert!(!said(400, r#"{"message":"Invalid token."}"#) && !said(400, "Bad Request"));
     }
 
     #[test]

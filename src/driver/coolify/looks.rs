@@ -3,7 +3,7 @@
 use super::api::{Logs, Request, ResourceRow, Rows};
 use super::budget::Priority;
 use super::description::key_of;
-use super::error::ApiError;
+use super::error::{ApiError, Thing};
 use super::registry::Known;
 use super::status::{Deed, Reading, Verdict, read, weigh};
 use super::{Engine, lock};
@@ -69,7 +69,7 @@ impl Engine {
         let request = Request::logs(application, 1);
         match self.client.ask::<Logs>(priority, self.pace().patience, request).await {
             Ok(_) => Ok(true),
-            Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(false),
+            Err(error) if error.says_not_running() || error.knows_no(Thing::Application) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -140,7 +140,7 @@ impl Engine {
                 Ok(all[latest..].to_vec())
             }
             // It does not run, and what it printed went with it.
-            Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(Vec::new()),
+            Err(error) if error.says_not_running() || error.knows_no(Thing::Application) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
@@ -188,7 +188,7 @@ impl Engine {
         let request = Request::delete(application);
         match self.client.ask::<serde_json::Value>(Priority::Start, self.pace().patience, request).await {
             Ok(_) => {}
-            Err(error) if error.status() == Some(404) => {}
+            Err(error) if error.knows_no(Thing::Application) => {}
             Err(error) => {
                 warn!(self.log, "an application could not be deleted; it is tried again";
                     "application" => application, "error" => %error);

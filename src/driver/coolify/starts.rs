@@ -4,7 +4,7 @@ use super::api::{Created, Deployed, DeploymentRow, Request, Rows};
 use super::budget::Priority;
 use super::configuration::{Wanted, change, creation, variable};
 use super::description::{Shown, text};
-use super::error::ApiError;
+use super::error::{ApiError, Thing};
 use super::gate::Gate;
 use super::outcome::{Next, Standing, after_no_deployment, read};
 use super::registry::{BOT_PREFIX, Newest};
@@ -147,7 +147,7 @@ impl Engine {
         }
         let rows = match self.deployments_of(&known.uuid, Priority::Start).await {
             Ok(rows) => rows,
-            Err(error) if error.status() == Some(404) => {
+            Err(error) if error.knows_no(Thing::Application) => {
                 self.registry().remove(&known.uuid);
                 return Ok(None);
             }
@@ -252,7 +252,7 @@ impl Engine {
             match self.client.ask::<Value>(Priority::Start, self.pace().start_limit, request).await {
                 Ok(_) => return Ok(application),
                 // Deleted by hand: another one takes its place.
-                Err(error) if error.status() == Some(404) => self.registry().remove(&application),
+                Err(error) if error.knows_no(Thing::Application) => self.registry().remove(&application),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -410,7 +410,7 @@ impl Engine {
                     Standing::UnderWay => {}
                     standing => return Ok(Some((standing, row))),
                 },
-                Err(error) if error.status() == Some(404) => return Ok(None),
+                Err(error) if error.knows_no(Thing::Deployment) => return Ok(None),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(error.into()),
             }

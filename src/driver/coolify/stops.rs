@@ -4,7 +4,7 @@ use super::Engine;
 use super::api::Request;
 use super::budget::Priority;
 use super::description::Shown;
-use super::error::ApiError;
+use super::error::{ApiError, Thing};
 use super::outcome::{Standing, read};
 use super::registry::Known;
 use super::status::{Deed, Reading};
@@ -68,7 +68,7 @@ impl Engine {
         if !matches!(deed, Some(Deed::Running(_))) {
             cancelled = match self.cancel_all(application).await {
                 Ok(cancelled) => cancelled,
-                Err(error) if error.status() == Some(404) => return self.vanished(application),
+                Err(error) if error.knows_no(Thing::Application) => return self.vanished(application),
                 Err(error) => return Err(error.into()),
             };
         }
@@ -82,7 +82,7 @@ impl Engine {
                 }
                 match self.ask_to_stop(application).await {
                     Ok(()) => asked = Some(Instant::now()),
-                    Err(error) if error.status() == Some(404) => return self.vanished(application),
+                    Err(error) if error.knows_no(Thing::Application) => return self.vanished(application),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -143,7 +143,7 @@ impl Engine {
             let request = Request::cancel(deployment);
             match self.client.send::<Value>(Priority::Stop, self.pace().patience, request).await {
                 Ok(_) => {}
-                Err(error) if matches!(error.status(), Some(400 | 404)) => {}
+                Err(error) if error.status() == Some(400) || error.knows_no(Thing::Deployment) => {}
                 // Versions before 4.3.7 answer 500 though they cancelled; what came of it, its row says.
                 Err(error) if error.may_have_acted() => {
                     let request = Request::deployment(deployment);

@@ -70,6 +70,32 @@ async fn a_proxys_page_at_every_step() {
     lives_through(Trouble::ProxyPage).await;
 }
 
+/// Traefik answers so for everything until it has read its routes.
+#[tokio::test]
+async fn a_proxys_404_at_every_step() {
+    lives_through(Trouble::ProxyNotFound).await;
+}
+
+/// Somebody who does not know Coolify's applications does not know that one is gone.
+#[tokio::test]
+async fn a_proxys_404_frees_no_slot() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    started(driver.start(start(1, 1)).await);
+    for (method, path) in [("POST", "/stop"), ("GET", "")] {
+        shop.fault(method, path, Trouble::ProxyNotFound, 1_000);
+    }
+    let error = driver.stop(stop(1, 1)).await.unwrap_err();
+    assert!(!error.answered && error.retryable, "{error:?}");
+    assert_eq!(shop.running(key(1, 1)).len(), 1);
+    let looked = driver.inspect(&here(), key(1, 1)).await;
+    assert!(looked.is_err(), "{looked:?}");
+    shop.emulator.mend();
+    assert_eq!(listed(&driver).await, [key(1, 1)]);
+    driver.stop(stop(1, 1)).await.unwrap();
+    assert_eq!(shop.containers.running(), []);
+}
+
 #[tokio::test]
 async fn a_429_at_every_step() {
     lives_through(Trouble::TooManyRequests).await;
