@@ -240,6 +240,11 @@ impl Emulator {
         }
     }
 
+    /// Presses "Clone": settings, description, tags and environment are copied, what runs is not.
+    pub fn clone_application(&self, application: &str, uuid: &str, name: &str) {
+        self.shared.world().copy(application, uuid, name, &work::now());
+    }
+
     /// The rows of all applications, with everything in them.
     pub fn applications(&self) -> Vec<Value> {
         self.shared.world().applications.values().map(|application| application.row(true)).collect()

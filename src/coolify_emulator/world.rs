@@ -140,6 +140,18 @@ impl World {
         Ok(uuid)
     }
 
+    /// Copies an application, but for its containers and deployments.
+    pub(super) fn copy(&mut self, original: &str, uuid: &str, name: &str, now: &str) {
+        let Some(mut copy) = self.applications.get(original).cloned() else { return };
+        copy.id = self.next_id();
+        copy.uuid = uuid.to_owned();
+        copy.fields.insert("name".to_owned(), json!(name));
+        copy.status = EXITED.to_owned();
+        copy.containers.clear();
+        (copy.created_at, copy.updated_at) = (now.to_owned(), now.to_owned());
+        self.applications.insert(uuid.to_owned(), copy);
+    }
+
     /// The applications, by name; all, or those with a tag.
     pub(super) fn list(&self, tag: Option<&str>) -> Vec<&Application> {
         let has_tag =

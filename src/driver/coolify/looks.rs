@@ -11,9 +11,12 @@ use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey};
 use meeboter_actors::ports::{DriverError, ListedContainer, Presence};
 use slog::warn;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Docker starts again what exits.
+const RESTARTED: &str = "its program ended, and Docker started it anew: the bot is lost";
 
 impl Engine {
     /// Every application of this installation that runs, as far as anybody can know.
@@ -22,9 +25,9 @@ impl Engine {
         *self.loaded.lock().await = true;
         self.forget_gates();
         let known: Vec<Known> = self.registry().all().cloned().collect();
-        let mut listed = Vec::new();
+        let mut listed = BTreeMap::new();
         for known in known {
-            let Some(key) = known.key else { continue };
+            let Some(key) = known.key.filter(|key| !listed.contains_key(key)) else { continue };
             if known.is_left_over() {
                 // What does not succeed now does at the next listing.
                 self.delete(&known.uuid).await.ok();
@@ -37,10 +40,10 @@ impl Engine {
             let (reading, began) = known.reading;
             if self.is_there(&known, reading, began).await? {
                 let container = ContainerId(known.uuid.clone());
-                listed.push(ListedContainer { key, container, presence: Presence::Running });
+                listed.insert(key, ListedContainer { key, container, presence: Presence::Running });
             }
         }
-        Ok(listed)
+        Ok(listed.into_values().collect())
     }
 
     /// What to make of an application's status. A deployment that this server still sees to its end counts as running: a
@@ -91,11 +94,18 @@ impl Engine {
 
     pub(super) async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
         self.load().await?;
-        let Some(known) = self.registry().by_key(key).cloned() else { return Ok(Presence::Gone) };
+        let holders = self.registry().by_key(key);
+        if holders.is_empty() {
+            return Ok(Presence::Gone);
+        }
         let (began, statuses) = self.statuses(Instant::now(), Priority::Look).await?;
-        let Some(reading) = statuses.get(&known.uuid) else { return Ok(Presence::Gone) };
-        let is_there = self.is_there(&known, *reading, began).await?;
-        Ok(if is_there { Presence::Running } else { Presence::Gone })
+        for known in holders {
+            let Some(reading) = statuses.get(&known.uuid) else { continue };
+            if self.is_there(&known, *reading, began).await? {
+                return Ok(Presence::Running);
+            }
+        }
+        Ok(Presence::Gone)
     }
 
     /// Comes back when a container is gone, or when its program was started a second time: then the bot is lost.
@@ -103,46 +113,64 @@ impl Engine {
         self.load().await?;
         let poll = self.pace().status_poll;
         loop {
-            let Some(known) = self.registry().by_key(key).cloned() else {
+            let holders = self.registry().by_key(key);
+            if holders.is_empty() {
                 return Ok("Coolify has no application of this container any more".to_owned());
-            };
+            }
             let since = Instant::now().checked_sub(poll).unwrap_or_else(Instant::now);
             let (began, statuses) = self.statuses(since, Priority::Look).await?;
-            let verdict = match statuses.get(&known.uuid) {
-                Some(reading) => self.verdict(&known, *reading, began),
-                None => Verdict::Ask,
-            };
-            match verdict {
-                _ if known.was_restarted() => return Ok(restarted()),
-                Verdict::Restarted => return Ok(restarted()),
-                Verdict::Doubted if !self.answers(&known.uuid, Priority::Look).await? => {
-                    return Ok(restarted());
+            let mut ends = Vec::new();
+            for known in &holders {
+                match self.end_of(known, statuses.get(&known.uuid).copied(), began).await? {
+                    // One that runs is enough.
+                    None => break,
+                    Some(end) => ends.push(end),
                 }
-                Verdict::Gone => return Ok("its container is gone from Coolify's server".to_owned()),
-                Verdict::Ask if !self.answers(&known.uuid, Priority::Look).await? => {
-                    return Ok("its container no longer runs on Coolify's server".to_owned());
-                }
-                Verdict::Ask | Verdict::Doubted | Verdict::Running => tokio::time::sleep(poll).await,
             }
+            if ends.len() == holders.len() {
+                return Ok(ends.swap_remove(0).to_owned());
+            }
+            tokio::time::sleep(poll).await;
         }
+    }
+
+    /// Why a container no longer runs as the bot that it was; `None`: it does.
+    async fn end_of(
+        &self,
+        known: &Known,
+        reading: Option<Reading>,
+        read_at: Instant,
+    ) -> Result<Option<&'static str>, ApiError> {
+        let verdict = reading.map_or(Verdict::Ask, |reading| self.verdict(known, reading, read_at));
+        Ok(match verdict {
+            _ if known.was_restarted() => Some(RESTARTED),
+            Verdict::Restarted => Some(RESTARTED),
+            Verdict::Doubted if !self.answers(&known.uuid, Priority::Look).await? => Some(RESTARTED),
+            Verdict::Gone => Some("its container is gone from Coolify's server"),
+            Verdict::Ask if !self.answers(&known.uuid, Priority::Look).await? => {
+                Some("its container no longer runs on Coolify's server")
+            }
+            Verdict::Ask | Verdict::Doubted | Verdict::Running => None,
+        })
     }
 
     pub(super) async fn logs(&self, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
         self.load().await?;
-        let Some(uuid) = self.registry().by_key(key).map(|known| known.uuid.clone()) else {
-            return Ok(Vec::new());
-        };
-        let request = Request::logs(&uuid, lines);
-        match self.client.ask::<Logs>(Priority::Look, self.pace().patience, request).await {
-            Ok(Logs { logs }) => {
-                let all: Vec<_> = logs.lines().map(str::to_owned).collect();
-                let latest = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
-                Ok(all[latest..].to_vec())
+        let holders = self.registry().by_key(key);
+        for known in holders {
+            let request = Request::logs(&known.uuid, lines);
+            match self.client.ask::<Logs>(Priority::Look, self.pace().patience, request).await {
+                Ok(Logs { logs }) => {
+                    let all: Vec<_> = logs.lines().map(str::to_owned).collect();
+                    let latest = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+                    return Ok(all[latest..].to_vec());
+                }
+                // It does not run, and what it printed went with it.
+                Err(error) if error.says_not_running() || error.knows_no(Thing::Application) => {}
+                Err(error) => return Err(error.into()),
             }
-            // It does not run, and what it printed went with it.
-            Err(error) if error.says_not_running() || error.knows_no(Thing::Application) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
         }
+        Ok(Vec::new())
     }
 
     /// Deletes applications that do not run, that no slot holds, and that nobody has touched since then.
@@ -204,8 +232,4 @@ impl Engine {
         let registry = self.registry();
         lock(&self.gates).retain(|slot, gate| Arc::strong_count(gate) > 1 || registry.has_slot(*slot));
     }
-}
-
-fn restarted() -> String {
-    "its program ended, and Docker started it anew: the bot is lost".to_owned()
 }

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 /// What the names of applications for one bot each begin with.
 pub(super) const BOT_PREFIX: &str = "meeboter-bot-";
+/// What the names of slots begin with.
+const SLOT_PREFIX: &str = "pool-";
 
 /// The newest deployment of an application from before anything is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,11 @@ impl Known {
     /// Whether it is there for one bot alone, and is deleted with it.
     pub(super) fn is_for_one_bot(&self) -> bool {
         self.name.starts_with(BOT_PREFIX)
+    }
+
+    /// Whether its name is one that is given here; that of a clone is another.
+    fn has_given_name(&self) -> bool {
+        self.is_for_one_bot() || self.name.starts_with(SLOT_PREFIX)
     }
 
     /// Whether its one bot is known gone, and it is still there.
@@ -181,9 +188,12 @@ impl Registry {
         named.min_by_key(|known| (known.created_at.clone(), known.uuid.clone()))
     }
 
-    /// The application that holds, or held, a container.
-    pub(super) fn by_key(&self, key: ContainerKey) -> Option<&Known> {
-        self.all().find(|known| known.key == Some(key))
+    /// The applications that hold, or held, a container. Somebody may have pressed "Clone", or a creation may have been
+    /// carried out after it was given up: what this server brought up comes first, then what has a name that it gives.
+    pub(super) fn by_key(&self, key: ContainerKey) -> Vec<Known> {
+        let mut holders: Vec<_> = self.all().filter(|known| known.key == Some(key)).cloned().collect();
+        holders.sort_by_key(|known| (!matches!(known.deed, Deed::Running(_)), !known.has_given_name()));
+        holders
     }
 
     /// Whether an application of a slot is left.
@@ -216,6 +226,23 @@ mod tests {
         let mut registry = Registry::default();
         registry.refresh(&[row("bbb", "pool-zoom-001", ""), row("cc", "pool-zoom-001", "")], Instant::now());
         assert_eq!(registry.by_name("pool-zoom-001").map(|known| known.uuid.as_str()), Some("cc"));
+    }
+
+    #[test]
+    fn of_twins_with_one_key_none_is_missed() {
+        let key = "00000000-0000-0000-0000-000000000007/4";
+        let busy = |uuid: &str, name: &str| row(uuid, name, &format!("[BUSY] Bot #1 - now · {key}"));
+        let mut registry = Registry::default();
+        let (clone, slot) = (busy("aa", "clone-of-pool-zoom-001"), "pool-zoom-001");
+        registry.refresh(&[clone, busy("b", slot), busy("c", slot)], Instant::now());
+        let key = registry.get("b").and_then(|known| known.key).expect("a key");
+        let holders = |registry: &Registry| {
+            registry.by_key(key).into_iter().map(|known| known.uuid).collect::<Vec<_>>()
+        };
+        assert_eq!(holders(&registry), ["b", "c", "aa"]);
+        let now = Instant::now();
+        registry.get_mut("c").expect("known").did(Deed::Running(now), now);
+        assert_eq!(holders(&registry), ["c", "b", "aa"]);
     }
 
     #[test]
@@ -253,7 +280,8 @@ mod tests {
         let known = registry.get("a").expect("known").clone();
         assert_eq!(known.deed, Deed::Inherited { with_bot: true });
         assert_eq!(known.image, "ghcr.io/x/bot:v1");
-        assert_eq!(registry.by_key(known.key.expect("a key")).map(|known| known.uuid.as_str()), Some("a"));
+        let holders = registry.by_key(known.key.expect("a key"));
+        assert_eq!(holders.iter().map(|known| known.uuid.as_str()).collect::<Vec<_>>(), ["a"]);
         assert_eq!(registry.get("b").and_then(|known| known.key), None);
     }
 }

@@ -7,7 +7,7 @@ use super::description::{Shown, text};
 use super::error::{ApiError, Thing};
 use super::gate::Gate;
 use super::outcome::{Next, Standing, after_no_deployment, read};
-use super::registry::{BOT_PREFIX, Newest};
+use super::registry::{BOT_PREFIX, Known, Newest};
 use super::start_line::{Ticket, Turn};
 use super::status::Deed;
 use super::{Engine, lock};
@@ -108,9 +108,9 @@ impl Engine {
                     "generation" => request.key.generation.0, "application" => %application);
             }
             Err(error) => {
-                let uuid = self.registry().by_key(request.key).map(|known| known.uuid.clone());
-                if let Some(uuid) = uuid.filter(|_| leave.check().is_ok()) {
-                    self.show(&uuid, Shown::Error(error.message.clone(), Utc::now()));
+                let holders = self.registry().by_key(request.key);
+                for known in holders.iter().filter(|_| leave.check().is_ok()) {
+                    self.show(&known.uuid, Shown::Error(error.message.clone(), Utc::now()));
                 }
             }
         }
@@ -141,7 +141,16 @@ impl Engine {
 
     /// The application that runs this container already, or is about to: an earlier call, or an earlier server, began.
     async fn resume(&self, key: ContainerKey, leave: Leave<'_>) -> Result<Option<String>, DriverError> {
-        let Some(known) = self.registry().by_key(key).cloned() else { return Ok(None) };
+        let holders = self.registry().by_key(key);
+        for known in holders {
+            if let Some(running) = self.resume_in(known, leave).await? {
+                return Ok(Some(running));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn resume_in(&self, known: Known, leave: Leave<'_>) -> Result<Option<String>, DriverError> {
         if matches!(known.deed, Deed::Running(_)) {
             return Ok(Some(known.uuid));
         }

@@ -27,20 +27,12 @@ impl Engine {
         let stopped = async {
             // A start that is under way ends at its next step.
             let _turn = gate.turn.lock().await;
-            let Some(known) = self.holder(key).await? else { return Ok(()) };
-            let outcome = self.end(&known.uuid).await;
-            if let Err(error) = &outcome {
-                self.show(&known.uuid, Shown::Error(error.message.clone(), Utc::now()));
-                return outcome;
+            let mut outcome = Ok(());
+            for known in self.holders(key).await? {
+                // Whatever becomes of one, the others are to end as well.
+                outcome = outcome.and(self.end_for_good(&known, key).await);
             }
-            info!(self.log, "container stopped"; "application" => &known.name, "generation" => key.generation.0);
-            if known.is_for_one_bot() {
-                // Known gone: that its application stays a while longer is no failure of the stop.
-                self.delete(&known.uuid).await.ok();
-            } else {
-                self.show(&known.uuid, Shown::Idle(Utc::now()));
-            }
-            Ok(())
+            outcome
         };
         let limit = request.grace + STOP_LIMIT;
         timeout(limit, stopped).await.unwrap_or_else(|_| {
@@ -49,16 +41,33 @@ impl Engine {
         })
     }
 
-    /// The application that holds a container; none: there is no such container, and never will be.
-    async fn holder(&self, key: ContainerKey) -> Result<Option<Known>, ApiError> {
+    /// Ends what runs of an application that held a container, and leaves it as its next user wants it.
+    async fn end_for_good(&self, known: &Known, key: ContainerKey) -> Result<(), DriverError> {
+        let outcome = self.end(&known.uuid).await;
+        if let Err(error) = &outcome {
+            self.show(&known.uuid, Shown::Error(error.message.clone(), Utc::now()));
+            return outcome;
+        }
+        info!(self.log, "container stopped"; "application" => &known.name, "generation" => key.generation.0);
+        if known.is_for_one_bot() {
+            // Known gone: that its application stays a while longer is no failure of the stop.
+            self.delete(&known.uuid).await.ok();
+        } else {
+            self.show(&known.uuid, Shown::Idle(Utc::now()));
+        }
+        Ok(())
+    }
+
+    /// The applications that hold a container; none: there is no such container, and never will be.
+    async fn holders(&self, key: ContainerKey) -> Result<Vec<Known>, ApiError> {
         self.load().await?;
-        let known = self.registry().by_key(key).cloned();
-        if known.is_some() {
-            return Ok(known);
+        let holders = self.registry().by_key(key);
+        if !holders.is_empty() {
+            return Ok(holders);
         }
         // Its application may have been made by another server since.
         self.list_applications(Priority::Stop).await?;
-        Ok(self.registry().by_key(key).cloned())
+        Ok(self.registry().by_key(key))
     }
 
     /// Ends whatever runs of an application, or is about to; `Ok`: known gone.

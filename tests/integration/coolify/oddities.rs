@@ -77,6 +77,37 @@ async fn an_old_status_ends_no_bot() {
     assert_eq!(listed(&driver).await, [key(1, 1)], "the older spelling");
 }
 
+/// Somebody pressed "Clone", or a creation was carried out after it was given up: two applications say that they are one
+/// container, and either may come first.
+#[tokio::test]
+async fn a_twin_ends_no_bot_and_hides_none_from_a_stop() {
+    for (twin, name) in [
+        ("000000000000000000000000", "pool-zoom-001"),
+        ("zzzzzzzzzzzzzzzzzzzzzzzz", "pool-zoom-001"),
+        ("000000000000000000000000", "clone-of-pool-zoom-001"),
+        ("zzzzzzzzzzzzzzzzzzzzzzzz", "clone-of-pool-zoom-001"),
+    ] {
+        let shop = Workshop::new().await;
+        let application = started(shop.driver().start(start(1, 1)).await);
+        eventually("its status is known", || {
+            shop.application("pool-zoom-001")["status"] == "running:unknown"
+        })
+        .await;
+        shop.emulator.clone_application(&application.0, twin, name);
+        // A server that starts anew knows no better than what Coolify says.
+        let driver = shop.driver();
+        assert_eq!(listed(&driver).await, [key(1, 1)]);
+        assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Running));
+        let waited =
+            tokio::time::timeout(Duration::from_millis(300), driver.wait_exit(&here(), key(1, 1))).await;
+        assert!(waited.is_err(), "{waited:?}");
+        assert_eq!(driver.start(start(1, 1)).await, Ok(application), "it runs already");
+        assert!(driver.logs(&here(), key(1, 1), 5).await.is_ok_and(|lines| !lines.is_empty()));
+        driver.stop(stop(1, 1)).await.unwrap();
+        assert_eq!((shop.containers.running(), listed(&driver).await), (vec![], vec![]));
+    }
+}
+
 /// A container that was stopped, of which a look says something that is stored late and stays.
 async fn stopped_with_an_old_status(status: &str) -> (Workshop, Arc<CoolifyDriver>) {
     let mut shop = Workshop::new().await;
