@@ -22,6 +22,8 @@ pub enum Trouble {
     ProxyPage,
     /// A proxy in front that does not know the route to Coolify yet.
     ProxyNotFound,
+    /// 400, as of a container that does not run: also what Coolify says where it could not ask its server.
+    NotRunning,
     /// 200, and nothing is done: a job that fails without a word.
     IgnoredSilently,
 }

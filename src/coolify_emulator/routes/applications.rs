@@ -153,5 +153,9 @@ pub(super) async fn logs(shared: &Shared, uuid: &str, asked: &Asked) -> Answer {
             return Answer::ok(json!({ "logs": logs }));
         }
     }
+    not_running()
+}
+
+pub(super) fn not_running() -> Answer {
     Answer::message(400, "Application is not running.")
 }

@@ -15,6 +15,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Why a container no longer runs as the bot that it was.
+struct End {
+    note: &'static str,
+    /// Not only by one answer that it does not run: Coolify gives that also where its SSH failed.
+    is_certain: bool,
+}
+
 /// Docker starts again what exits.
 const RESTARTED: &str = "its program ended, and Docker started it anew: the bot is lost";
 
@@ -112,6 +119,7 @@ impl Engine {
     pub(super) async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
         self.load().await?;
         let poll = self.pace().status_poll;
+        let mut was_denied = false;
         loop {
             let holders = self.registry().by_key(key);
             if holders.is_empty() {
@@ -119,7 +127,7 @@ impl Engine {
             }
             let since = Instant::now().checked_sub(poll).unwrap_or_else(Instant::now);
             let (began, statuses) = self.statuses(since, Priority::Look).await?;
-            let mut ends = Vec::new();
+            let mut ends: Vec<End> = Vec::new();
             for known in &holders {
                 match self.end_of(known, statuses.get(&known.uuid).copied(), began).await? {
                     // One that runs is enough.
@@ -127,9 +135,11 @@ impl Engine {
                     Some(end) => ends.push(end),
                 }
             }
-            if ends.len() == holders.len() {
-                return Ok(ends.swap_remove(0).to_owned());
+            let has_ended = ends.len() == holders.len();
+            if has_ended && (was_denied || ends.iter().all(|end| end.is_certain)) {
+                return Ok(ends.swap_remove(0).note.to_owned());
             }
+            was_denied = has_ended;
             tokio::time::sleep(poll).await;
         }
     }
@@ -140,18 +150,20 @@ impl Engine {
         known: &Known,
         reading: Option<Reading>,
         read_at: Instant,
-    ) -> Result<Option<&'static str>, ApiError> {
+    ) -> Result<Option<End>, ApiError> {
         let verdict = reading.map_or(Verdict::Ask, |reading| self.verdict(known, reading, read_at));
-        Ok(match verdict {
-            _ if known.was_restarted() => Some(RESTARTED),
-            Verdict::Restarted => Some(RESTARTED),
-            Verdict::Doubted if !self.answers(&known.uuid, Priority::Look).await? => Some(RESTARTED),
-            Verdict::Gone => Some("its container is gone from Coolify's server"),
-            Verdict::Ask if !self.answers(&known.uuid, Priority::Look).await? => {
-                Some("its container no longer runs on Coolify's server")
+        let (note, is_certain) = match verdict {
+            _ if known.was_restarted() => (RESTARTED, true),
+            Verdict::Restarted => (RESTARTED, true),
+            Verdict::Gone => ("its container is gone from Coolify's server", true),
+            Verdict::Running => return Ok(None),
+            Verdict::Ask | Verdict::Doubted if self.answers(&known.uuid, Priority::Look).await? => {
+                return Ok(None);
             }
-            Verdict::Ask | Verdict::Doubted | Verdict::Running => None,
-        })
+            Verdict::Doubted => (RESTARTED, false),
+            Verdict::Ask => ("its container no longer runs on Coolify's server", false),
+        };
+        Ok(Some(End { note, is_certain }))
     }
 
     pub(super) async fn logs(&self, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {

@@ -18,6 +18,9 @@ use tokio::time::{sleep, timeout};
 
 /// What a stop may take beyond the container's grace.
 const STOP_LIMIT: Duration = Duration::from_secs(55);
+/// Looks in a row that have to find nothing: Coolify says so also where its SSH failed, and what a cancelled deployment was
+/// about to start may come a moment later.
+const LOOKS_GONE: u32 = 2;
 
 impl Engine {
     pub(super) async fn stop(&self, request: StopRequest) -> Result<(), DriverError> {
@@ -73,16 +76,14 @@ impl Engine {
     /// Ends whatever runs of an application, or is about to; `Ok`: known gone.
     pub(super) async fn end(&self, application: &str) -> Result<(), DriverError> {
         let deed = self.registry().get(application).map(|known| known.deed);
-        let mut cancelled = false;
         if !matches!(deed, Some(Deed::Running(_))) {
-            cancelled = match self.cancel_all(application).await {
-                Ok(cancelled) => cancelled,
+            match self.cancel_all(application).await {
+                Ok(()) => {}
                 Err(error) if error.knows_no(Thing::Application) => return self.vanished(application),
                 Err(error) => return Err(error.into()),
-            };
+            }
         }
-        // What a cancelled deployment was about to start may come a moment later: it is looked at twice.
-        let mut looks_left = if cancelled { 2 } else { 1 };
+        let mut looks_left = LOOKS_GONE;
         let mut asked: Option<Instant> = None;
         loop {
             if asked.is_none_or(|asked| asked.elapsed() >= self.pace().stop_repeat) {
@@ -98,7 +99,7 @@ impl Engine {
             sleep(self.pace().deployment_poll).await;
             match self.is_gone(application).await {
                 Ok(true) => looks_left -= 1,
-                Ok(false) => {}
+                Ok(false) => looks_left = LOOKS_GONE,
                 // A look that failed says nothing.
                 Err(error) if error.status().is_none_or(|status| status >= 429) => {}
                 Err(error) => return Err(error.into()),
@@ -134,16 +135,15 @@ impl Engine {
         }
     }
 
-    /// Cancels what is queued or under way of an application; tells whether there was any.
-    async fn cancel_all(&self, application: &str) -> Result<bool, ApiError> {
+    /// Cancels what is queued or under way of an application.
+    async fn cancel_all(&self, application: &str) -> Result<(), ApiError> {
         let rows = self.deployments_of(application, Priority::Stop).await?;
         let active: Vec<String> = rows
             .into_iter()
             .filter(|row| read(&row.status) == Standing::UnderWay)
             .map(|row| row.deployment_uuid)
             .collect();
-        self.cancel(&active).await?;
-        Ok(!active.is_empty())
+        self.cancel(&active).await
     }
 
     /// Cancels deployments; those that have ended are no error.

@@ -77,6 +77,41 @@ async fn an_old_status_ends_no_bot() {
     assert_eq!(listed(&driver).await, [key(1, 1)], "the older spelling");
 }
 
+/// Coolify says "not running" also where its SSH failed: one such word ends no bot.
+#[tokio::test]
+async fn one_word_that_a_container_does_not_run_ends_no_bot() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    shop.emulator.freeze_statuses(true);
+    started(driver.start(start(1, 1)).await);
+    let waiting = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.wait_exit(&here(), key(1, 1)).await }
+    });
+    for _ in 0..3 {
+        let before = shop.requests("GET", "/logs");
+        shop.fault("GET", "/logs", Trouble::NotRunning, 1);
+        eventually("it is asked for again", || shop.requests("GET", "/logs") > before + 2).await;
+    }
+    assert!(!waiting.is_finished(), "{:?}", waiting.await);
+    shop.fault("GET", "/logs", Trouble::NotRunning, 2);
+    let note = tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap();
+    assert!(note.contains("no longer runs"), "two of them are believed: {note}");
+}
+
+/// So a stop is not over at the first such word either: Coolify may not have reached its server to stop anything.
+#[tokio::test]
+async fn one_word_that_a_container_does_not_run_ends_no_stop() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    shop.emulator.freeze_statuses(true);
+    started(driver.start(start(1, 1)).await);
+    shop.fault("POST", "/stop", Trouble::IgnoredSilently, 1);
+    shop.fault("GET", "/logs", Trouble::NotRunning, 1);
+    driver.stop(stop(1, 1)).await.unwrap();
+    assert_eq!(shop.containers.running(), []);
+}
+
 /// Somebody pressed "Clone", or a creation was carried out after it was given up: two applications say that they are one
 /// container, and either may come first.
 #[tokio::test]
