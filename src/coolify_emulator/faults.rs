@@ -24,6 +24,8 @@ pub enum Trouble {
     ProxyNotFound,
     /// 400, as of a container that does not run: also what Coolify says where it could not ask its server.
     NotRunning,
+    /// 200, and an empty list.
+    EmptyList,
     /// 200, and nothing is done: a job that fails without a word.
     IgnoredSilently,
 }

@@ -104,6 +104,7 @@ pub(super) async fn handle(
         Some(Trouble::TooManyRequests) => Some(too_many(&shared, 1)),
         Some(Trouble::IgnoredSilently) => Some(Answer::message(200, "Request queued.")),
         Some(Trouble::NotRunning) => Some(applications::not_running()),
+        Some(Trouble::EmptyList) => Some(Answer::ok(Value::Array(Vec::new()))),
         Some(Trouble::CutBefore | Trouble::Silence | Trouble::ProxyPage | Trouble::ProxyNotFound) => None,
     };
     match trouble {

@@ -77,6 +77,10 @@ impl Request {
         Self::get("/applications".to_owned()).with("tag", tag)
     }
 
+    pub(super) fn application(application: &str) -> Self {
+        Self::get(format!("/applications/{application}"))
+    }
+
     pub(super) fn create(body: Map<String, Value>) -> Self {
         Self::new(Method::POST, "/applications/dockerimage".to_owned()).carrying(Value::Object(body))
     }

@@ -100,8 +100,7 @@ impl Engine {
     }
 
     pub(super) async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
-        self.load().await?;
-        let holders = self.registry().by_key(key);
+        let holders = self.holders(key, Priority::Look).await?;
         if holders.is_empty() {
             return Ok(Presence::Gone);
         }
@@ -117,11 +116,10 @@ impl Engine {
 
     /// Comes back when a container is gone, or when its program was started a second time: then the bot is lost.
     pub(super) async fn wait_exit(&self, key: ContainerKey) -> Result<String, DriverError> {
-        self.load().await?;
         let poll = self.pace().status_poll;
         let mut was_denied = false;
         loop {
-            let holders = self.registry().by_key(key);
+            let holders = self.holders(key, Priority::Look).await?;
             if holders.is_empty() {
                 return Ok("Coolify has no application of this container any more".to_owned());
             }
@@ -191,14 +189,10 @@ impl Engine {
         wanted: &BTreeSet<ContainerKey>,
         before: DateTime<Utc>,
     ) -> Result<u32, DriverError> {
-        let began = Instant::now();
-        let request = Request::applications(&self.tag);
         // Not from memory: what is deleted has to be seen as it is now.
-        let rows: Rows<super::api::ApplicationRow> =
-            self.client.ask(Priority::Look, self.pace().patience, request).await?;
-        self.registry().refresh(&rows.0, began);
+        let rows = self.list_applications(Priority::Look).await?;
         let mut deleted = 0;
-        for row in rows.0 {
+        for row in rows {
             let is_old = row.updated_at.parse::<DateTime<Utc>>().is_ok_and(|updated_at| updated_at < before);
             let is_wanted = key_of(&row.description).is_some_and(|key| wanted.contains(&key));
             let Some(known) = self.registry().get(&row.uuid).cloned() else { continue };

@@ -36,20 +36,20 @@ mod stops;
 use crate::config::Secret;
 use crate::driver::tasks::Tasks;
 use crate::driver::{TokenSource, lock};
-use api::{DeploymentRow, Request, Rows};
+use api::{ApplicationRow, DeploymentRow, Request, Rows};
 use async_trait::async_trait;
 use budget::Priority;
 use chrono::{DateTime, Utc};
 use client::{Access, Client};
 use configuration::Place;
-use error::ApiError;
+use error::{ApiError, Thing};
 use gate::Gate;
 use look::SharedLook;
 use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName, Platform, SlotId};
 use meeboter_actors::ports::{
     Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
 };
-use registry::Registry;
+use registry::{Known, Registry};
 use slog::Logger;
 use start_line::StartLine;
 use status::Reading;
@@ -298,12 +298,39 @@ impl Engine {
     }
 
     /// Lists all applications of this installation.
-    async fn list_applications(&self, priority: Priority) -> Result<(), ApiError> {
+    async fn list_applications(&self, priority: Priority) -> Result<Vec<ApplicationRow>, ApiError> {
         let began = Instant::now();
-        let rows: Rows<api::ApplicationRow> =
+        let rows: Rows<ApplicationRow> =
             self.client.ask(priority, self.pace().patience, Request::applications(&self.tag)).await?;
-        self.registry().refresh(&rows.0, began);
+        let missing = self.registry().refresh(&rows.0, began);
+        for application in missing {
+            self.look_up(&application, priority).await?;
+        }
+        Ok(rows.0)
+    }
+
+    /// Asks for one application by itself: a listing may lack what is there.
+    async fn look_up(&self, application: &str, priority: Priority) -> Result<(), ApiError> {
+        let began = Instant::now();
+        let request = Request::application(application);
+        match self.client.ask::<ApplicationRow>(priority, self.pace().patience, request).await {
+            Ok(row) => self.registry().take(&row, began),
+            Err(error) if error.knows_no(Thing::Application) => self.registry().remove(application),
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// The applications that hold, or held, a container. None: no listing has it, not even a new one.
+    async fn holders(&self, key: ContainerKey, priority: Priority) -> Result<Vec<Known>, ApiError> {
+        self.load().await?;
+        let holders = self.registry().by_key(key);
+        if !holders.is_empty() {
+            return Ok(holders);
+        }
+        // It may have been made by another server since.
+        self.list_applications(priority).await?;
+        Ok(self.registry().by_key(key))
     }
 
     /// The latest deployments of an application, the newest first.

@@ -121,25 +121,33 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Takes over a listing of all applications that began at a time. What was made since may be missing in it.
-    pub(super) fn refresh(&mut self, rows: &[ApplicationRow], began: Instant) {
+    /// Takes over a listing of all applications that began at a time. What was made since may be missing in it. What holds
+    /// a container and is missing all the same is kept and returned: it has to be asked for by itself.
+    pub(super) fn refresh(&mut self, rows: &[ApplicationRow], began: Instant) -> Vec<String> {
         let listed: BTreeSet<&str> = rows.iter().map(|row| row.uuid.as_str()).collect();
-        self.applications.retain(|uuid, known| listed.contains(uuid.as_str()) || known.changed > began);
+        let is_missing = |known: &Known| !listed.contains(known.uuid.as_str()) && known.changed <= began;
+        self.applications.retain(|_, known| !is_missing(known) || known.key.is_some());
         for row in rows {
-            let fresh = Known::read(row, began);
-            match self.applications.get_mut(&row.uuid) {
-                None => drop(self.applications.insert(row.uuid.clone(), fresh)),
-                Some(known) if known.changed > began => {}
-                // Nothing was done to it here: another server may have written its description.
-                Some(known) if matches!(known.deed, Deed::Inherited { .. }) => {
-                    *known = Known { newest: known.newest.clone(), notice: known.notice.take(), ..fresh };
-                }
-                Some(known) => {
-                    known.reading = fresh.reading;
-                    known.restarts = fresh.restarts;
-                    known.updated_at = fresh.updated_at;
-                    known.created_at = fresh.created_at;
-                }
+            self.take(row, began);
+        }
+        self.all().filter(|known| is_missing(known)).map(|known| known.uuid.clone()).collect()
+    }
+
+    /// Takes over a row that was asked for at a time.
+    pub(super) fn take(&mut self, row: &ApplicationRow, began: Instant) {
+        let fresh = Known::read(row, began);
+        match self.applications.get_mut(&row.uuid) {
+            None => drop(self.applications.insert(row.uuid.clone(), fresh)),
+            Some(known) if known.changed > began => {}
+            // Nothing was done to it here: another server may have written its description.
+            Some(known) if matches!(known.deed, Deed::Inherited { .. }) => {
+                *known = Known { newest: known.newest.clone(), notice: known.notice.take(), ..fresh };
+            }
+            Some(known) => {
+                known.reading = fresh.reading;
+                known.restarts = fresh.restarts;
+                known.updated_at = fresh.updated_at;
+                known.created_at = fresh.created_at;
             }
         }
     }
@@ -254,6 +262,20 @@ mod tests {
         assert!(registry.get("new").is_some());
         registry.refresh(&[], began + Duration::from_millis(2));
         assert!(registry.get("new").is_none(), "by now it is deleted");
+    }
+
+    #[test]
+    fn what_holds_a_container_is_asked_for_where_a_listing_lacks_it() {
+        let mut registry = Registry::default();
+        let began = Instant::now();
+        let busy = row("a", "pool-zoom-001", "[BUSY] Bot #1 - now · 00000000-0000-0000-0000-000000000007/4");
+        let all = [busy, row("b", "pool-zoom-002", "")];
+        assert_eq!(registry.refresh(&all, began), [""; 0]);
+        let later = began + Duration::from_secs(1);
+        assert_eq!(registry.refresh(&[], later), ["a"]);
+        assert_eq!((registry.get("a").is_some(), registry.get("b").is_some()), (true, false));
+        registry.get_mut("a").expect("known").did(Deed::Deploying, later + Duration::from_secs(1));
+        assert_eq!(registry.refresh(&[], later), [""; 0], "it is younger than the listing");
     }
 
     #[test]

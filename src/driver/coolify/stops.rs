@@ -9,7 +9,7 @@ use super::outcome::{Standing, read};
 use super::registry::Known;
 use super::status::{Deed, Reading};
 use chrono::Utc;
-use meeboter_actors::ids::ContainerKey;
+use meeboter_actors::ids::{ContainerId, ContainerKey};
 use meeboter_actors::ports::{DriverError, StopRequest};
 use serde_json::Value;
 use slog::{info, warn};
@@ -31,7 +31,7 @@ impl Engine {
             // A start that is under way ends at its next step.
             let _turn = gate.turn.lock().await;
             let mut outcome = Ok(());
-            for known in self.holders(key).await? {
+            for known in self.to_be_stopped(&request).await? {
                 // Whatever becomes of one, the others are to end as well.
                 outcome = outcome.and(self.end_for_good(&known, key).await);
             }
@@ -62,15 +62,22 @@ impl Engine {
     }
 
     /// The applications that hold a container; none: there is no such container, and never will be.
-    async fn holders(&self, key: ContainerKey) -> Result<Vec<Known>, ApiError> {
-        self.load().await?;
-        let holders = self.registry().by_key(key);
-        if !holders.is_empty() {
+    async fn to_be_stopped(&self, request: &StopRequest) -> Result<Vec<Known>, ApiError> {
+        let holders = self.holders(request.key, Priority::Stop).await?;
+        // Another kind of engine has other names for containers.
+        let is_uuid =
+            |container: &&ContainerId| container.0.chars().all(|letter| letter.is_ascii_alphanumeric());
+        let Some(container) = request.container.as_ref().filter(is_uuid).filter(|_| holders.is_empty())
+        else {
             return Ok(holders);
+        };
+        // No listing has it, which may be the listings' fault.
+        self.look_up(&container.0, Priority::Stop).await?;
+        let mut registry = self.registry();
+        if let Some(known) = registry.get_mut(&container.0).filter(|known| known.key.is_none()) {
+            known.key = Some(request.key);
         }
-        // Its application may have been made by another server since.
-        self.list_applications(Priority::Stop).await?;
-        Ok(self.registry().by_key(key))
+        Ok(registry.by_key(request.key))
     }
 
     /// Ends whatever runs of an application, or is about to; `Ok`: known gone.

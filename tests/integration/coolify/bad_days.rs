@@ -4,7 +4,7 @@ use super::workshop::{Workshop, eventually, here, http, key, listed, start, star
 use chrono::{TimeDelta, Utc};
 use meeboter::coolify_emulator::{Emulator, Trouble};
 use meeboter_actors::ids::BotId;
-use meeboter_actors::ports::{Driver, StartRequest};
+use meeboter_actors::ports::{Driver, Presence, StartRequest, StopRequest};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -156,6 +156,43 @@ async fn a_listing_that_fails_is_no_empty_one_and_deletes_nothing() {
     assert!(driver.inspect(&here(), key(1, 1)).await.is_err());
     shop.emulator.mend();
     assert_eq!(listed(&driver).await, [key(1, 1)]);
+}
+
+/// Its application is asked for by name before it counts as deleted.
+#[tokio::test]
+async fn a_listing_that_lacks_an_application_ends_no_bot() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    let container = started(driver.start(start(1, 1)).await);
+    shop.fault("GET", "/applications", Trouble::EmptyList, 1);
+    assert_eq!(listed(&driver).await, [key(1, 1)]);
+    let new = shop.driver();
+    shop.fault("GET", "/applications", Trouble::EmptyList, 1);
+    let waited = tokio::time::timeout(Duration::from_millis(500), new.wait_exit(&here(), key(1, 1))).await;
+    assert!(waited.is_err(), "also by a server that remembers nothing: {waited:?}");
+    for (generation, stopping) in (1..).zip([driver.clone(), shop.driver()]) {
+        started(driver.start(start(1, generation)).await);
+        shop.fault("GET", "/applications", Trouble::EmptyList, 1_000);
+        let container = Some(container.clone());
+        stopping.stop(StopRequest { container, ..stop(1, generation) }).await.unwrap();
+        assert_eq!(shop.containers.running(), [], "a stop looks at the application itself");
+        shop.emulator.mend();
+    }
+}
+
+/// What `container` names may be another slot's by now.
+#[tokio::test]
+async fn a_stop_by_the_containers_name_hits_only_what_it_meant() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    let container = started(driver.start(start(1, 1)).await);
+    driver.stop(stop(1, 1)).await.unwrap();
+    started(driver.start(start(1, 2)).await);
+    for driver in [driver, shop.driver()] {
+        let late = StopRequest { container: Some(container.clone()), ..stop(1, 1) };
+        driver.stop(late).await.unwrap();
+        assert_eq!(shop.running(key(1, 2)).len(), 1);
+    }
 }
 
 #[tokio::test]
