@@ -13,7 +13,7 @@ use meeboter_actors::ports::{DriverError, ListedContainer, Presence};
 use slog::warn;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why a container no longer runs as the bot that it was.
 struct End {
@@ -36,8 +36,7 @@ impl Engine {
         for known in known {
             let Some(key) = known.key.filter(|key| !listed.contains_key(key)) else { continue };
             if known.is_left_over() {
-                // What does not succeed now does at the next listing.
-                self.delete(&known.uuid).await.ok();
+                self.delete_left_over(&known).await;
                 continue;
             }
             // A deployment under way is the affair of whoever started it.
@@ -205,8 +204,10 @@ impl Engine {
             }
             let gate = known.key.map(|key| self.gate(key.slot));
             let turn = gate.as_ref().map(|gate| gate.turn.try_lock());
+            let application_turn = self.application_turn(&known.name, Duration::ZERO).await;
             // Somebody is at it: it is wanted after all.
             if matches!(turn, Some(Err(_)))
+                || application_turn.is_err()
                 || self.registry().get(&row.uuid).is_none_or(|now| now.deed != known.deed)
             {
                 continue;
@@ -215,6 +216,15 @@ impl Engine {
             deleted += 1;
         }
         Ok(deleted)
+    }
+
+    /// Deletes what is left of a bot of its own; what does not succeed now does at the next listing.
+    async fn delete_left_over(&self, known: &Known) {
+        let turn = self.application_turn(&known.name, Duration::ZERO).await;
+        let is_left_over = self.registry().get(&known.uuid).is_some_and(Known::is_left_over);
+        if turn.is_ok() && is_left_over {
+            self.delete(&known.uuid).await.ok();
+        }
     }
 
     /// Deletes an application that does not run; one that is deleted already is no error.

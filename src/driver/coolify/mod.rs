@@ -35,6 +35,7 @@ mod stops;
 
 use crate::config::Secret;
 use crate::driver::tasks::Tasks;
+use crate::driver::turns::Turns;
 use crate::driver::{TokenSource, lock};
 use api::{ApplicationRow, DeploymentRow, Request, Rows};
 use async_trait::async_trait;
@@ -57,7 +58,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
 /// How a Coolify is reached and used.
@@ -151,6 +152,8 @@ struct Engine {
     /// Whether all applications were listed once; whoever comes first lists them.
     loaded: tokio::sync::Mutex<bool>,
     gates: Mutex<HashMap<SlotId, Arc<Gate>>>,
+    /// By name: a bot's own application is the same in whatever slot the bot is.
+    applications: Turns<String>,
     line: Mutex<StartLine>,
     line_moved: Notify,
     resources: SharedLook<HashMap<String, Reading>>,
@@ -191,6 +194,7 @@ impl CoolifyDriver {
             registry: Mutex::default(),
             loaded: tokio::sync::Mutex::new(false),
             gates: Mutex::default(),
+            applications: Turns::default(),
             line: Mutex::new(line),
             line_moved: Notify::new(),
             resources: SharedLook::default(),
@@ -285,6 +289,18 @@ impl Engine {
 
     fn gate(&self, slot: SlotId) -> Arc<Gate> {
         Arc::clone(lock(&self.gates).entry(slot).or_default())
+    }
+
+    /// Waits until nobody else changes an application of that name.
+    async fn application_turn(
+        &self,
+        name: &str,
+        limit: Duration,
+    ) -> Result<OwnedMutexGuard<()>, DriverError> {
+        self.applications.take(name.to_owned(), limit).await.map_err(|_| {
+            let message = format!("Coolify: {name} was in another use for {} s", limit.as_secs());
+            DriverError { message, answered: true, retryable: true }
+        })
     }
 
     /// Lists all applications of this installation, where nobody has yet.

@@ -41,7 +41,8 @@ impl Engine {
     }
 
     async fn write_notice(&self, application: &str) -> Result<(), ApiError> {
-        let key = self.registry().get(application).and_then(|known| known.key);
+        let known = self.registry().get(application).map(|known| (known.key, known.name.clone()));
+        let Some((key, name)) = known else { return Ok(()) };
         let gate = key.map(|key| self.gate(key.slot));
         // Whoever changes the application now writes a description himself.
         let _turn = match &gate {
@@ -51,6 +52,7 @@ impl Engine {
             },
             None => None,
         };
+        let Ok(_application_turn) = self.application_turn(&name, Duration::ZERO).await else { return Ok(()) };
         let shown = match self.registry().get_mut(application) {
             // It became another slot's meanwhile.
             Some(known) if known.key != key => return Ok(()),

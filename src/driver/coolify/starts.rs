@@ -210,7 +210,9 @@ impl Engine {
         leave: Leave<'_>,
     ) -> Result<String, DriverError> {
         let _place = self.turn_in_line(errand, leave).await?;
-        leave.check()?;
+        // Of one bot in two slots, the first has to be gone.
+        let _turn =
+            leave.while_granted(self.application_turn(errand.name, self.pace().start_limit)).await??;
         let application = self.made_ready(errand).await?;
         leave.check()?;
         let environment = Request::set_environment(&application, errand.variables.clone());

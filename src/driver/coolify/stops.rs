@@ -46,6 +46,11 @@ impl Engine {
 
     /// Ends what runs of an application that held a container, and leaves it as its next user wants it.
     async fn end_for_good(&self, known: &Known, key: ContainerKey) -> Result<(), DriverError> {
+        let _turn = self.application_turn(&known.name, STOP_LIMIT).await?;
+        if self.registry().get(&known.uuid).is_none_or(|now| now.key != Some(key)) {
+            // It has become another container meanwhile.
+            return Ok(());
+        }
         let outcome = self.end(&known.uuid).await;
         if let Err(error) = &outcome {
             self.show(&known.uuid, Shown::Error(error.message.clone(), Utc::now()));

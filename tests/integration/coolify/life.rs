@@ -175,6 +175,26 @@ async fn an_ephemeral_bot_has_an_application_of_its_own() {
     assert_eq!(shop.containers.running(), []);
 }
 
+/// Its application is found by the bot's name, whatever slot the bot is in.
+#[tokio::test]
+async fn a_slow_stop_leaves_the_same_bot_in_another_slot_alone() {
+    let shop = Workshop::with(|coolify| coolify.pace.stop = Duration::from_secs(1)).await;
+    let driver = shop.driver();
+    let of_bot_5 = |slot| StartRequest { ephemeral: true, bot_id: BotId(5), ..start(slot, 1) };
+    started(driver.start(of_bot_5(1)).await);
+    let stopping = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.stop(stop(1, 1)).await }
+    });
+    eventually("it is being stopped", || shop.requests("POST", "/stop") == 1).await;
+    started(driver.start(of_bot_5(2)).await);
+    stopping.await.unwrap().unwrap();
+    driver.stop(StopRequest { operation: Operation(16), ..stop(1, 1) }).await.unwrap();
+    eventually("nothing of the first is left", || shop.emulator.applications().len() == 1).await;
+    assert_eq!((shop.running(key(1, 1)), shop.running(key(2, 1)).len()), (vec![], 1));
+    assert_eq!(listed(&driver).await, [key(2, 1)]);
+}
+
 #[tokio::test]
 async fn bots_of_the_older_design_get_storage_keys_where_that_is_wished() {
     let mut shop = Workshop::new().await;
