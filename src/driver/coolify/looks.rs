@@ -40,7 +40,7 @@ impl Engine {
                 continue;
             }
             // A deployment under way is the affair of whoever started it.
-            if known.deed == Deed::Deploying {
+            if self.is_seen_through(&known) {
                 continue;
             }
             let (reading, began) = known.reading;
@@ -52,11 +52,17 @@ impl Engine {
         Ok(listed.into_values().collect())
     }
 
+    /// Whether this server still sees a deployment of the application to its end. One that was given up, as Coolify called
+    /// it failed, may have brought its container up all the same.
+    fn is_seen_through(&self, known: &Known) -> bool {
+        let gate = known.key.and_then(|key| lock(&self.gates).get(&key.slot).map(Arc::clone));
+        known.deed == Deed::Deploying && gate.is_some_and(|gate| gate.is_in_use())
+    }
+
     /// What to make of an application's status. A deployment that this server still sees to its end counts as running: a
     /// bot may claim its slot before, and until then what Coolify says is about the container that was there before.
     fn verdict(&self, known: &Known, reading: Reading, read_at: Instant) -> Verdict {
-        let gate = known.key.and_then(|key| lock(&self.gates).get(&key.slot).map(Arc::clone));
-        if known.deed == Deed::Deploying && gate.is_some_and(|gate| gate.is_in_use()) {
+        if self.is_seen_through(known) {
             return Verdict::Running;
         }
         weigh(known.deed, reading, read_at, self.pace().status_lag)

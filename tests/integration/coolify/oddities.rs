@@ -143,6 +143,23 @@ async fn a_twin_ends_no_bot_and_hides_none_from_a_stop() {
     }
 }
 
+/// Coolify fails at its own restart whatever it deployed, also where the container is up already.
+#[tokio::test]
+async fn a_bot_whose_deployment_is_called_failed_is_not_missing() {
+    let shop = Workshop::with(|coolify| coolify.pace.build = Duration::from_secs(4)).await;
+    let driver = shop.driver();
+    let starting = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.start(start(1, 1)).await }
+    });
+    eventually("its container is up", || shop.running(key(1, 1)).len() == 1).await;
+    shop.emulator.restart();
+    assert!(starting.await.unwrap().is_err());
+    assert_eq!(listed(&driver).await, [key(1, 1)]);
+    driver.stop(stop(1, 1)).await.unwrap();
+    assert_eq!((shop.containers.running(), listed(&driver).await), (vec![], vec![]));
+}
+
 /// A container that was stopped, of which a look says something that is stored late and stays.
 async fn stopped_with_an_old_status(status: &str) -> (Workshop, Arc<CoolifyDriver>) {
     let mut shop = Workshop::new().await;
