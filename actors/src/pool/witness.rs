@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How long a look may take. One that is late says nothing.
-const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+pub const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 /// What a stop may take beyond its grace.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 

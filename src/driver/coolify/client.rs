@@ -46,6 +46,29 @@ pub(super) struct Access {
     pub(super) answer_limit: Duration,
 }
 
+/// On whose behalf requests are sent, and until when they may wait for their turn, all of them together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) priority: Priority,
+    until: Instant,
+}
+
+impl Claim {
+    pub(super) fn within(priority: Priority, patience: Duration) -> Self {
+        Self { priority, until: Instant::now() + patience }
+    }
+
+    /// The same, for no longer than that.
+    pub(super) fn at_most(self, patience: Duration) -> Self {
+        Self { until: self.until.min(Instant::now() + patience), ..self }
+    }
+
+    /// What is left of its time.
+    pub(super) fn patience(self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
 /// A request on its way.
 struct Call {
     request: Request,

@@ -2,6 +2,7 @@
 //! program that nobody knows and that therefore idles, and stopped again.
 
 use super::Engine;
+use super::budget::Priority;
 use super::configuration::variable;
 use super::description::Shown;
 use super::starts::{Errand, Leave};
@@ -31,7 +32,7 @@ impl Engine {
         image: &str,
         progress: &watch::Sender<PullProgress>,
     ) -> Result<(), DriverError> {
-        self.load().await?;
+        self.load(self.claim(Priority::Start)).await?;
         if self.is_in_use(image) {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use super::api::{Logs, Request, ResourceRow, Rows};
 use super::budget::Priority;
+use super::client::Claim;
 use super::description::key_of;
 use super::error::{ApiError, Thing};
 use super::registry::Known;
@@ -28,15 +29,18 @@ const RESTARTED: &str = "its program ended, and Docker started it anew: the bot 
 impl Engine {
     /// Every application of this installation that runs, as far as anybody can know.
     pub(super) async fn list(&self) -> Result<Vec<ListedContainer>, DriverError> {
-        self.list_applications(Priority::Look).await?;
-        *self.loaded.lock().await = true;
+        let claim = self.look_claim();
+        self.list_applications(claim).await?;
+        if let Ok(mut loaded) = self.loaded.try_lock() {
+            *loaded = true;
+        }
         self.forget_gates();
         let known: Vec<Known> = self.registry().all().cloned().collect();
         let mut listed = BTreeMap::new();
         for known in known {
             let Some(key) = known.key.filter(|key| !listed.contains_key(key)) else { continue };
             if known.is_left_over() {
-                self.delete_left_over(&known).await;
+                self.delete_left_over(&known, claim).await;
                 continue;
             }
             // A deployment under way is the affair of whoever started it.
@@ -44,7 +48,7 @@ impl Engine {
                 continue;
             }
             let (reading, began) = known.reading;
-            if self.is_there(&known, reading, began).await? {
+            if self.is_there(&known, reading, began, claim).await? {
                 let container = ContainerId(known.uuid.clone());
                 listed.insert(key, ListedContainer { key, container, presence: Presence::Running });
             }
@@ -69,20 +73,26 @@ impl Engine {
     }
 
     /// Whether an application runs; the container itself is asked for where its status is not enough.
-    async fn is_there(&self, known: &Known, reading: Reading, read_at: Instant) -> Result<bool, ApiError> {
+    async fn is_there(
+        &self,
+        known: &Known,
+        reading: Reading,
+        read_at: Instant,
+        claim: Claim,
+    ) -> Result<bool, ApiError> {
         match self.verdict(known, reading, read_at) {
             // Another program in the place of the bot's is still one that has to be stopped.
             Verdict::Running | Verdict::Restarted | Verdict::Doubted => Ok(true),
             Verdict::Gone => Ok(false),
-            Verdict::Ask => self.answers(&known.uuid, Priority::Look).await,
+            Verdict::Ask => self.answers(&known.uuid, claim).await,
         }
     }
 
     /// Whether a container of an application runs at this moment: its log is read from the engine itself, while every
     /// status is an old one.
-    pub(super) async fn answers(&self, application: &str, priority: Priority) -> Result<bool, ApiError> {
+    pub(super) async fn answers(&self, application: &str, claim: Claim) -> Result<bool, ApiError> {
         let request = Request::logs(application, 1);
-        match self.client.ask::<Logs>(priority, self.pace().patience, request).await {
+        match self.client.ask::<Logs>(claim.priority, claim.patience(), request).await {
             Ok(_) => Ok(true),
             Err(error) if error.says_not_running() || error.knows_no(Thing::Application) => Ok(false),
             Err(error) => Err(error),
@@ -93,26 +103,27 @@ impl Engine {
     pub(super) async fn statuses(
         &self,
         since: Instant,
-        priority: Priority,
+        claim: Claim,
     ) -> Result<(Instant, Arc<HashMap<String, Reading>>), ApiError> {
         let request = Request::resources(&self.settings.server);
         let look = async {
-            let rows: Rows<ResourceRow> = self.client.ask(priority, self.pace().patience, request).await?;
+            let rows: Rows<ResourceRow> = self.client.ask(claim.priority, claim.patience(), request).await?;
             Ok(rows.0.into_iter().map(|row| (row.uuid, read(&row.status))).collect())
         };
-        let shared = if priority == Priority::Stop { &self.urgent_resources } else { &self.resources };
+        let shared = if claim.priority == Priority::Stop { &self.urgent_resources } else { &self.resources };
         shared.since(since, look).await
     }
 
     pub(super) async fn inspect(&self, key: ContainerKey) -> Result<Presence, DriverError> {
-        let holders = self.holders(key, Priority::Look).await?;
+        let claim = self.look_claim();
+        let holders = self.holders(key, claim).await?;
         if holders.is_empty() {
             return Ok(Presence::Gone);
         }
-        let (began, statuses) = self.statuses(Instant::now(), Priority::Look).await?;
+        let (began, statuses) = self.statuses(Instant::now(), claim).await?;
         for known in holders {
             let Some(reading) = statuses.get(&known.uuid) else { continue };
-            if self.is_there(&known, *reading, began).await? {
+            if self.is_there(&known, *reading, began, claim).await? {
                 return Ok(Presence::Running);
             }
         }
@@ -124,15 +135,16 @@ impl Engine {
         let poll = self.pace().status_poll;
         let mut was_denied = false;
         loop {
-            let holders = self.holders(key, Priority::Look).await?;
+            let claim = self.look_claim();
+            let holders = self.holders(key, claim).await?;
             if holders.is_empty() {
                 return Ok("Coolify has no application of this container any more".to_owned());
             }
             let since = Instant::now().checked_sub(poll).unwrap_or_else(Instant::now);
-            let (began, statuses) = self.statuses(since, Priority::Look).await?;
+            let (began, statuses) = self.statuses(since, claim).await?;
             let mut ends: Vec<End> = Vec::new();
             for known in &holders {
-                match self.end_of(known, statuses.get(&known.uuid).copied(), began).await? {
+                match self.end_of(known, statuses.get(&known.uuid).copied(), began, claim).await? {
                     // One that runs is enough.
                     None => break,
                     Some(end) => ends.push(end),
@@ -153,6 +165,7 @@ impl Engine {
         known: &Known,
         reading: Option<Reading>,
         read_at: Instant,
+        claim: Claim,
     ) -> Result<Option<End>, ApiError> {
         let verdict = reading.map_or(Verdict::Ask, |reading| self.verdict(known, reading, read_at));
         let (note, is_certain) = match verdict {
@@ -160,7 +173,7 @@ impl Engine {
             Verdict::Restarted => (RESTARTED, true),
             Verdict::Gone => ("its container is gone from Coolify's server", true),
             Verdict::Running => return Ok(None),
-            Verdict::Ask | Verdict::Doubted if self.answers(&known.uuid, Priority::Look).await? => {
+            Verdict::Ask | Verdict::Doubted if self.answers(&known.uuid, claim).await? => {
                 return Ok(None);
             }
             Verdict::Doubted => (RESTARTED, false),
@@ -170,11 +183,12 @@ impl Engine {
     }
 
     pub(super) async fn logs(&self, key: ContainerKey, lines: u32) -> Result<Vec<String>, DriverError> {
-        self.load().await?;
+        let claim = self.look_claim();
+        self.load(claim).await?;
         let holders = self.registry().by_key(key);
         for known in holders {
             let request = Request::logs(&known.uuid, lines);
-            match self.client.ask::<Logs>(Priority::Look, self.pace().patience, request).await {
+            match self.client.ask::<Logs>(claim.priority, claim.patience(), request).await {
                 Ok(Logs { logs }) => {
                     let all: Vec<_> = logs.lines().map(str::to_owned).collect();
                     let latest = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
@@ -195,7 +209,7 @@ impl Engine {
         before: DateTime<Utc>,
     ) -> Result<u32, DriverError> {
         // Not from memory: what is deleted has to be seen as it is now.
-        let rows = self.list_applications(Priority::Look).await?;
+        let rows = self.list_applications(self.look_claim()).await?;
         let mut deleted = 0;
         for row in rows {
             let is_old = row.updated_at.parse::<DateTime<Utc>>().is_ok_and(|updated_at| updated_at < before);
@@ -205,7 +219,7 @@ impl Engine {
             if !is_old || is_wanted || is_held || matches!(known.deed, Deed::Deploying | Deed::Running(_)) {
                 continue;
             }
-            if read(&row.status) != Reading::Exited || self.answers(&row.uuid, Priority::Look).await? {
+            if read(&row.status) != Reading::Exited || self.answers(&row.uuid, self.look_claim()).await? {
                 continue;
             }
             let gate = known.key.map(|key| self.gate(key.slot));
@@ -218,25 +232,25 @@ impl Engine {
             {
                 continue;
             }
-            self.delete(&row.uuid).await?;
+            self.delete(&row.uuid, self.look_claim()).await?;
             deleted += 1;
         }
         Ok(deleted)
     }
 
     /// Deletes what is left of a bot of its own; what does not succeed now does at the next listing.
-    async fn delete_left_over(&self, known: &Known) {
+    async fn delete_left_over(&self, known: &Known, claim: Claim) {
         let turn = self.application_turn(&known.name, Duration::ZERO).await;
         let is_left_over = self.registry().get(&known.uuid).is_some_and(Known::is_left_over);
         if turn.is_ok() && is_left_over {
-            self.delete(&known.uuid).await.ok();
+            self.delete(&known.uuid, claim).await.ok();
         }
     }
 
     /// Deletes an application that does not run; one that is deleted already is no error.
-    pub(super) async fn delete(&self, application: &str) -> Result<(), ApiError> {
+    pub(super) async fn delete(&self, application: &str, claim: Claim) -> Result<(), ApiError> {
         let request = Request::delete(application);
-        match self.client.ask::<serde_json::Value>(Priority::Start, self.pace().patience, request).await {
+        match self.client.ask::<serde_json::Value>(claim.priority, claim.patience(), request).await {
             Ok(_) => {}
             Err(error) if error.knows_no(Thing::Application) => {}
             Err(error) => {

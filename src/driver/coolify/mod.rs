@@ -41,7 +41,7 @@ use api::{ApplicationRow, DeploymentRow, Request, Rows};
 use async_trait::async_trait;
 use budget::Priority;
 use chrono::{DateTime, Utc};
-use client::{Access, Client};
+use client::{Access, Claim, Client};
 use configuration::Place;
 use error::{ApiError, Thing};
 use gate::Gate;
@@ -101,8 +101,11 @@ pub struct CoolifyPace {
     pub start_limit: Duration,
     /// The window that Coolify counts requests in.
     pub rate_window: Duration,
-    /// How long a look or a stop waits for its turn in that limit.
+    /// How long a stop waits for its turn in that limit.
     pub patience: Duration,
+    /// How long a look does, over all its requests. Less than whoever asks waits for it: that Meeboter itself sent nothing is
+    /// no silence of Coolify's.
+    pub look_patience: Duration,
     /// How long an answer may take.
     pub answer_limit: Duration,
     /// Between two looks at deployments that are under way.
@@ -125,6 +128,7 @@ impl Default for CoolifyPace {
             start_limit: s(3_600),
             rate_window: s(60),
             patience: s(45),
+            look_patience: s(20),
             answer_limit: s(30),
             deployment_poll: s(3),
             status_poll: s(10),
@@ -303,33 +307,44 @@ impl Engine {
         })
     }
 
+    /// A look's claim on Coolify.
+    fn look_claim(&self) -> Claim {
+        Claim::within(Priority::Look, self.pace().look_patience)
+    }
+
+    /// The claim of what changes something.
+    fn claim(&self, priority: Priority) -> Claim {
+        Claim::within(priority, self.pace().patience)
+    }
+
     /// Lists all applications of this installation, where nobody has yet.
-    async fn load(&self) -> Result<(), ApiError> {
+    async fn load(&self, claim: Claim) -> Result<(), ApiError> {
         let mut loaded = self.loaded.lock().await;
         if !*loaded {
-            self.list_applications(Priority::Start).await?;
+            // Looks wait for it too.
+            self.list_applications(claim.at_most(self.pace().look_patience)).await?;
             *loaded = true;
         }
         Ok(())
     }
 
     /// Lists all applications of this installation.
-    async fn list_applications(&self, priority: Priority) -> Result<Vec<ApplicationRow>, ApiError> {
+    async fn list_applications(&self, claim: Claim) -> Result<Vec<ApplicationRow>, ApiError> {
         let began = Instant::now();
         let rows: Rows<ApplicationRow> =
-            self.client.ask(priority, self.pace().patience, Request::applications(&self.tag)).await?;
+            self.client.ask(claim.priority, claim.patience(), Request::applications(&self.tag)).await?;
         let missing = self.registry().refresh(&rows.0, began);
         for application in missing {
-            self.look_up(&application, priority).await?;
+            self.look_up(&application, claim).await?;
         }
         Ok(rows.0)
     }
 
     /// Asks for one application by itself: a listing may lack what is there.
-    async fn look_up(&self, application: &str, priority: Priority) -> Result<(), ApiError> {
+    async fn look_up(&self, application: &str, claim: Claim) -> Result<(), ApiError> {
         let began = Instant::now();
         let request = Request::application(application);
-        match self.client.ask::<ApplicationRow>(priority, self.pace().patience, request).await {
+        match self.client.ask::<ApplicationRow>(claim.priority, claim.patience(), request).await {
             Ok(row) => self.registry().take(&row, began),
             Err(error) if error.knows_no(Thing::Application) => self.registry().remove(application),
             Err(error) => return Err(error),
@@ -338,14 +353,14 @@ impl Engine {
     }
 
     /// The applications that hold, or held, a container. None: no listing has it, not even a new one.
-    async fn holders(&self, key: ContainerKey, priority: Priority) -> Result<Vec<Known>, ApiError> {
-        self.load().await?;
+    async fn holders(&self, key: ContainerKey, claim: Claim) -> Result<Vec<Known>, ApiError> {
+        self.load(claim).await?;
         let holders = self.registry().by_key(key);
         if !holders.is_empty() {
             return Ok(holders);
         }
         // It may have been made by another server since.
-        self.list_applications(priority).await?;
+        self.list_applications(claim).await?;
         Ok(self.registry().by_key(key))
     }
 
@@ -358,5 +373,17 @@ impl Engine {
         let request = Request::deployments_of(application);
         let listed: api::DeploymentsOf = self.client.ask(priority, self.pace().start_limit, request).await?;
         Ok(listed.deployments.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meeboter_actors::pool::witness::LOOK_DEADLINE;
+
+    /// Coolify's own answer takes its time too.
+    #[test]
+    fn a_look_that_gets_no_turn_says_so_before_it_passes_for_silence() {
+        assert!(CoolifyPace::default().look_patience + Duration::from_secs(10) <= LOOK_DEADLINE);
     }
 }

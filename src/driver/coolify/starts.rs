@@ -123,7 +123,7 @@ impl Engine {
         leave: Leave<'_>,
     ) -> Result<ContainerId, DriverError> {
         leave.check()?;
-        self.load().await?;
+        self.load(self.claim(Priority::Start)).await?;
         if let Some(running) = self.resume(request.key, leave).await? {
             return Ok(ContainerId(running));
         }
@@ -169,7 +169,7 @@ impl Engine {
                 self.note_running(&known.uuid, &row.deployment_uuid);
                 return Ok(Some(known.uuid));
             }
-        } else if self.answers(&known.uuid, Priority::Start).await? {
+        } else if self.answers(&known.uuid, self.claim(Priority::Start)).await? {
             // What ran in it before was known gone, so it is this generation's.
             self.note_running(&known.uuid, newest.as_deref().unwrap_or_default());
             return Ok(Some(known.uuid));
@@ -299,7 +299,7 @@ impl Engine {
             warn!(self.log, "it is not known whether an application was made; looking"; "application" => name,
                 "error" => %error);
             sleep(self.pace().deployment_poll).await;
-            self.list_applications(Priority::Start).await?;
+            self.list_applications(self.claim(Priority::Start)).await?;
             if let Some(known) = self.registry().by_name(name) {
                 return Ok(known.uuid.clone());
             }

@@ -59,7 +59,7 @@ impl Engine {
         info!(self.log, "container stopped"; "application" => &known.name, "generation" => key.generation.0);
         if known.is_for_one_bot() {
             // Known gone: that its application stays a while longer is no failure of the stop.
-            self.delete(&known.uuid).await.ok();
+            self.delete(&known.uuid, self.claim(Priority::Start)).await.ok();
         } else {
             self.show(&known.uuid, Shown::Idle(Utc::now()));
         }
@@ -68,7 +68,7 @@ impl Engine {
 
     /// The applications that hold a container; none: there is no such container, and never will be.
     async fn to_be_stopped(&self, request: &StopRequest) -> Result<Vec<Known>, ApiError> {
-        let holders = self.holders(request.key, Priority::Stop).await?;
+        let holders = self.holders(request.key, self.claim(Priority::Stop)).await?;
         // Another kind of engine has other names for containers.
         let is_uuid =
             |container: &&ContainerId| container.0.chars().all(|letter| letter.is_ascii_alphanumeric());
@@ -77,7 +77,7 @@ impl Engine {
             return Ok(holders);
         };
         // No listing has it, which may be the listings' fault.
-        self.look_up(&container.0, Priority::Stop).await?;
+        self.look_up(&container.0, self.claim(Priority::Stop)).await?;
         let mut registry = self.registry();
         if let Some(known) = registry.get_mut(&container.0).filter(|known| known.key.is_none()) {
             known.key = Some(request.key);
@@ -140,9 +140,10 @@ impl Engine {
     /// Status and engine have to agree: a status may be old, and a container that Docker is about to start again does not
     /// run at this moment either.
     async fn is_gone(&self, application: &str) -> Result<bool, ApiError> {
-        let (_, statuses) = self.statuses(Instant::now(), Priority::Stop).await?;
+        let claim = self.claim(Priority::Stop);
+        let (_, statuses) = self.statuses(Instant::now(), claim).await?;
         match statuses.get(application) {
-            Some(Reading::Exited) | None => Ok(!self.answers(application, Priority::Stop).await?),
+            Some(Reading::Exited) | None => Ok(!self.answers(application, claim).await?),
             Some(_) => Ok(false),
         }
     }

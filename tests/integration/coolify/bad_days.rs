@@ -118,6 +118,24 @@ async fn another_client_that_spends_the_limit_is_waited_for() {
     assert!((1..=3).contains(&refused), "Retry-After is heeded: {refused} refusals");
 }
 
+/// Whoever waits for a turn of its own has not been kept waiting by Coolify, and says so before anybody takes it for silence.
+#[tokio::test]
+async fn a_look_that_gets_no_turn_is_no_silence_of_coolifys() {
+    let mut shop = Workshop::new().await;
+    shop.settings.pace.look_patience = Duration::from_millis(300);
+    let driver = shop.driver();
+    started(driver.start(start(1, 1)).await);
+    shop.emulator.exhaust_rate();
+    let began = Instant::now();
+    let host = here();
+    let (list, inspect, logs) =
+        tokio::join!(driver.list(&host), driver.inspect(&host, key(1, 1)), driver.logs(&host, key(1, 1), 5));
+    for error in [list.map(drop), inspect.map(drop), logs.map(drop)].map(Result::unwrap_err) {
+        assert!(error.answered && error.retryable && error.message.contains("not sent"), "{error:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{} ms", began.elapsed().as_millis());
+}
+
 #[tokio::test]
 async fn a_storm_of_429s_loses_nobody() {
     let mut shop = Workshop::with(|coolify| {
