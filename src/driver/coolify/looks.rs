@@ -48,7 +48,7 @@ impl Engine {
                 continue;
             }
             let (reading, began) = known.reading;
-            if self.is_there(&known, reading, began, claim).await? {
+            if self.is_there(&known, Some(reading), began, claim).await? {
                 let container = ContainerId(known.uuid.clone());
                 listed.insert(key, ListedContainer { key, container, presence: Presence::Running });
             }
@@ -65,18 +65,19 @@ impl Engine {
 
     /// What to make of an application's status. A deployment that this server still sees to its end counts as running: a
     /// bot may claim its slot before, and until then what Coolify says is about the container that was there before.
-    fn verdict(&self, known: &Known, reading: Reading, read_at: Instant) -> Verdict {
+    fn verdict(&self, known: &Known, reading: Option<Reading>, read_at: Instant) -> Verdict {
         if self.is_seen_through(known) {
             return Verdict::Running;
         }
-        weigh(known.deed, reading, read_at, self.pace().status_lag)
+        // What is not listed may be on another server: that it is gone is not said.
+        reading.map_or(Verdict::Ask, |reading| weigh(known.deed, reading, read_at, self.pace().status_lag))
     }
 
     /// Whether an application runs; the container itself is asked for where its status is not enough.
     async fn is_there(
         &self,
         known: &Known,
-        reading: Reading,
+        reading: Option<Reading>,
         read_at: Instant,
         claim: Claim,
     ) -> Result<bool, ApiError> {
@@ -122,8 +123,7 @@ impl Engine {
         }
         let (began, statuses) = self.statuses(Instant::now(), claim).await?;
         for known in holders {
-            let Some(reading) = statuses.get(&known.uuid) else { continue };
-            if self.is_there(&known, *reading, began, claim).await? {
+            if self.is_there(&known, statuses.get(&known.uuid).copied(), began, claim).await? {
                 return Ok(Presence::Running);
             }
         }
@@ -167,8 +167,7 @@ impl Engine {
         read_at: Instant,
         claim: Claim,
     ) -> Result<Option<End>, ApiError> {
-        let verdict = reading.map_or(Verdict::Ask, |reading| self.verdict(known, reading, read_at));
-        let (note, is_certain) = match verdict {
+        let (note, is_certain) = match self.verdict(known, reading, read_at) {
             _ if known.was_restarted() => (RESTARTED, true),
             Verdict::Restarted => (RESTARTED, true),
             Verdict::Gone => ("its container is gone from Coolify's server", true),

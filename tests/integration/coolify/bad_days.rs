@@ -213,6 +213,16 @@ async fn a_stop_by_the_containers_name_hits_only_what_it_meant() {
     }
 }
 
+/// Coolify's list of what is on the server may lack an application, or be of another server.
+#[tokio::test]
+async fn a_list_of_resources_without_an_application_does_not_mean_that_it_is_gone() {
+    let shop = Workshop::new().await;
+    let driver = shop.driver();
+    started(driver.start(start(1, 1)).await);
+    shop.fault("GET", "/resources", Trouble::EmptyList, 1);
+    assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Running));
+}
+
 #[tokio::test]
 async fn a_sweep_deletes_what_is_old_stopped_and_wanted_by_nobody() {
     let shop = Workshop::new().await;
