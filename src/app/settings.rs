@@ -2,7 +2,7 @@
 
 use crate::config::{DriverKind, Host, PlatformPool, Registry, Secret, Settings};
 use crate::driver::coolify::probe::WishedLimits;
-use crate::driver::coolify::{CoolifyPace, CoolifySettings};
+use crate::driver::coolify::{CoolifyPace, CoolifySettings, STORAGE_VARIABLES};
 use crate::driver::docker::{DEFAULT_SOCKET, EngineAddress, RegistryAccess};
 use crate::http::meeting::{self, Offered};
 use chrono::TimeDelta;
@@ -227,15 +227,12 @@ fn coolify_builds(settings: &Settings) -> u32 {
 /// The storage keys that bots of the older design expect, for the platforms whose bots are such.
 fn legacy_environment(settings: &Settings) -> BTreeMap<Platform, Vec<(String, Secret)>> {
     let s3 = &settings.s3;
-    let variables: Vec<_> = [
-        ("S3_ENDPOINT", s3.endpoint.as_str()),
-        ("S3_ACCESS_KEY", &s3.access_key),
-        ("S3_SECRET_KEY", s3.secret_key.expose()),
-        ("S3_BUCKET_NAME", &s3.bucket),
-        ("S3_REGION", &s3.region),
-    ]
-    .map(|(name, value)| (name.to_owned(), Secret::from(value)))
-    .into();
+    let values = [s3.endpoint.as_str(), &s3.access_key, s3.secret_key.expose(), &s3.bucket, &s3.region];
+    let variables: Vec<_> = STORAGE_VARIABLES
+        .into_iter()
+        .zip(values)
+        .map(|(name, value)| (name.to_owned(), Secret::from(value)))
+        .collect();
     let platforms = settings.served_platforms().filter(|(_, platform)| platform.legacy_env);
     platforms.map(|(key, _)| (Platform(key.clone()), variables.clone())).collect()
 }

@@ -95,6 +95,14 @@ impl Request {
             .carrying(json!({ "data": variables }))
     }
 
+    pub(super) fn environment_of(application: &str) -> Self {
+        Self::get(format!("/applications/{application}/envs"))
+    }
+
+    pub(super) fn forget_variable(application: &str, variable: &str) -> Self {
+        Self::new(Method::DELETE, format!("/applications/{application}/envs/{variable}"))
+    }
+
     pub(super) fn deploy(application: &str) -> Self {
         Self::new(Method::POST, "/deploy".to_owned()).with("uuid", application)
     }
@@ -158,6 +166,14 @@ pub(super) struct ResourceRow {
     pub(super) uuid: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) status: String,
+}
+
+/// A variable of an application's environment; its value is hidden from tokens like ours.
+#[derive(Debug, Deserialize)]
+pub(super) struct VariableRow {
+    pub(super) uuid: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) key: String,
 }
 
 /// A deployment.

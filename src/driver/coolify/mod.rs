@@ -10,7 +10,8 @@
 //! requests may be sent and few deployments are done at a time: `budget` and `start_line` see to that.
 //!
 //! What decides is pure (`budget`, `start_line`, `status`, `outcome`, `description`, `configuration`, `registry`); `api`
-//! and `client` are the way to Coolify; `starts`, `stops`, `looks`, `images` and `notices` do one thing each.
+//! and `client` are the way to Coolify; `starts`, `environment`, `stops`, `looks`, `images` and `notices` do one thing
+//! each.
 //!
 //! It honours all limits of a container: processors, memory and shared memory.
 
@@ -19,6 +20,7 @@ mod budget;
 mod client;
 mod configuration;
 mod description;
+mod environment;
 mod error;
 mod gate;
 mod images;
@@ -32,6 +34,8 @@ mod start_line;
 mod starts;
 mod status;
 mod stops;
+
+pub use environment::STORAGE_VARIABLES;
 
 use crate::config::Secret;
 use crate::driver::tasks::Tasks;

@@ -44,6 +44,8 @@ pub(super) struct Known {
     pub(super) updated_at: String,
     /// A description that is still to be written.
     pub(super) notice: Option<Shown>,
+    /// Its environment holds nothing from before this server's start that is not wanted any more.
+    pub(super) is_tidied: bool,
     created_at: String,
     /// Since when it is as it is here; a listing that began before is older than that.
     changed: Instant,
@@ -103,6 +105,7 @@ impl Known {
             restarts: row.restart_count,
             updated_at: row.updated_at.clone(),
             notice: None,
+            is_tidied: false,
             created_at: row.created_at.clone(),
             changed: began,
         }
@@ -141,7 +144,8 @@ impl Registry {
             Some(known) if known.changed > began => {}
             // Nothing was done to it here: another server may have written its description.
             Some(known) if matches!(known.deed, Deed::Inherited { .. }) => {
-                *known = Known { newest: known.newest.clone(), notice: known.notice.take(), ..fresh };
+                let (newest, notice) = (known.newest.clone(), known.notice.take());
+                *known = Known { newest, notice, is_tidied: known.is_tidied, ..fresh };
             }
             Some(known) => {
                 known.reading = fresh.reading;
@@ -168,6 +172,7 @@ impl Registry {
                 restarts: 0,
                 updated_at: String::new(),
                 notice: None,
+                is_tidied: true,
                 created_at: String::new(),
                 changed: now,
             },

@@ -215,8 +215,7 @@ impl Engine {
             leave.while_granted(self.application_turn(errand.name, self.pace().start_limit)).await??;
         let application = self.made_ready(errand).await?;
         leave.check()?;
-        let environment = Request::set_environment(&application, errand.variables.clone());
-        self.client.ask::<Value>(Priority::Start, self.pace().start_limit, environment).await?;
+        self.set_environment(&application, errand).await?;
         let deployment = self.deploy(&application, leave).await?;
         self.note_running(&application, &deployment);
         Ok(application)

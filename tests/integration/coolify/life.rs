@@ -210,6 +210,28 @@ async fn bots_of_the_older_design_get_storage_keys_where_that_is_wished() {
 }
 
 #[tokio::test]
+async fn storage_keys_are_taken_back_where_they_are_not_wished_any_more() {
+    let mut shop = Workshop::new().await;
+    let secret = ("S3_SECRET_KEY".to_owned(), Secret::from("$ecret"));
+    shop.settings.legacy_environment = BTreeMap::from([(Platform("zoom".to_owned()), vec![secret])]);
+    let driver = shop.driver();
+    let application = started(driver.start(start(1, 1)).await);
+    driver.stop(stop(1, 1)).await.unwrap();
+    shop.settings.legacy_environment.clear();
+    let driver = shop.driver();
+    for generation in 2..4 {
+        started(driver.start(start(1, generation)).await);
+        let running = shop.running(key(1, generation));
+        assert_eq!((running.len(), variable(&running[0], "S3_SECRET_KEY")), (1, None));
+        driver.stop(stop(1, generation)).await.unwrap();
+    }
+    assert_eq!(shop.requests("GET", "/envs"), 1, "it is asked once");
+    let path = format!("/applications/{}/envs", application.0);
+    let left = shop.by_hand(reqwest::Method::GET, &path).await;
+    assert!(left.as_array().unwrap().iter().all(|row| row["key"] != "S3_SECRET_KEY"), "{left}");
+}
+
+#[tokio::test]
 async fn logs_are_there_while_the_container_runs() {
     let shop = Workshop::new().await;
     let driver = shop.driver();
