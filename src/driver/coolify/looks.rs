@@ -16,6 +16,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What a look says of an application.
+enum Seen {
+    /// It runs.
+    There,
+    /// It does not.
+    Gone,
+    /// One answer says that it does not: Coolify gives that also where its SSH failed.
+    Denied,
+}
+
 /// Why a container no longer runs as the bot that it was.
 struct End {
     note: &'static str,
@@ -36,7 +46,7 @@ impl Engine {
         }
         self.forget_gates();
         let known: Vec<Known> = self.registry().all().cloned().collect();
-        let mut listed = BTreeMap::new();
+        let (mut listed, mut denied) = (BTreeMap::new(), Vec::new());
         for known in known {
             let Some(key) = known.key.filter(|key| !listed.contains_key(key)) else { continue };
             if known.is_left_over() {
@@ -48,12 +58,22 @@ impl Engine {
                 continue;
             }
             let (reading, began) = known.reading;
-            if self.is_there(&known, Some(reading), began, claim).await? {
-                let container = ContainerId(known.uuid.clone());
-                listed.insert(key, ListedContainer { key, container, presence: Presence::Running });
+            match self.see(&known, Some(reading), began, claim).await? {
+                Seen::There => drop(listed.insert(key, known)),
+                Seen::Gone => {}
+                Seen::Denied => denied.push(known),
             }
         }
-        Ok(listed.into_values().collect())
+        // A clone of what runs is of no interest.
+        denied.retain(|known| known.key.is_some_and(|key| !listed.contains_key(&key)));
+        let there = self.there_after_all(denied, claim).await?;
+        listed.extend(there.into_iter().filter_map(|known| Some((known.key?, known))));
+        let running = |(key, known): (ContainerKey, Known)| ListedContainer {
+            key,
+            container: ContainerId(known.uuid),
+            presence: Presence::Running,
+        };
+        Ok(listed.into_iter().map(running).collect())
     }
 
     /// Whether this server still sees a deployment of the application to its end. One that was given up, as Coolify called
@@ -73,20 +93,35 @@ impl Engine {
         reading.map_or(Verdict::Ask, |reading| weigh(known.deed, reading, read_at, self.pace().status_lag))
     }
 
-    /// Whether an application runs; the container itself is asked for where its status is not enough.
-    async fn is_there(
+    /// Looks whether an application runs; the container itself is asked for where its status is not enough.
+    async fn see(
         &self,
         known: &Known,
         reading: Option<Reading>,
         read_at: Instant,
         claim: Claim,
-    ) -> Result<bool, ApiError> {
-        match self.verdict(known, reading, read_at) {
+    ) -> Result<Seen, ApiError> {
+        Ok(match self.verdict(known, reading, read_at) {
             // Another program in the place of the bot's is still one that has to be stopped.
-            Verdict::Running | Verdict::Restarted | Verdict::Doubted => Ok(true),
-            Verdict::Gone => Ok(false),
-            Verdict::Ask => self.answers(&known.uuid, claim).await,
+            Verdict::Running | Verdict::Restarted | Verdict::Doubted => Seen::There,
+            Verdict::Gone => Seen::Gone,
+            Verdict::Ask if self.answers(&known.uuid, claim).await? => Seen::There,
+            Verdict::Ask => Seen::Denied,
+        })
+    }
+
+    /// Asks a second time for what was said not to run; answers with what does.
+    async fn there_after_all(&self, denied: Vec<Known>, claim: Claim) -> Result<Vec<Known>, ApiError> {
+        let mut there = Vec::new();
+        if !denied.is_empty() {
+            tokio::time::sleep(self.pace().deployment_poll).await;
         }
+        for known in denied {
+            if self.answers(&known.uuid, claim).await? {
+                there.push(known);
+            }
+        }
+        Ok(there)
     }
 
     /// Whether a container of an application runs at this moment: its log is read from the engine itself, while every
@@ -122,12 +157,16 @@ impl Engine {
             return Ok(Presence::Gone);
         }
         let (began, statuses) = self.statuses(Instant::now(), claim).await?;
+        let mut denied = Vec::new();
         for known in holders {
-            if self.is_there(&known, statuses.get(&known.uuid).copied(), began, claim).await? {
-                return Ok(Presence::Running);
+            match self.see(&known, statuses.get(&known.uuid).copied(), began, claim).await? {
+                Seen::There => return Ok(Presence::Running),
+                Seen::Gone => {}
+                Seen::Denied => denied.push(known),
             }
         }
-        Ok(Presence::Gone)
+        let there = self.there_after_all(denied, claim).await?;
+        Ok(if there.is_empty() { Presence::Gone } else { Presence::Running })
     }
 
     /// Comes back when a container is gone, or when its program was started a second time: then the bot is lost.

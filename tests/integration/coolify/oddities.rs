@@ -97,6 +97,12 @@ async fn one_word_that_a_container_does_not_run_ends_no_bot() {
     shop.fault("GET", "/logs", Trouble::NotRunning, 2);
     let note = tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap();
     assert!(note.contains("no longer runs"), "two of them are believed: {note}");
+    shop.fault("GET", "/logs", Trouble::NotRunning, 1);
+    assert_eq!(listed(&driver).await, [key(1, 1)]);
+    shop.fault("GET", "/logs", Trouble::NotRunning, 1);
+    assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Running));
+    shop.fault("GET", "/logs", Trouble::NotRunning, 2);
+    assert_eq!(driver.inspect(&here(), key(1, 1)).await, Ok(Presence::Gone));
 }
 
 /// So a stop is not over at the first such word either: Coolify may not have reached its server to stop anything.
