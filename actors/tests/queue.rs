@@ -2,7 +2,7 @@
 
 use meeboter_actors::bot::{Bot, BotSpec, EndReason};
 use meeboter_actors::ids::{BotId, Platform, UserId};
-use meeboter_actors::pool::message::{CreateBot, Created, LeaveBot};
+use meeboter_actors::pool::message::{Configure, CreateBot, Created, LeaveBot};
 use meeboter_actors::queue::Plan;
 use meeboter_actors::queue::message::{
     FindPlace, Observe, QueuePlace, Reprioritise, ReprioritiseError, Withdraw, WithdrawError,
@@ -11,7 +11,7 @@ use meeboter_actors::slot::SlotStatus;
 use meeboter_actors::supervision::tell;
 use meeboter_actors::testing::sample;
 use meeboter_actors::testing::scenario::settings;
-use meeboter_actors::testing::server::{plant, run_in};
+use meeboter_actors::testing::server::{plant, run_in, until};
 use meeboter_actors::testing::world::{Faults, Shared, World};
 use meeboter_actors::tree::Tree;
 use std::time::Duration;
@@ -81,6 +81,27 @@ fn a_bot_is_moved_and_that_is_stored() {
             assert_eq!(refused, Err(ReprioritiseError::NotWaiting));
             assert_eq!(position(&tree, nowhere).await, None);
         }
+    });
+}
+
+#[test]
+fn nobody_is_served_before_one_that_is_being_moved_ahead_of_him() {
+    let (one, two) = (settings(&[(zoom(), 1)].into(), false), settings(&[(zoom(), 2)].into(), false));
+    let world = World::new(1, Faults::default(), [(zoom(), 2)].into(), one);
+    run_in(world, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        create(&tree, 1, Plan::Standard).await;
+        let first = create(&tree, 2, Plan::Standard).await.bot.id;
+        let second = create(&tree, 3, Plan::Standard).await.bot.id;
+        shared.lock().faults.commit_lost = 1_000;
+        let moved = move_to(&tree, first, Plan::Enterprise);
+        // There is room for one of them while the move is not stored.
+        tell(&tree.pool, Configure { settings: two });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        shared.lock().faults.commit_lost = 0;
+        assert_eq!(moved.await.expect("an answer").map(|place| place.position), Ok(1));
+        until(&shared, |shared| shared.lock().tables.queue.len() == 1).await;
+        assert!(shared.lock().tables.queue.contains_key(&second));
     });
 }
 

@@ -7,7 +7,7 @@ use super::message::{
     Enqueue, EnqueueError, FindPlace, LineSnapshot, Newcomer, Observe, OfferNext, QueuePlace, QueueSnapshot,
     Reprioritise, ReprioritiseError, TakeBack, Withdraw,
 };
-use super::order::Lines;
+use super::order::{Lines, Place};
 use super::wish::Wish;
 use crate::bot::machine as life;
 use crate::bot::{Bot, BotState, End, EndReason};
@@ -79,6 +79,9 @@ pub struct QueueActor {
     lines: Lines,
     paces: BTreeMap<Platform, Pace>,
     bots: BTreeMap<BotId, Waiting>,
+    /// Those that are being moved: the earlier of their two places. Nobody behind it is offered before it is known which
+    /// counts; the grant could not be committed before that either.
+    moving: BTreeMap<BotId, Place>,
     /// When those in [`Phase::Waiting`] give up, soonest first.
     deadlines: BTreeSet<(DateTime<Utc>, BotId)>,
     bound: u32,
@@ -101,6 +104,7 @@ impl QueueActor {
             lines,
             paces: BTreeMap::new(),
             bots,
+            moving: BTreeMap::new(),
             deadlines,
             bound,
             links,
@@ -188,6 +192,7 @@ impl QueueActor {
 
     /// The bot stands in line (again): apply what was wished meanwhile, else it may be offered.
     fn settle(&mut self, bot_id: BotId, ctx: &mut Context<Self>) {
+        self.moving.remove(&bot_id);
         let Some(waiting) = self.bots.get_mut(&bot_id) else { return };
         self.links.live.bot(&waiting.bot);
         waiting.phase = Phase::Waiting;
@@ -219,8 +224,7 @@ impl QueueActor {
     fn offer(&mut self, OfferNext { platform, slot }: OfferNext, ctx: &mut Context<Self>) {
         // Whose time is up is not offered any more, even where the timer has not rung yet.
         self.expire(ctx);
-        let first = self.lines.of(&platform).and_then(|line| line.first_free()).map(|entry| entry.bot_id);
-        let Some(bot_id) = first else {
+        let Some(bot_id) = self.next_to_offer(&platform) else {
             return self.offer_ended(platform, slot.name().clone(), OfferOutcome::Nobody);
         };
         let Some(waiting) = self.hold(bot_id, Phase::Offered) else { return };
@@ -251,6 +255,14 @@ impl QueueActor {
             };
             act.offer_ended(platform, slot.name().clone(), outcome);
         }));
+    }
+
+    /// The first of a line, unless one that is being moved may come before it.
+    fn next_to_offer(&self, platform: &Platform) -> Option<BotId> {
+        let first = self.lines.of(platform)?.first_free()?;
+        let is_here = |bot: &BotId| self.lines.get(*bot).is_some_and(|entry| entry.platform == *platform);
+        let is_behind = self.moving.iter().any(|(bot, place)| *place < first.place() && is_here(bot));
+        (!is_behind).then_some(first.bot_id)
     }
 
     fn offer_ended(&self, platform: Platform, slot: SlotName, outcome: OfferOutcome) {
@@ -311,7 +323,8 @@ impl QueueActor {
         }
     }
 
-    /// Moves a waiting bot. It stands at its new place at once, and is not offered before that is committed.
+    /// Moves a waiting bot. It stands at its new place at once, and neither it nor anybody behind it is offered before that
+    /// is committed.
     fn reprioritise(
         &mut self,
         Reprioritise { bot_id, priority, reply }: Reprioritise,
@@ -324,6 +337,7 @@ impl QueueActor {
         let Some(waiting) = self.hold(bot_id, Phase::Moving) else { return };
         let (moved, mut decision) = life::reprioritised(&waiting.bot, priority);
         let Some((before, after)) = self.lines.reprioritise(bot_id, priority) else { return };
+        self.moving.insert(bot_id, before.place().min(after.place()));
         self.line_changed(&before.platform, ctx);
         decision.push(Change::UpdateQueueEntry(after));
         let commit = self.links.journal.submit(decision);
@@ -383,6 +397,7 @@ impl QueueActor {
 
     /// The bot waits no more: it ended here, or never came to be.
     fn forget(&mut self, bot_id: BotId, ended: Option<Bot>, ctx: &mut Context<Self>) {
+        self.moving.remove(&bot_id);
         self.lines.remove(bot_id);
         let Some(waiting) = self.bots.remove(&bot_id) else { return };
         let platform = waiting.bot.spec.platform.clone();
