@@ -131,6 +131,7 @@ async fn ask(
         CreateError::Unavailable => {
             ApiError::unavailable("unavailable", "No bot can be created right now.", 2)
         }
+        CreateError::OutcomeUnknown => ApiError::unknown_outcome(),
     };
     Err(CreateFailed::Answer(answer))
 }

@@ -41,7 +41,7 @@ impl From<CommitError> for CreateError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict(why) => Self::Conflict(why),
-            CommitError::Deposed => Self::Unavailable,
+            CommitError::Deposed => Self::OutcomeUnknown,
         }
     }
 }
@@ -128,7 +128,8 @@ impl PoolSupervisor {
             Ok(Ok(bot)) => act.created(given, bot, None),
             Ok(Err(ScheduleError::Full(bound))) => act.refuse(given, CreateError::ScheduleFull(bound)),
             Ok(Err(ScheduleError::Commit(error))) => act.refuse(given, error.into()),
-            Err(_) => act.refuse(given, CreateError::Unavailable),
+            // The Scheduler died over it, and the process with it.
+            Err(_) => act.refuse(given, CreateError::OutcomeUnknown),
         }));
     }
 
@@ -212,7 +213,8 @@ impl PoolSupervisor {
                 Ok(Ok(place)) => return act.queued(given, place),
                 Ok(Err(EnqueueError::Full(bound))) => CreateError::QueueFull(bound),
                 Ok(Err(EnqueueError::Commit(error))) => error.into(),
-                Err(_) => CreateError::Unavailable,
+                // The queue died over it, and the process with it.
+                Err(_) => CreateError::OutcomeUnknown,
             };
             act.owners.remove(given.bot.id);
             act.refuse(given, refused);

@@ -73,9 +73,12 @@ pub enum CreateError {
     /// The key was used before, or another constraint refused the bot.
     #[error("the request conflicts with what is stored: {0}")]
     Conflict(String),
-    /// The outcome is not known, or nothing can be created now.
+    /// Nothing can be created now, and nothing was.
     #[error("nothing can be created now")]
     Unavailable,
+    /// It was submitted, and what became of it is not known: the bot may be there.
+    #[error("the outcome is not known")]
+    OutcomeUnknown,
 }
 
 /// Gives away a scheduled bot whose time has come. Whoever takes it commits the move; until it hears of that, the
@@ -85,7 +88,7 @@ pub enum CreateError {
 pub struct HandOver {
     /// The bot, SCHEDULED.
     pub bot: Box<Bot>,
-    /// Where the outcome goes; an error means that the bot is SCHEDULED as before.
+    /// Where the outcome goes; an error means that the bot is SCHEDULED as before, unless the outcome is not known.
     pub reply: oneshot::Sender<Result<(), CreateError>>,
 }
 

@@ -193,7 +193,12 @@ fn create(shared: Shared, number: usize, client: &Client, tree: &Tree) {
                 world.clients[number].answer = Answer::Refused;
             }
             // Asks again; a key that is stored by then is answered with its bot.
-            Err(CreateError::KeyInFlight | CreateError::Conflict(_) | CreateError::Unavailable) => {}
+            Err(
+                CreateError::KeyInFlight
+                | CreateError::Conflict(_)
+                | CreateError::Unavailable
+                | CreateError::OutcomeUnknown,
+            ) => {}
         }
     });
 }

@@ -124,7 +124,11 @@ impl Servers {
 
 /// Starts the actors of a world on its fakes.
 pub async fn plant(shared: &Shared) -> Tree {
-    let store = Arc::new(FakeStore(shared.clone()));
+    plant_on(shared, Arc::new(FakeStore(shared.clone()))).await
+}
+
+/// Starts the actors of a world on its fakes, but for the store.
+pub async fn plant_on(shared: &Shared, store: Arc<dyn Store>) -> Tree {
     let rows = store.load().await.unwrap_or_default();
     let settings = shared.lock().settings.clone();
     let (schedule, timing) = (ScheduleSettings::default(), SlotTiming::default());

@@ -4,7 +4,7 @@ use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
 use crate::support::client::Answer;
 use crate::support::frozen::Frozen;
 use crate::support::server::{Server, signal};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::cell::Cell;
@@ -55,15 +55,22 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
         async { tokio::join!(keep_creating(&server, &over), keep_reading(&server, &over)) }
     );
     assert!(uploaded >= 6, "{uploaded} segments of two seconds in {HANG:?}");
-    assert!(creates.values().any(Option::is_none), "nothing was refused: {creates:?}");
+    let refused = creates.values().any(|told| !matches!(told, Told::Created(_)));
+    assert!(refused, "nothing was refused: {creates:?}");
     assert!(reads > 0, "no read was refused");
 
-    // Every request that was acknowledged is there, and each that was not makes no second bot when it is repeated.
-    for (key, acknowledged) in &creates {
+    // Every request that was acknowledged is there, one that was refused is not, and none makes a second bot when it is
+    // repeated.
+    for (key, told) in &creates {
         let again = Answer::to(server.create(&waiting_request(&server), key)).await;
         assert!(again.status.is_success(), "{again:?}");
         let id = again.body["id"].as_i64();
-        assert!(acknowledged.is_none_or(|known| Some(known) == id), "{key}: {acknowledged:?}, not {id:?}");
+        let fits = match told {
+            Told::Created(known) => again.status == StatusCode::OK && id == Some(*known),
+            Told::Refused => again.status == StatusCode::CREATED,
+            Told::Unknown => true,
+        };
+        assert!(fits, "{key}: {told:?}, and then {again:?}");
         let (_, bot) = server.post(&format!("/api/bots/{}/cancel", id.unwrap()), &Value::Null).await;
         assert_eq!(bot["id"].as_i64(), id);
     }
@@ -93,8 +100,17 @@ async fn a_killed_database_is_started_again_and_all_goes_on() {
     check_tidy(&server, 1).await;
 }
 
-/// Creates bots under keys until it is over: what became of each, `None` where that was not said.
-async fn keep_creating(server: &Server, over: &Cell<bool>) -> BTreeMap<String, Option<i64>> {
+/// What a client was told of a bot that it asked for.
+#[derive(Debug)]
+enum Told {
+    Created(i64),
+    /// There is none.
+    Refused,
+    Unknown,
+}
+
+/// Creates bots under keys until it is over: what was said of each.
+async fn keep_creating(server: &Server, over: &Cell<bool>) -> BTreeMap<String, Told> {
     let mut creates = BTreeMap::new();
     let request = waiting_request(server);
     while !over.get() {
@@ -122,14 +138,17 @@ async fn keep_reading(server: &Server, over: &Cell<bool>) -> u32 {
     refused
 }
 
-/// The bot that was created; else sees that the refusal says to come back.
-fn acknowledged(answer: &Answer) -> Option<i64> {
+/// What the client knows now; where no bot was created, sees that the refusal says to come back.
+fn acknowledged(answer: &Answer) -> Told {
     if answer.status == StatusCode::CREATED {
-        return answer.body["id"].as_i64();
+        return Told::Created(answer.body["id"].as_i64().unwrap());
     }
-    let code = if answer.body["error"]["code"] == "unavailable" { "unavailable" } else { "outcome_unknown" };
-    answer.check_later(code);
-    None
+    if answer.body["error"]["code"] == "unavailable" {
+        answer.check_later("unavailable");
+        return Told::Refused;
+    }
+    answer.check_later("outcome_unknown");
+    Told::Unknown
 }
 
 /// A bot that would wait in the line for as long as it may, and then be kept waiting by its host.

@@ -22,6 +22,15 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What servers call themselves, so that a bot's meeting is one of theirs.
 pub(super) const ADDRESS: &str = "http://meeboter.example";
 
+/// What a client knows after a request.
+enum Heard {
+    Done(Value),
+    /// 503 `unavailable`: nothing was done, and nothing will be.
+    NotDone,
+    /// "Not now", "unknown", or no word.
+    Nothing,
+}
+
 /// What everybody shares.
 pub(super) struct Witness {
     servers: [String; 2],
@@ -75,48 +84,69 @@ impl Witness {
         self.client.request(method, url).header("x-api-key", &self.key)
     }
 
-    /// Asks one server after the other until one says what it knows. 503 is "not now", or "unknown".
+    /// Asks one server after the other until one says what it knows.
     async fn insist(&self, what: &str, ask: impl Fn(usize) -> RequestBuilder) -> Value {
         loop {
-            let server = self.answers.load(Ordering::Relaxed);
-            match ask(server).send().await {
-                Ok(answer) if answer.status().is_success() => {
-                    // The answer may be cut off in the middle.
-                    if let Ok(body) = answer.json().await {
-                        return body;
-                    }
-                }
-                Ok(answer) => {
-                    let status = answer.status();
-                    let body: Value = answer.json().await.unwrap_or_default();
-                    let in_flight = body["error"]["code"] == "idempotency_key_in_flight";
-                    if status != StatusCode::SERVICE_UNAVAILABLE && !in_flight {
-                        self.note(Entry::Strange { what: format!("{what}: {status} {body}") });
-                    }
-                }
-                Err(_) => {}
+            if let Heard::Done(body) = self.ask_once(what, &ask).await {
+                return body;
             }
+        }
+    }
+
+    /// Asks the server that answered last.
+    async fn ask_once(&self, what: &str, ask: impl Fn(usize) -> RequestBuilder) -> Heard {
+        let server = self.answers.load(Ordering::Relaxed);
+        let heard = self.heard(what, ask(server)).await;
+        if !matches!(heard, Heard::Done(_)) {
             // Only one of those that were sent away by this server turns to the other.
             let _ = self.answers.compare_exchange(server, server + 1, Ordering::Relaxed, Ordering::Relaxed);
             sleep(PAUSE).await;
         }
+        heard
     }
 
-    async fn create(&self, key: &str) -> i64 {
+    async fn heard(&self, what: &str, request: RequestBuilder) -> Heard {
+        let Ok(answer) = request.send().await else { return Heard::Nothing };
+        let status = answer.status();
+        if status.is_success() {
+            // The answer may be cut off in the middle.
+            return answer.json().await.map_or(Heard::Nothing, Heard::Done);
+        }
+        let body: Value = answer.json().await.unwrap_or_default();
+        let code = body["error"]["code"].as_str();
+        if status != StatusCode::SERVICE_UNAVAILABLE && code != Some("idempotency_key_in_flight") {
+            self.note(Entry::Strange { what: format!("{what}: {status} {body}") });
+        }
+        if code == Some("unavailable") { Heard::NotDone } else { Heard::Nothing }
+    }
+
+    /// Has a bot made. Where the first word on a key is that nothing was done, another key is taken: were there a bot of
+    /// the first one, nobody would be told of it.
+    async fn create(&self, name: &str) -> i64 {
         let body = json!({
             "meetingInfo": { "platform": "rehearsal", "meetingUrl": format!("{ADDRESS}/rehearsal/torture") },
             "queueTimeoutMs": 600_000,
         });
-        let begun = Utc::now();
-        let ask = |server| {
-            let request = self.request(server, Method::POST, "/api/bots");
-            request.header("idempotency-key", key).json(&body)
-        };
-        let made = self.insist("create", ask).await;
-        let bot = made["id"].as_i64().unwrap();
-        self.note(Entry::Created { key: key.to_owned(), bot, begun, acknowledged: Utc::now() });
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        bot
+        let mut tries = 0;
+        loop {
+            let (begun, key) = (Utc::now(), format!("{name}-{tries}"));
+            let ask = |server| {
+                let request = self.request(server, Method::POST, "/api/bots");
+                request.header("idempotency-key", &key).json(&body)
+            };
+            let made = match self.ask_once("create", ask).await {
+                Heard::Done(made) => made,
+                Heard::Nothing => self.insist("create", ask).await,
+                Heard::NotDone => {
+                    tries += 1;
+                    continue;
+                }
+            };
+            let bot = made["id"].as_i64().unwrap();
+            self.note(Entry::Created { key, bot, begun, acknowledged: Utc::now() });
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            return bot;
+        }
     }
 
     async fn read(&self, bot: i64) -> String {
