@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long a start waits for a server that is just stopping to give up the lead.
 const LEAD_PATIENCE: Duration = Duration::from_secs(2);
-/// Wait before a standby asks again for the lead where the database did not answer.
+/// Wait before the database is asked again, for the lead or for what to lead by, where it did not answer.
 const CLAIM_RETRY: Duration = Duration::from_millis(250);
 /// Time between two confirmations of the lead: three fit into the silence that a standby waits for.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,8 +70,7 @@ pub(super) async fn claim(
 impl Candidate {
     /// Builds the actors from the rows and lets requests in.
     pub(super) async fn lead(&self, journal: Arc<JournalConnection>) -> Result<(), StartError> {
-        let key_file = api_key_file::ensure(&self.state.pool, &self.data_dir).await?;
-        let rows = journal.load().await.map_err(StartError::Load)?;
+        let (key_file, rows) = self.read(&journal).await?;
         report(&rows, &self.log);
         let lead = journal.validity();
         // Settings that are read meanwhile are told to the actors once these are known.
@@ -88,6 +87,31 @@ impl Candidate {
         self.confirm(journal, tree);
         info!(self.log, "taking requests"; "api_key_file" => %key_file.display());
         Ok(())
+    }
+
+    /// The first key's file, and what the actors are built from. Where the database does not answer, it is asked again for
+    /// as long as this server has the lead: whoever took it instead would get no other answer.
+    async fn read(&self, journal: &JournalConnection) -> Result<(PathBuf, Rows), StartError> {
+        loop {
+            let error = match self.try_to_read(journal).await {
+                Ok(read) => return Ok(read),
+                Err(error) if error.may_pass() => error,
+                Err(error) => return Err(error),
+            };
+            warn!(self.log, "what this server leads by is not read yet"; "error" => chain(&error));
+            if let Err(error) = self.database.look_after().await {
+                warn!(self.log, "the embedded database does not run"; "error" => chain(&error));
+            }
+            if let Err(deposed @ StoreError::Deposed) = journal.confirm_lead().await {
+                return Err(StartError::Load(deposed));
+            }
+            tokio::time::sleep(CLAIM_RETRY).await;
+        }
+    }
+
+    async fn try_to_read(&self, journal: &JournalConnection) -> Result<(PathBuf, Rows), StartError> {
+        let key_file = api_key_file::ensure(&self.state.pool, &self.data_dir).await?;
+        Ok((key_file, journal.load().await.map_err(StartError::Load)?))
     }
 
     /// Leads as soon as nobody else does.

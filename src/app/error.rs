@@ -49,3 +49,10 @@ pub enum StartError {
     #[error("{0}")]
     Broken(String),
 }
+
+impl StartError {
+    /// Whether it was the database that did not answer: another try may succeed.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Query(QueryError::Unavailable { .. }) | Self::Load(StoreError::Unavailable(_)))
+    }
+}

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// For one call, with making a new connection if need be.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// For reading everything at start.
+/// For reading everything at start; PostgreSQL itself gives up a little earlier (`link.rs`).
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// For migrations and the first statements of a new leader.
 const TAKEOVER_DEADLINE: Duration = Duration::from_secs(120);

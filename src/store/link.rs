@@ -25,14 +25,17 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-/// For every statement of the session. The client's own deadline is a little longer, so that PostgreSQL has given up
-/// before the connection is. One plan a statement, nested loops over the keys, is right for every batch however small a
-/// table was when it was made; keepalives free the lock when this host dies without a word. Commits do not wait for the
-/// disk: the flusher does.
-const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '3s'; \
-    SET idle_in_transaction_session_timeout = '5s'; \
+/// How long a statement may take. The client's own deadline is a little longer, so that PostgreSQL has given up before the
+/// connection is.
+const PATIENCE: &str = "SET statement_timeout = '4s'; SET lock_timeout = '3s'";
+/// The same for a statement that reads everything, which nobody has to wait behind.
+const LOAD_PATIENCE: &str = "SET statement_timeout = '28s'; SET lock_timeout = '28s'";
+/// For every statement of the session. One plan a statement, nested loops over the keys, is right for every batch however
+/// small a table was when it was made; keepalives, and looks at the client while a statement runs, free the lock when this
+/// host or this process dies without a word. Commits do not wait for the disk: the flusher does.
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; \
     SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
-    SET tcp_user_timeout = '5s'; \
+    SET tcp_user_timeout = '5s'; SET client_connection_check_interval = '1s'; \
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET plan_cache_mode = force_generic_plan; SET jit = off; \
     SET synchronous_commit = off";
@@ -136,6 +139,7 @@ impl Link {
     ) -> Result<Self, Failure> {
         let client = &connection.client;
         client.batch_execute(SESSION).await?;
+        client.batch_execute(PATIENCE).await?;
         let (batch, read) = try_join(Statements::prepare(client), Reads::prepare(client)).await?;
         Ok(Self { connection, flusher, batch, read, epoch })
     }
@@ -201,14 +205,24 @@ impl Link {
         Ok(slot.map(|row| slot_from(&row, bot)).transpose()?)
     }
 
-    /// Everything live. Nobody else writes these tables, so the reads see the same moment.
+    /// Everything live. Comes before all that has to be quick.
     pub(super) async fn load(&self) -> Result<Rows, Failure> {
+        let client = &self.connection.client;
+        client.batch_execute(LOAD_PATIENCE).await?;
+        let rows = self.live().await;
+        client.batch_execute(PATIENCE).await?;
+        rows
+    }
+
+    /// Nobody else writes these tables, so the reads see the same moment.
+    async fn live(&self) -> Result<Rows, Failure> {
         let client = &self.connection.client;
         let bots = format!(
             "SELECT {} FROM bots WHERE id IN (SELECT assigned_bot_id FROM bot_pool_slots \
              UNION SELECT bot_id FROM bot_pool_queue \
              UNION SELECT bot_id FROM recordings WHERE state IN ('open', 'joining') \
-             UNION SELECT id FROM bots WHERE state = 'SCHEDULED' AND spec ->> 'start_at' IS NOT NULL)",
+             UNION SELECT id FROM bots WHERE state = 'SCHEDULED' AND ended_at IS NULL \
+             AND spec ->> 'start_at' IS NOT NULL)",
             names(&bot_columns(&[]))
         );
         let slots = format!("SELECT {} FROM bot_pool_slots ORDER BY name", names(&slot_columns(&[])));

@@ -2,12 +2,14 @@
 
 use super::MINUTE;
 use crate::support::client::answer;
-use crate::support::postgres::{fresh_database, operators_key, url_of};
+use crate::support::postgres::{fresh_database, log, operators_key, url_of};
 use crate::support::server::{Server, signal};
+use meeboter::store::journal::{Claim, JournalConnection};
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 
 /// What both servers call themselves: a client knows one address, whoever leads.
 const ADDRESS: &str = "http://meeboter.example";
@@ -102,6 +104,33 @@ async fn a_standby_serves_reads_and_takes_over_from_a_killed_leader() {
     pair.leader.kill();
     pair.standby.wait_ready().await;
     pair.check_taken_over(&created["id"]).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_rows_are_not_read_at_once_reads_them_again() {
+    let database = fresh_database().await;
+    let schema = JournalConnection::take_lead(&database, Claim::Within(Duration::ZERO), &log()).await;
+    drop(schema.unwrap());
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // Whoever reads the drains waits for this session; whoever only prepares to does not.
+    let gate = "CREATE FUNCTION gate() RETURNS boolean LANGUAGE plpgsql AS \
+                'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN true; END'; \
+                INSERT INTO pool_drains (subject) VALUES ('platform zoom'); \
+                ALTER TABLE pool_drains RENAME TO drains_behind_the_gate; \
+                CREATE VIEW pool_drains AS SELECT * FROM drains_behind_the_gate WHERE gate(); \
+                SELECT pg_advisory_lock(7)";
+    client.batch_execute(gate).await.unwrap();
+    let mut server = Server::spawned(&[("DATABASE_URL", url_of(&database).as_str())]);
+    // The session that reads is cut off, as by a database that is restarted.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted \
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while client.execute(cut, &[]).await.unwrap() == 0 {
+        assert!(server.runs(), "{}", server.log());
+        tokio::task::yield_now().await;
+    }
+    client.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    server.wait_ready().await;
 }
 
 #[tokio::test]

@@ -350,6 +350,69 @@ async fn old_batch_numbers_are_forgotten() {
     assert_eq!(journal.was_committed(BatchNo(251)).await, Ok(true));
 }
 
+/// Of bots there are more and more; of those that wait for their start there are few.
+#[tokio::test]
+async fn a_load_looks_at_no_scheduled_bot_that_has_ended() {
+    const ENDED: i64 = 1000;
+    let (database, journal) = fresh().await;
+    let mut waiting = bot_in(ENDED + 1, BotState::Scheduled);
+    let ended = (1..=ENDED).map(|id| Bot { spec: Arc::clone(&waiting.spec), ..bot_in(id, BotState::Done) });
+    let decisions: Vec<Decision> = ended.map(|bot| vec![write_bot(&bot)]).collect();
+    journal.commit(BatchNo(1), &decisions).await.expect("commits");
+    commit(&journal, 2, vec![write_bot(&waiting)]).await;
+    // Moved: its row is another.
+    waiting.version = 2;
+    commit(&journal, 3, vec![write_bot(&waiting)]).await;
+    let client = psql(&database).await;
+    let before = rows_visited(&client, journal).await;
+
+    let journal = lead(&database).await;
+    assert_eq!(journal.load().await.expect("loads").scheduled, [waiting]);
+    let visited = rows_visited(&client, journal).await - before;
+    assert!(visited < 10, "{visited} rows");
+}
+
+/// Rows of bots that statements have looked at so far, those of a journal that is given back included.
+async fn rows_visited(client: &tokio_postgres::Client, journal: JournalConnection) -> i64 {
+    drop(journal);
+    // A session's counts are known when it has ended.
+    let others =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while !client.query(others, &[]).await.expect("looks").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let text = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'bots'";
+    client.query_one(text, &[]).await.expect("counts").get(0)
+}
+
+#[tokio::test]
+async fn a_load_may_take_longer_than_other_calls() {
+    let (database, journal) = fresh().await;
+    commit(&journal, 1, vec![write_slot(&slot_one())]).await;
+    let client = psql(&database).await;
+    let lock = "BEGIN; LOCK TABLE bot_pool_slots IN ACCESS EXCLUSIVE MODE";
+    client.batch_execute(lock).await.expect("locks");
+    let slow = client.batch_execute("SELECT pg_sleep(5); ROLLBACK");
+    let (rows, unlocked) = tokio::join!(journal.load(), slow);
+    unlocked.expect("unlocks");
+    assert_eq!(rows.expect("loads").slots, [slot_one()]);
+
+    // What comes after it is not waited for as long.
+    client.batch_execute(lock).await.expect("locks");
+    let slow = client.batch_execute("SELECT pg_sleep(5); ROLLBACK");
+    let (read, unlocked) = tokio::join!(
+        async {
+            let began = std::time::Instant::now();
+            let read = journal.read_slot(&slot_one().name).await;
+            (read, began.elapsed())
+        },
+        slow
+    );
+    unlocked.expect("unlocks");
+    assert!(matches!(read.0, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(read.1 < Duration::from_secs(4), "{read:?}");
+}
+
 fn slot_one() -> Slot {
     Slot { version: 1, ..sample::idle_slot(1) }
 }

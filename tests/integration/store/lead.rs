@@ -11,13 +11,6 @@ use meeboter_actors::ports::{Lead, StoreError};
 use crate::support::postgres::runtime;
 use crate::support::proxy::Proxy;
 
-/// A plain connection, as a person with psql would have it.
-async fn psql(database: &Database) -> tokio_postgres::Client {
-    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
-    tokio::spawn(connection);
-    client
-}
-
 /// Ends the session that holds the lead.
 async fn cut(client: &tokio_postgres::Client) {
     let text = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
@@ -130,12 +123,6 @@ async fn a_batch_cut_in_its_middle_is_not_committed() {
     assert_eq!(journal.was_committed(BatchNo(1)).await, Ok(false));
     assert_eq!(journal.read_bot(BotId(1)).await, Ok(None));
     journal.commit(BatchNo(1), &batch).await.expect("commits");
-}
-
-async fn waiting_for_a_lock(client: &tokio_postgres::Client) -> i64 {
-    let text = "SELECT count(*) FROM pg_locks WHERE NOT granted \
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    client.query_one(text, &[]).await.expect("counts").get(0)
 }
 
 #[tokio::test]

@@ -40,6 +40,20 @@ async fn commit(journal: &JournalConnection, number: i64, decision: Decision) {
     journal.flush(BatchNo(number)).await.expect("flushes");
 }
 
+/// A plain connection, as a person with psql would have it.
+async fn psql(database: &Database) -> tokio_postgres::Client {
+    let (client, connection) = database.config().connect(tokio_postgres::NoTls).await.expect("connects");
+    tokio::spawn(connection);
+    client
+}
+
+/// How many sessions of this database wait for a lock.
+async fn waiting_for_a_lock(client: &tokio_postgres::Client) -> i64 {
+    let text = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    client.query_one(text, &[]).await.expect("counts").get(0)
+}
+
 fn write_bot(bot: &Bot) -> Change {
     Change::WriteBot(Box::new(bot.clone()))
 }
