@@ -162,7 +162,9 @@ async fn known_key(
         let message = "This Idempotency-Key was used for another request.";
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message));
     }
-    Ok(Some(placed_view(state, &stored(state, user, known.bot_id).await?).await))
+    let stored = stored(state, user, known.bot_id).await?;
+    settled(state).await?;
+    Ok(Some(placed_view(state, &stored).await))
 }
 
 fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
@@ -268,6 +270,7 @@ pub async fn leave(
     let bot_id = BotId(*id);
     let before = stored(&state, caller.0, bot_id).await?;
     if before.bot.state.is_final() {
+        settled(&state).await?;
         return Ok(web::Json(view(&state, &before, None)));
     }
     let _admitted = state.admit()?;
@@ -278,6 +281,7 @@ pub async fn leave(
         Err(WithdrawError::NotLive) => {
             let after = stored(&state, caller.0, bot_id).await?;
             if after.bot.state.is_final() {
+                settled(&state).await?;
                 Ok(web::Json(view(&state, &after, None)))
             } else {
                 Err(ApiError::unknown_outcome())
@@ -323,6 +327,11 @@ pub async fn recording(
     let base = state.public_base(&request);
     let link = state.artifacts.presign_get(&joined.key, RECORDING_LINK, &base, None).await;
     Ok(web::Json(RecordingLink { recording_url: link.map_err(ApiError::internal)? }))
+}
+
+/// Before what was read is the answer to a wish: whoever first had it may not have been told yet, as it may still be lost.
+pub(super) async fn settled(state: &AppState) -> Result<(), ApiError> {
+    state.pool.flush().await.map_err(ApiError::unwritten)
 }
 
 /// A bot of this user; another's does not exist for it.

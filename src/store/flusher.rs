@@ -12,9 +12,10 @@ use tokio_postgres::{Error, Statement};
 
 /// A transaction of one record and no row. PostgreSQL writes its log in order, so when this one's commit is on disk,
 /// so is every commit before it.
-const FLUSH: &str = "SELECT FROM pg_logical_emit_message(true, 'meeboter', '')";
-const SESSION: &str = "SET statement_timeout = '4s'; \
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+pub(super) const FLUSH: &str = "SELECT FROM pg_logical_emit_message(true, 'meeboter', '')";
+/// For a session whose commits wait for the disk, whatever the database's default is; one that waits for more stays.
+pub(super) const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+const SESSION: &str = "SET statement_timeout = '4s'";
 
 /// See the module. While its connection stands the database has not crashed, and what was committed since it was made
 /// is there; when it is lost, what was not flushed may be gone. It may outlive the connections that the batches come by.
@@ -38,6 +39,7 @@ impl Flusher {
     pub(super) async fn connect(database: &Database) -> Result<Self, Failure> {
         let connection = database.connect().await?;
         connection.client.batch_execute(SESSION).await?;
+        connection.client.batch_execute(SYNCHRONOUS).await?;
         let flush = connection.client.prepare(FLUSH).await?;
         Ok(Self {
             connection,

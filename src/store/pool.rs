@@ -1,6 +1,7 @@
 //! Connections for everything that the Journal does not write: what HTTP reads, users, API keys.
 
 use super::database::{Database, DatabaseError};
+use super::flusher::{FLUSH, SYNCHRONOUS};
 use crate::telemetry::chain;
 use deadpool_postgres::{
     Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts,
@@ -107,6 +108,12 @@ impl Pool {
     pub fn usage(&self) -> (usize, usize) {
         let status = self.connections.status();
         (status.size.saturating_sub(status.available), status.size)
+    }
+
+    /// Comes back when all that was read here before is safe from a crash of the database: what the Journal commits can be
+    /// read before it is.
+    pub async fn flush(&self) -> Result<(), QueryError> {
+        self.rows("a flush", FLUSH, &[]).await.map(drop)
     }
 
     /// The rows that a statement answers with. `query` says for people what is asked.
@@ -222,6 +229,7 @@ impl Connect for Driven {
             let Ok(client) = connected.await else { std::future::pending().await };
             let client = client?;
             client.batch_execute(SESSION).await?;
+            client.batch_execute(SYNCHRONOUS).await?;
             Ok((client, driver))
         }
         .boxed()

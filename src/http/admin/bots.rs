@@ -1,7 +1,7 @@
 //! Everybody's bots for operators: list, show, end.
 
 use super::{note, slots};
-use crate::http::bots::{PageQuery, placed_view, view};
+use crate::http::bots::{PageQuery, placed_view, settled, view};
 use crate::http::caller::Operator;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
@@ -50,6 +50,7 @@ pub async fn end(
     for _ in 0..LOOKS_MAX {
         let found = stored(&state, bot_id).await?;
         if found.bot.state.is_final() {
+            settled(&state).await?;
             return Ok(web::Json(view(&state, &found, None)));
         }
         let Some(slot) = state.tree()?.directory.bot(bot_id) else {

@@ -100,6 +100,47 @@ async fn a_killed_database_is_started_again_and_all_goes_on() {
     check_tidy(&server, 1).await;
 }
 
+/// A commit can be read before it is safe from a crash: a request that is repeated is not told of it either.
+#[tokio::test]
+async fn nobody_is_told_by_a_read_what_may_still_be_lost() {
+    let settings = [
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0"),
+        ("MEEBOTER_SERVER__DECISION_TIMEOUT_MS", "500"),
+    ];
+    let server = Server::start(&settings).await;
+    let request = waiting_request(&server);
+    let bot = acknowledged(&Answer::to(server.create(&request, "ends")).await).told().unwrap();
+    // Nobody confirms a flush, so that none comes to its end; a process of PostgreSQL hears of that in its own time.
+    server.edit("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    server.edit("SELECT pg_reload_conf()").await;
+    let mut keys = (0..).map(|number: u32| format!("create {number}"));
+    let (key, refused) = loop {
+        let key = keys.next().unwrap();
+        let answer = Answer::to(server.create(&request, &key)).await;
+        if answer.status != StatusCode::CREATED {
+            break (key, answer);
+        }
+    };
+    refused.check_later("outcome_unknown");
+    let cancel = format!("/api/bots/{bot}/cancel");
+    Answer::to(server.request(Method::POST, &cancel)).await.check_later("outcome_unknown");
+    server.wait_state(bot, BACK, &["DONE"]).await;
+    Answer::to(server.request(Method::POST, &cancel)).await.check_later("outcome_unknown");
+    Answer::to(server.create(&request, &key)).await.check_later("outcome_unknown");
+
+    server.edit("ALTER SYSTEM RESET synchronous_standby_names").await;
+    server.edit("SELECT pg_reload_conf()").await;
+    let repeated: [&dyn Fn() -> RequestBuilder; 2] =
+        [&|| server.request(Method::POST, &cancel), &|| server.create(&request, &key)];
+    for repeat in repeated {
+        let deadline = tokio::time::Instant::now() + MINUTE;
+        while Answer::to(repeat()).await.status != StatusCode::OK {
+            assert!(tokio::time::Instant::now() < deadline, "{}", server.log());
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
 /// What a client was told of a bot that it asked for.
 #[derive(Debug)]
 enum Told {
@@ -107,6 +148,12 @@ enum Told {
     /// There is none.
     Refused,
     Unknown,
+}
+
+impl Told {
+    fn told(self) -> Option<i64> {
+        if let Self::Created(id) = self { Some(id) } else { None }
+    }
 }
 
 /// Creates bots under keys until it is over: what was said of each.
