@@ -6,7 +6,7 @@ mod postgres;
 use crate::artifacts::{Backup, Failure, S3Artifacts, S3Keys, S3Settings};
 use crate::config::{LoadError, Settings, Source};
 use crate::store::database::{Database, DatabaseError};
-use crate::store::restored::{SkipError, skip_bot_ids};
+use crate::store::restored::{UnfitError, make_fit};
 use crate::table;
 use chrono::{DateTime, Utc};
 use std::io;
@@ -37,12 +37,12 @@ pub enum BackupError {
     /// The store, or a program, failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// All rows are there, and the ids of later bots may be given again.
+    /// All rows are there, and what forgotten bots had may be given again.
     #[error(
-        "the database is restored, but not fit for use: its next bots could get ids of forgotten ones; drop the database \
-        and restore it again"
+        "the database is restored, but not fit for use: its next bots could get ids or slots of forgotten ones; drop the \
+        database and restore it again"
     )]
-    BotIds(#[from] SkipError),
+    Unfit(#[from] UnfitError),
     /// No such backup.
     #[error("there is no backup {0}: `meeboter backup list` shows those there are")]
     Missing(String),
@@ -127,7 +127,7 @@ async fn restore(store: &S3Artifacts, database: &Database, name: &str) -> Result
     // Where the program ended early, its own words say more than a broken pipe.
     restore.program.end().await?;
     sent.map_err(|source| Failure::File { what: "pass the backup on", source })?;
-    Ok(skip_bot_ids(database).await?)
+    Ok(make_fit(database).await?)
 }
 
 async fn in_time<T>(

@@ -1,18 +1,20 @@
 //! Backups of a server's database in an object store, and back into another database.
 
 use crate::support::client::answer;
-use crate::support::postgres::{fresh_database, operators_key, url_of};
-use crate::support::server::{Server, script_bot};
+use crate::support::postgres::{self, fresh_database, operators_key, url_of};
+use crate::support::server::{Server, script_bot, silent_bot};
 use meeboter::artifacts::embedded::EmbeddedS3;
 use meeboter::store::database::Database;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What servers call themselves: the meeting is known by it, whoever serves.
 const ADDRESS: &str = "http://meeboter.example";
+const MINUTE: Duration = Duration::from_secs(60);
 /// A folder without programs.
 const NOWHERE: &str = "/nowhere";
 
@@ -140,6 +142,59 @@ async fn a_server_goes_on_from_a_backup_in_another_database() {
     assert_eq!(status, StatusCode::CREATED, "{new}");
     let [late, new] = [&late, &new].map(|bot| bot["id"].as_i64().unwrap());
     assert!(new > late + 900_000, "{new} comes too soon after {late}");
+}
+
+/// The engine remembers bots that a restored database has forgotten.
+#[tokio::test]
+async fn bots_start_after_a_restore_where_others_ran_since_the_backup() {
+    let (store, database) = (Store::start().await, fresh_database().await);
+    let programs = tempfile::tempdir().unwrap();
+    let (url, program) = (url_of(&database), silent_bot(programs.path()));
+    let settings = [
+        ("DATABASE_URL", url.as_str()),
+        ("MEEBOTER_DRIVER__BOT_PROGRAM", program.as_str()),
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "2"),
+    ];
+    let mut server = Server::start(&settings).await;
+    let staying = started(&server, "staying").await;
+    end(&server, started(&server, "before").await, (1, 1)).await;
+    let said = store.done(&database, &["create"]).await;
+    let name = said.split(':').next().unwrap();
+    for since in ["since", "and since"] {
+        end(&server, started(&server, since).await, (1, 1)).await;
+    }
+    server.kill();
+    let database_name = database.config().get_dbname().unwrap();
+    let maintenance = postgres::server().await.database("postgres").await.unwrap();
+    edit(&maintenance, &format!("DROP DATABASE {database_name} WITH (FORCE)")).await;
+    postgres::server().await.database(database_name).await.unwrap();
+    store.done(&database, &["restore", name]).await;
+    server.spawn();
+    server.wait_ready().await;
+
+    let next = started(&server, "next").await;
+    // Who was there before goes on, and its slot goes with it.
+    assert_eq!(server.bot(staying).await["state"], "JOINING_CALL");
+    end(&server, staying, (1, 0)).await;
+    end(&server, next, (0, 1)).await;
+    let (_, slots) = server.get("/api/admin/slots").await;
+    assert_eq!(slots["data"].as_array().map(Vec::len), Some(1), "{slots}");
+}
+
+/// A bot whose program runs.
+async fn started(server: &Server, name: &str) -> i64 {
+    let id = server.send_bot(name, "").await;
+    let bot = server.wait_state(id, MINUTE, &["JOINING_CALL", "FATAL"]).await;
+    assert_eq!(bot["state"], "JOINING_CALL", "{bot}");
+    id
+}
+
+/// Ends a bot; so many slots are busy and free then.
+async fn end(server: &Server, bot: i64, (busy, idle): (u64, u64)) {
+    let (status, ended) = server.post(&format!("/api/admin/bots/{bot}/end"), &Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{ended}");
+    server.wait_slots(MINUTE, "busy", busy).await;
+    server.wait_slots(MINUTE, "idle", idle).await;
 }
 
 #[tokio::test]
