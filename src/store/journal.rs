@@ -83,7 +83,7 @@ impl JournalConnection {
         let validity = Arc::new(Validity::default());
         let takeover = async {
             let sent = Moment::now();
-            migrate(&mut connection.client, &log).await.map_err(|e| LeadError::Migrate(Box::new(e)))?;
+            migrate(&mut connection.client, Instant::now() + TAKEOVER_DEADLINE, &log).await?;
             let name = application_name();
             let epoch = lead::begin_epoch(&connection.client, &name).await.map_err(LeadError::Epoch)?;
             let prepared = async {

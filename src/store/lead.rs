@@ -30,6 +30,11 @@ pub enum LeadError {
     /// The schema could not be brought to this version.
     #[error("the database schema could not be migrated; see migrations/README.md")]
     Migrate(#[source] Box<refinery::Error>),
+    /// Somebody uses a table that a migration needs alone.
+    #[error(
+        "the database schema could not be migrated: a table is in use by {0}. Wait for that to end, or end it (pg_terminate_backend); see migrations/README.md"
+    )]
+    InUse(String),
     /// The epoch could not be counted up.
     #[error("could not begin a new epoch; may this user write to the database?")]
     Epoch(#[source] Error),
@@ -109,6 +114,17 @@ pub(super) async fn leader(client: &Client) -> Result<Option<Leader>, Error> {
 pub(super) async fn terminate(client: &Client, backend: Backend) -> Result<(), Error> {
     let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2";
     client.execute(text, &[&backend.pid, &backend.started_at]).await.map(drop)
+}
+
+/// Who uses tables of this database in transactions that have lasted, for people.
+pub(super) async fn users_of_tables(client: &Client) -> Result<String, Error> {
+    let text = "SELECT coalesce(string_agg(DISTINCT format('%s (backend pid %s)', \
+                coalesce(nullif(s.application_name, ''), 'a session'), s.pid), ', '), 'nobody any more') \
+                FROM pg_locks AS l JOIN pg_stat_activity AS s ON s.pid = l.pid \
+                WHERE l.locktype = 'relation' AND l.granted AND s.pid <> pg_backend_pid() \
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                AND s.xact_start < clock_timestamp() - interval '1 second'";
+    client.query_one(text, &[]).await?.try_get(0)
 }
 
 /// Begins an epoch: what an earlier leader still sends is refused from here on.

@@ -113,9 +113,7 @@ async fn a_batch_cut_in_its_middle_is_not_committed() {
     client.batch_execute("BEGIN; LOCK TABLE events IN EXCLUSIVE MODE").await.expect("locks");
     let batch = [vec![write_bot(&sample::bot(1)), Change::InsertEvent(queued(1))]];
     let (outcome, ()) = tokio::join!(journal.commit(BatchNo(1), &batch), async {
-        while waiting_for_a_lock(&client).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        until_somebody_waits(&client).await;
         cut(&client).await;
     });
     assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
@@ -328,6 +326,51 @@ async fn should_begin_fail_nothing_behind_it_writes() {
     }
     let users: i64 = client.query_one("SELECT count(*) FROM users", &[]).await.expect("counts").get(0);
     assert_eq!(users, 1);
+}
+
+/// A backup reads every table, for as long as it takes, and a migration that needs one of them alone waits for it.
+#[tokio::test]
+async fn a_migration_that_has_to_wait_keeps_nobody_else_waiting() {
+    let (database, journal) = fresh().await;
+    drop(journal);
+    let backup = psql(&database).await;
+    let pending =
+        "DELETE FROM refinery_schema_history WHERE version = 16; CREATE INDEX bots_with_a_start ON bots (id)";
+    backup.batch_execute(pending).await.expect("as before the last migration");
+    backup.batch_execute("BEGIN; LOCK TABLE bots IN ACCESS SHARE MODE").await.expect("locks");
+    let log = log();
+    {
+        let claim = JournalConnection::take_lead(&database, Claim::Succeed, &log);
+        tokio::select! {
+            _ = claim => panic!("the migration is not done"),
+            () = until_somebody_waits(&backup) => {}
+        }
+    }
+    // Whoever wanted to migrate is gone.
+    let reader = psql(&database).await;
+    reader.batch_execute("SET statement_timeout = '10s'; SELECT count(*) FROM bots").await.expect("reads");
+    let left = async {
+        let text = "SELECT FROM pg_locks WHERE locktype = 'advisory' \
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while reader.query_opt(text, &[]).await.expect("looks").is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), left).await.expect("the lead is free");
+
+    // One that stays lets readers pass, and goes on when the backup is over.
+    let (next, ()) = tokio::join!(JournalConnection::take_lead(&database, Claim::Succeed, &log), async {
+        until_somebody_waits(&backup).await;
+        reader.batch_execute("SELECT count(*) FROM bots").await.expect("reads");
+        backup.batch_execute("ROLLBACK").await.expect("ends");
+    });
+    commit(&next.expect("leads"), 1, vec![write_bot(&sample::bot(1))]).await;
+}
+
+async fn until_somebody_waits(client: &tokio_postgres::Client) {
+    while waiting_for_a_lock(client).await == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
