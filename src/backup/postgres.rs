@@ -49,7 +49,8 @@ pub(super) fn dump(database: &Database) -> Result<Dump, Failure> {
 pub(super) fn restore(database: &Database) -> Result<Restore, Failure> {
     let mut command = command("pg_restore", database.config());
     command.args(RESTORE).arg("--dbname").arg(database.config().get_dbname().unwrap_or_default());
-    command.stdin(Stdio::piped());
+    // Of several hosts, the one that takes writes.
+    command.env("PGTARGETSESSIONATTRS", "read-write").stdin(Stdio::piped());
     let mut program = Program::start("pg_restore", command)?;
     let input = program.child.stdin.take().ok_or_else(|| no_pipe("pg_restore"))?;
     Ok(Restore { input, program })

@@ -82,8 +82,9 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of so many connections at most, whose first ones stand.
+    /// A pool of so many connections at most to the primary, whose first ones stand.
     pub async fn connect(database: &Database, connections_max: usize) -> Result<Self, PoolSetupError> {
+        let database = database.clone().primary();
         let config = database.config().clone();
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let driven = Driven { runtime: database.runtime().clone() };

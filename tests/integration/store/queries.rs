@@ -1,9 +1,12 @@
 //! What HTTP reads.
 
 use super::*;
+use crate::support::postgres::{TestServer, runtime, url_of};
 use futures_util::future::join_all;
+use meeboter::store::embedded::Durability;
 use meeboter::store::pool::{Pool, QueryError};
 use meeboter::store::queries::{Page, StoredBot, hash_of_key};
+use meeboter::store::restored;
 use meeboter::store::users::{Changed, NewUser, UserChange};
 use meeboter_actors::ids::{BotId, UserId};
 use meeboter_actors::journal::IdempotencyKey;
@@ -149,6 +152,25 @@ async fn connections_that_were_cut_are_made_again() {
         }
     }
     panic!("the pool did not recover");
+}
+
+#[tokio::test]
+async fn what_is_written_is_written_to_the_primary() {
+    let (database, _journal) = fresh().await;
+    let replica = TestServer::start(Durability::Throwaway).await;
+    let name = database.config().get_dbname().expect("a name");
+    let read_only = replica.embedded.database(name).await.expect("a database");
+    let text = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    psql(&read_only).await.batch_execute(&text).await.expect("reads only");
+
+    let (of_both, of_replica) = (url_of(&database), url_of(&read_only));
+    let replicas_place = of_replica.split(['@', '/']).nth(3).expect("a host");
+    let both = of_both.replacen('@', &format!("@{replicas_place},"), 1);
+    let both = Database::parse(&both, runtime()).expect("an address");
+    let pool = Pool::connect(&both, 2).await.expect("a pool");
+    let user = pool.user_named("admin").await.expect("a user").id;
+    pool.insert_api_key(user, "test", "mb_", &hash_of_key("key")).await.expect("writes");
+    restored::make_fit(&both).await.expect("writes");
 }
 
 #[tokio::test]
