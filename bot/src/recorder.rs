@@ -197,7 +197,10 @@ impl Watcher {
 
     async fn next_run(&mut self) -> Result<RunEnd, RecorderError> {
         let (run, folder) = self.spool.begin_run()?.ok_or(RecorderError::TooManyRuns)?;
-        self.one_run(run, &folder).await
+        Ok(match self.one_run(run, &folder).await? {
+            RunEnd::Broke(why) => RunEnd::Broke(format!("run {run}: {why}")),
+            end => end,
+        })
     }
 
     /// Waits until half of the spool is free.

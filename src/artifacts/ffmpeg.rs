@@ -131,6 +131,11 @@ mod tests {
             let failure = ended(script).await;
             assert!(failure.is_retryable(), "{failure}");
         }
+        // A shell may have been told to ignore these.
+        for signal in [Signal::HUP, Signal::INT] {
+            let failure = failure("sh", ExitStatus::from_raw(signal.as_raw()), String::new());
+            assert!(failure.is_retryable(), "{failure}");
+        }
         let failure = ended("echo 'Invalid data found when processing input' >&2; exit 183").await;
         assert!(!failure.is_retryable(), "{failure}");
     }

@@ -18,7 +18,10 @@ async fn a_recorder_that_dies_is_started_again() {
     assert_eq!(bot["endReason"], "meeting_ended", "{bot}");
     let (history, recording) = (server.history(id).await, server.recording(id).await);
     let told = history.0.iter().filter_map(|line| line["data"]["message"].as_str());
-    assert!(told.clone().any(|line| line.contains("run 1 of the recorder broke off")), "{history:?}");
+    assert!(
+        told.clone().any(|line| line.contains("the recorder broke off, and begins anew: run 1: ffmpeg")),
+        "{history:?}"
+    );
     // The segment that was being written is lost, and so is the time to begin again.
     let recorded = history.recorded_s();
     assert!(
