@@ -37,7 +37,9 @@ pub fn step(shared: &Shared, tree: &Tree) {
         lost.into_iter().for_each(|slot| operate(shared.clone(), slot, SlotAction::Forget, tree));
         return;
     }
-    match world.rng.u8(0..10) {
+    // One waits for its next try for a moment only.
+    let is_urgent = world.tables.slots.values().any(|slot| slot.step() == "retrying");
+    match if is_urgent { 0 } else { world.rng.u8(0..10) } {
         0..4 => {
             let Some((slot, action)) = draw_action(&mut world) else { return };
             let after = world.between(0, 2_000);
@@ -115,6 +117,11 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     let mut names: Vec<SlotName> = busy.map(|slot| slot.name.clone()).collect();
     if names.is_empty() || world.rng.u8(0..3) == 0 {
         names = world.tables.slots.keys().cloned().collect();
+    }
+    let waiting = world.tables.slots.values().filter(|slot| slot.step() == "retrying");
+    let waiting: Vec<SlotName> = waiting.map(|slot| slot.name.clone()).collect();
+    if !waiting.is_empty() {
+        names = waiting;
     }
     if names.is_empty() {
         return None;
