@@ -123,7 +123,6 @@ mod tests {
     async fn what_was_killed_or_had_no_room_may_do_better_another_time() {
         for script in [
             "kill -9 $$",
-            "kill -HUP $$",
             "kill -TERM $$",
             "exit 255",
             "echo 'av_interleaved_write_frame(): No space left on device' >&2; exit 228",
