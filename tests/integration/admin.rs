@@ -364,7 +364,12 @@ async fn the_tools_print_tables_for_people_and_json_for_programs() {
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{said}");
     assert!(said.contains("not_now") && said.contains("Drain it"), "{said}");
     let id = said.rsplit_once("(error ").unwrap().1.trim_end().trim_end_matches(')');
-    assert!(here.server.log().contains(id), "{said}");
+    // The log is written beside the answer.
+    let deadline = Instant::now() + LIMIT;
+    while !here.server.log().contains(id) {
+        assert!(Instant::now() < deadline, "{said}");
+        tokio::time::sleep(LOOK).await;
+    }
     let away = here.tool(&["slots", "--server", "http://127.0.0.1:9"]);
     assert_eq!(away.status.code(), Some(1), "nobody answers there");
     let keyless = here.tool(&["slots", "--key", "mb_nobody"]);
