@@ -37,6 +37,13 @@ fn wait_for_end(server: &FakeServer) -> (WireState, WireEndReason) {
     wait_for("the end", LIMIT, || server.state().end())
 }
 
+/// Has the server tell the bot to leave, and waits until it has.
+fn leave_by_request(server: &FakeServer, bot: &mut Running) {
+    server.state().should_leave = true;
+    assert_eq!(wait_for_end(server), (WireState::Done, WireEndReason::LeftByRequest));
+    assert_eq!(bot.exit_code(LIMIT), Some(0));
+}
+
 /// The pieces came in order, each once, the init piece first.
 fn assert_pieces_in_order(state: &State) {
     let mut sorted = state.keys.clone();
@@ -189,9 +196,7 @@ fn the_limits_and_the_server_end_a_life() {
     server.state().assignment.recording_enabled = false;
     let mut bot = Running::start(server.port, "exit");
     wait_for_state(&server, WireState::InCall);
-    server.state().should_leave = true;
-    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    leave_by_request(&server, &mut bot);
     drop(bot);
 
     let server = FakeServer::start("host=silent");
@@ -243,9 +248,7 @@ fn a_spool_that_fails_for_a_while_ends_no_meeting() {
     bot.hide_spool(false);
     let later_run = |key: &String| key.contains("/002/000001") || key.contains("/003/000001");
     wait_for("another run", LIMIT, || server.state().keys.iter().any(later_run).then_some(()));
-    server.state().should_leave = true;
-    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    leave_by_request(&server, &mut bot);
     assert_eq!(bot.company(), []);
     assert_pieces_in_order(&server.state());
 }
@@ -262,9 +265,7 @@ fn a_sound_server_that_dies_is_told_of_and_the_picture_goes_on() {
     wait_for("word of it", LIMIT, || server.state().reports.iter().any(told).then_some(()));
     let there = server.state().keys.len();
     wait_for("more segments", LIMIT, || (server.state().keys.len() >= there + 2).then_some(()));
-    server.state().should_leave = true;
-    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    leave_by_request(&server, &mut bot);
     assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
     assert_pieces_in_order(&server.state());
 }
@@ -285,10 +286,8 @@ fn what_stands_before_the_server_ends_no_meeting_and_costs_no_report() {
         drop(state);
         wait_for("some answers", LIMIT, || (server.state().proxy_answers >= 4).then_some(()));
     }
-    server.state().should_leave = true;
     server.state().proxy_says = None;
-    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    leave_by_request(&server, &mut bot);
     assert_eq!((bot.company(), bot.spooled()), (Vec::new(), 0));
     let state = server.state();
     assert_pieces_in_order(&state);
@@ -312,9 +311,7 @@ fn a_page_that_is_not_there_yet_is_waited_for() {
     wait_for("tries", LIMIT, || (bot.log().matches("not joined, trying again").count() >= 6).then_some(()));
     later.come_back();
     wait_for_state(&server, WireState::InCall);
-    server.state().should_leave = true;
-    assert_eq!(wait_for_end(&server), (WireState::Done, WireEndReason::LeftByRequest));
-    assert_eq!(bot.exit_code(LIMIT), Some(0));
+    leave_by_request(&server, &mut bot);
 }
 
 #[test]

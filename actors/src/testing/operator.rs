@@ -37,9 +37,7 @@ pub fn step(shared: &Shared, tree: &Tree) {
         lost.into_iter().for_each(|slot| operate(shared.clone(), slot, SlotAction::Forget, tree));
         return;
     }
-    // One waits for its next try for a moment only.
-    let is_urgent = world.tables.slots.values().any(|slot| slot.step() == "retrying");
-    match if is_urgent { 0 } else { world.rng.u8(0..10) } {
+    match if retrying(&world).is_empty() { world.rng.u8(0..10) } else { 0 } {
         0..4 => {
             let Some((slot, action)) = draw_action(&mut world) else { return };
             let after = world.between(0, 2_000);
@@ -110,6 +108,12 @@ fn images_of(world: &World, platform: &Platform) -> Vec<ForgetImage> {
     hosts.map(|host| ForgetImage { host: host.clone(), image: settings.image.clone() }).collect()
 }
 
+/// Slots whose start is tried again. They are that for a moment only, so whoever meets one does something with it.
+fn retrying(world: &World) -> Vec<SlotName> {
+    let slots = world.tables.slots.values().filter(|slot| slot.step() == "retrying");
+    slots.map(|slot| slot.name.clone()).collect()
+}
+
 fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     // Mostly what is neither free nor simply running: there is least time for it.
     let slots = world.tables.slots.values();
@@ -118,10 +122,9 @@ fn draw_action(world: &mut World) -> Option<(SlotName, SlotAction)> {
     if names.is_empty() || world.rng.u8(0..3) == 0 {
         names = world.tables.slots.keys().cloned().collect();
     }
-    let waiting = world.tables.slots.values().filter(|slot| slot.step() == "retrying");
-    let waiting: Vec<SlotName> = waiting.map(|slot| slot.name.clone()).collect();
-    if !waiting.is_empty() {
-        names = waiting;
+    let retrying = retrying(world);
+    if !retrying.is_empty() {
+        names = retrying;
     }
     if names.is_empty() {
         return None;
