@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use meeboter_actors::ids::{ContainerKey, Generation, HostName};
 use meeboter_actors::journal::actor::Observe;
+use meeboter_actors::maintenance::MaintenanceRow;
 use meeboter_actors::ports::Rows;
 use meeboter_actors::slot::handle::{Pulse, SlotHandle};
 use meeboter_benches::steady::Steady;
@@ -43,7 +44,9 @@ async fn measure(workbench: &Workbench, duration: Duration) -> Result<()> {
     let journal = workbench.journal("bench").await?;
     let lead = journal.validity();
     let settings = samples::settings(SLOTS, [HostName::local()]);
-    let rows = Rows { slots, ..Rows::default() };
+    // As the database of a server that has run before: a first start writes down when it began to keep its timetable.
+    let maintenance = MaintenanceRow { timetable: Some(String::new()), ..MaintenanceRow::new(Utc::now()) };
+    let rows = Rows { slots, maintenance: Some(maintenance), ..Rows::default() };
     let (tree, arbiter) =
         workbench.tree(Arc::new(journal), Arc::clone(&driver) as Arc<_>, lead, rows, settings).await?;
     let began = Instant::now();

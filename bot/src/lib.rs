@@ -103,6 +103,10 @@ pub struct Assignment {
     pub recording_enabled: bool,
     /// When to leave by itself.
     pub automatic_leave: AutomaticLeave,
+    /// Milliseconds until the meeting is to begin, 0 where it has or no time is known: until then being alone, silence
+    /// and the waiting room are what is expected, and no limit of `automatic_leave` runs.
+    #[serde(default)]
+    pub starts_in_ms: u64,
     /// Time between two heartbeats.
     pub heartbeat_interval_ms: u64,
     /// Length of one recording segment.
@@ -111,7 +115,8 @@ pub struct Assignment {
     pub next_report_seq: i64,
 }
 
-/// Limits after which a bot leaves by itself, in milliseconds; each restarts when its condition ends.
+/// Limits after which a bot leaves by itself, in milliseconds; each restarts when its condition ends, and none runs before
+/// the meeting is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AutomaticLeave {

@@ -134,6 +134,8 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Meeting {
     limits: AutomaticLeave,
+    /// When the meeting is to begin: no limit's clock starts before.
+    begins_at: Duration,
     recording_enabled: bool,
     phase: Phase,
     /// When the present phase began.
@@ -152,10 +154,16 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    /// A bot that is about to open its meeting's page.
-    pub(crate) fn new(limits: AutomaticLeave, recording_enabled: bool, at: Duration) -> Self {
+    /// A bot that is about to open the page of a meeting that is to begin then.
+    pub(crate) fn new(
+        limits: AutomaticLeave,
+        recording_enabled: bool,
+        at: Duration,
+        begins_at: Duration,
+    ) -> Self {
         Self {
             limits,
+            begins_at,
             recording_enabled,
             phase: Phase::Joining,
             phase_since: at,
@@ -260,7 +268,7 @@ impl Meeting {
         self.waiting_since = None;
         if self.phase != Phase::InCall {
             self.enter(Phase::InCall, WireState::InCall, at, actions);
-            self.quiet_since = Some(at);
+            self.quiet_since = Some(at.max(self.begins_at));
             if self.recording_enabled {
                 actions.push(Action::StartRecorder);
             }
@@ -304,7 +312,7 @@ impl Meeting {
             self.alone_since = None;
             return;
         }
-        let since = *self.alone_since.get_or_insert(at);
+        let since = *self.alone_since.get_or_insert(at.max(self.begins_at));
         let (limit, reason, detail) = if self.others_seen {
             (self.limits.everyone_left_timeout, WireEndReason::EveryoneLeft, "everybody else left")
         } else {
@@ -332,7 +340,7 @@ impl Meeting {
                     actions.push(Action::Note("nothing has been heard in this call so far"));
                 }
                 let limit = self.limits.inactivity_timeout;
-                let since = *self.quiet_since.get_or_insert(at);
+                let since = *self.quiet_since.get_or_insert(at.max(self.begins_at));
                 if at.saturating_sub(since) >= Duration::from_millis(limit) {
                     self.end(WireEndReason::Inactivity, format!("silence for {limit} ms"), true, actions);
                 }
@@ -346,7 +354,7 @@ impl Meeting {
             self.enter(Phase::Waiting, WireState::InWaitingRoom, at, actions);
         }
         // A host may also put somebody back from the call; the reported state stays, the clock runs.
-        let since = *self.waiting_since.get_or_insert(at);
+        let since = *self.waiting_since.get_or_insert(at.max(self.begins_at));
         let limit = self.limits.waiting_room_timeout;
         if at.saturating_sub(since) >= Duration::from_millis(limit) {
             let detail = format!("not let in within {limit} ms");

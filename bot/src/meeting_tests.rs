@@ -14,7 +14,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn meeting() -> Meeting {
-    Meeting::new(LIMITS, true, at(0))
+    Meeting::new(LIMITS, true, at(0), at(0))
 }
 
 fn call(people: &[&str]) -> Observation {
@@ -66,7 +66,7 @@ fn a_quiet_life_reports_each_state_once() {
 
 #[test]
 fn without_recording_no_recorder_starts() {
-    let mut meeting = Meeting::new(LIMITS, false, at(0));
+    let mut meeting = Meeting::new(LIMITS, false, at(0), at(0));
     assert_eq!(meeting.observe(call(&[]), None, at(1)), [Action::Report(WireState::InCall)]);
 }
 
@@ -132,6 +132,35 @@ fn alone_after_others_is_everyone_left() {
     assert_eq!(meeting.observe(call(&[]), Some(true), at(80)), []);
     assert_eq!(meeting.observe(call(&[]), Some(true), at(139)), []);
     let actions = meeting.observe(call(&[]), Some(true), at(140));
+    assert_eq!(end_of(&actions), (WireEndReason::EveryoneLeft, true));
+}
+
+#[test]
+fn no_limit_runs_before_the_meeting_is_to_begin() {
+    let early = || Meeting::new(LIMITS, true, at(0), at(3_600));
+    // The last look that may not end the life, the first that must, and of what.
+    let ends = |mut meeting: Meeting, seen: &Observation, audible, second, reason| {
+        for before in [20, 3_600, second - 1] {
+            let actions = meeting.observe(seen.clone(), audible, at(before));
+            assert!(
+                !actions.iter().any(|action| matches!(action, Action::End(_))),
+                "{actions:?} at {before} s"
+            );
+        }
+        assert_eq!(end_of(&meeting.observe(seen.clone(), audible, at(second))), (reason, true));
+    };
+    ends(early(), &Observation::WaitingRoom, None, 4_200, WireEndReason::WaitingRoomTimeout);
+    ends(early(), &call(&[]), Some(true), 3_900, WireEndReason::NobodyJoined);
+    ends(early(), &call(&["ada"]), Some(false), 3_720, WireEndReason::Inactivity);
+    let mut left = early();
+    left.observe(call(&["ada"]), Some(true), at(10));
+    ends(left, &call(&[]), Some(true), 3_660, WireEndReason::EveryoneLeft);
+    // Once it has begun the start changes nothing.
+    let mut begun = early();
+    begun.observe(call(&["ada"]), Some(true), at(3_700));
+    assert_eq!(begun.observe(call(&[]), Some(true), at(3_800)), []);
+    assert_eq!(begun.observe(call(&[]), Some(true), at(3_859)), []);
+    let actions = begun.observe(call(&[]), Some(true), at(3_860));
     assert_eq!(end_of(&actions), (WireEndReason::EveryoneLeft, true));
 }
 

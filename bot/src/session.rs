@@ -210,7 +210,9 @@ impl<'a> Attendance<'a> {
         spool: Spool,
     ) -> Self {
         let assignment = &session.assignment;
-        let meeting = Meeting::new(assignment.automatic_leave, assignment.recording_enabled, Duration::ZERO);
+        let begins_at = Duration::from_millis(assignment.starts_in_ms);
+        let (limits, records) = (assignment.automatic_leave, assignment.recording_enabled);
+        let meeting = Meeting::new(limits, records, Duration::ZERO, begins_at);
         let began = Instant::now();
         Self { session, outbox, stage, platform, spool, meeting, began, recorder: None, is_silent: false }
     }

@@ -7,6 +7,7 @@ use super::state::AppState;
 use crate::auth::TokenError;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::bot::machine::{Report, ReportBody};
 use meeboter_actors::bot::{Bot, BotState, End, EndReason, Outcome};
 use meeboter_actors::ids::{BotId, Generation, SlotId};
@@ -51,7 +52,7 @@ pub async fn assignment(
     match state.decided(answer).await? {
         Ok(outcome) => {
             let bot = outcome.slot.bot().ok_or_else(over)?;
-            Ok(HttpResponse::Ok().json(assigned(&state, bot, generation)))
+            Ok(HttpResponse::Ok().json(assigned(&state, bot, generation, state.clock.now())))
         }
         Err(Refused::Rejected(Rejection::Illegal { .. })) => {
             Ok(HttpResponse::NoContent().insert_header((RETRY_AFTER, 1)).finish())
@@ -60,8 +61,9 @@ pub async fn assignment(
     }
 }
 
-fn assigned(state: &AppState, bot: &Bot, generation: Generation) -> Assignment {
+fn assigned(state: &AppState, bot: &Bot, generation: Generation, now: DateTime<Utc>) -> Assignment {
     let leave = &bot.spec.automatic_leave;
+    let starts_in = bot.spec.start_at.map_or(TimeDelta::zero(), |start_at| start_at - now);
     Assignment {
         bot_id: bot.id.0,
         generation: generation.0,
@@ -78,6 +80,7 @@ fn assigned(state: &AppState, bot: &Bot, generation: Generation) -> Assignment {
             everyone_left_timeout: leave.everyone_left_timeout_ms,
             inactivity_timeout: leave.inactivity_timeout_ms,
         },
+        starts_in_ms: u64::try_from(starts_in.num_milliseconds()).unwrap_or(0),
         heartbeat_interval_ms: state.settings.bots.heartbeat_interval_ms,
         segment_ms: state.settings.bots.segment_ms,
         next_report_seq: bot.report_seq + 1,

@@ -145,3 +145,15 @@ async fn a_bot_starts_in_time_and_finds_a_slot_or_waits_for_one() {
     assert!(bot["endDetail"].as_str().unwrap().contains("no slot is free"), "{bot}");
     assert!((3_000..4_000).contains(&tried.num_milliseconds()), "{tried} after its start: {bot}");
 }
+
+#[tokio::test]
+async fn a_bot_that_is_early_waits_in_its_meeting_for_the_start() {
+    let server = Server::start(&[]).await;
+    let start_at = Utc::now() + TimeDelta::seconds(12);
+    let mut early = request(&server, "early", start_at);
+    early["automaticLeave"] = json!({ "waitingRoomTimeout": 1_000 });
+    let id = answer(server.create(&early, "early")).await.1["id"].as_i64().unwrap();
+    let bot = server.wait_state(id, LIMIT, &["DONE", "FATAL"]).await;
+    assert_eq!(bot["endReason"], "waiting_room_timeout", "{bot}");
+    assert!(time(&bot["endedAt"]) >= start_at + TimeDelta::seconds(1), "{bot}");
+}

@@ -28,7 +28,7 @@ pub struct ScaleSettings {
     pub cooldown: TimeDelta,
     /// What the mean is taken over.
     pub window: TimeDelta,
-    /// A scheduled bot that starts within this time counts as one that will want a slot.
+    /// A scheduled bot that is handed over within this time counts as one that will want a slot.
     pub look_ahead: TimeDelta,
 }
 

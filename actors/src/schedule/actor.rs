@@ -96,7 +96,7 @@ pub struct ScheduleSnapshot {
     pub count: usize,
     /// When the next of them is handed over.
     pub next_due_at: Option<DateTime<Utc>>,
-    /// Bots of each platform whose start is within the time asked for.
+    /// Bots of each platform that are handed over within the time asked for.
     pub coming: BTreeMap<Platform, usize>,
 }
 
@@ -434,7 +434,7 @@ impl Scheduler {
 
     fn observe(&self, within: TimeDelta) -> ScheduleSnapshot {
         let until = self.links.clock.now() + within;
-        let mut coming = self.timetable.starting_before(until);
+        let mut coming = self.timetable.due_before(until);
         // Those that nobody could take yet have lost their place in time, and come too.
         for scheduled in self.again.iter().filter_map(|(_, id)| self.bots.get(id)) {
             *coming.entry(scheduled.bot.spec.platform.clone()).or_default() += 1;

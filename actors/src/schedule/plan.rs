@@ -2,8 +2,10 @@
 //!
 //! A bot is handed over a lead before its start: the configured one, or what nine of ten starts on its platform take
 //! where that is longer. Bots that start together would find an engine that starts only so many side by side, so each
-//! goes earlier still by its share of the time that the engine needs for all of them. The share comes from the bot's
-//! number: the same at every look, and spread evenly over bots that were asked for one after the other.
+//! goes earlier still by its share of the time that the engine needs for all of them, one start counted as what half of
+//! them stay within: the slow half of a burst is slow because it waited for the rest. The share comes from the bot's
+//! number: the same at every look, and spread evenly over bots that were asked for one after the other. Who is early
+//! waits in the meeting.
 
 use super::ScheduleSettings;
 use crate::ids::{BotId, Platform};
@@ -17,28 +19,45 @@ const STARTS_KEPT: usize = 50;
 const TOGETHER: i32 = 5;
 /// The least spread, as a part of the lead: even a lone bot does not start on the full minute with everybody else's.
 const JITTER: i32 = 10;
-/// The most spread, in leads: a bot must not sit in its meeting for long before the meeting begins.
-const SPREAD_MAX: i32 = 2;
+/// The most spread: a bot holds its slot while it waits for its meeting, and where an engine needs longer than this for
+/// those who start together, a few of them being late is better than all slots being taken for hours.
+const SPREAD_MAX: TimeDelta = TimeDelta::hours(1);
+/// What a start counts as in the spread where none was observed yet, as after every restart: between a container that
+/// was made ahead and a deployment on a slow host.
+const START_PRESUMED: TimeDelta = TimeDelta::minutes(1);
+/// A start that took longer is no measure of the next: a database was away meanwhile, or a clock was set.
+const START_CREDIBLE_MAX: TimeDelta = TimeDelta::minutes(30);
 
 /// What starting takes on a platform, from the last starts.
 #[derive(Debug, Clone, Default)]
 pub struct Pace(VecDeque<TimeDelta>);
 
 impl Pace {
-    /// Notes how long a start took.
+    /// Notes how long a start took, where that can be believed.
     pub fn observe(&mut self, took: TimeDelta) {
+        if !(TimeDelta::zero()..=START_CREDIBLE_MAX).contains(&took) {
+            return;
+        }
         if self.0.len() == STARTS_KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(took.max(TimeDelta::zero()));
+        self.0.push_back(took);
     }
 
     /// What nine of ten starts stay within; zero where none was observed.
     pub fn p90(&self) -> TimeDelta {
+        self.within_tenths(9).unwrap_or_default()
+    }
+
+    /// What half of the starts stay within, presumed where none was observed.
+    fn usual(&self) -> TimeDelta {
+        self.within_tenths(5).unwrap_or(START_PRESUMED)
+    }
+
+    fn within_tenths(&self, tenths: usize) -> Option<TimeDelta> {
         let mut sorted: Vec<_> = self.0.iter().copied().collect();
         sorted.sort_unstable();
-        let rank = (sorted.len() * 9).div_ceil(10);
-        rank.checked_sub(1).and_then(|index| sorted.get(index)).copied().unwrap_or_default()
+        (sorted.len() * tenths).div_ceil(10).checked_sub(1).and_then(|index| sorted.get(index)).copied()
     }
 }
 
@@ -51,18 +70,11 @@ struct Ahead {
 
 impl Ahead {
     /// For bots of a platform, `together` of which start at about the same time.
-    fn of(settings: &ScheduleSettings, p90: TimeDelta, together: usize) -> Self {
-        let lead = settings.lead.max(p90);
+    fn of(settings: &ScheduleSettings, lead: TimeDelta, usual: TimeDelta, together: usize) -> Self {
         let others = i32::try_from(together.saturating_sub(1)).unwrap_or(i32::MAX);
         let burst = i32::try_from(settings.burst.max(1)).unwrap_or(i32::MAX);
-        let needed = p90.checked_mul(others).map_or(TimeDelta::MAX, |all| all / burst);
-        Self { lead, spread: needed.clamp(lead / JITTER, lead * SPREAD_MAX) }
-    }
-
-    /// The furthest that any bot of a platform is handed over before its window.
-    fn furthest(settings: &ScheduleSettings, p90: TimeDelta) -> TimeDelta {
-        let lead = settings.lead.max(p90);
-        lead + lead * SPREAD_MAX
+        let needed = usual.checked_mul(others).map_or(TimeDelta::MAX, |all| all / burst);
+        Self { lead, spread: needed.clamp(lead / JITTER, spread_max(lead)) }
     }
 
     fn due_at(self, starts_at: DateTime<Utc>, share: u32) -> DateTime<Utc> {
@@ -70,6 +82,11 @@ impl Ahead {
         let spread = TimeDelta::milliseconds(i64::try_from(spread_ms).unwrap_or(0));
         starts_at - self.lead - spread
     }
+}
+
+/// The widest spread; never below the jitter, whatever lead is configured.
+fn spread_max(lead: TimeDelta) -> TimeDelta {
+    SPREAD_MAX.max(lead / JITTER)
 }
 
 /// A bot's share of the spread, in parts of 2³²: the fractional part of its number times the golden ratio, which lays
@@ -171,30 +188,48 @@ impl Timetable {
         self.lanes.values().filter_map(|lane| lane.next(&self.settings)).min()
     }
 
-    /// How many bots of each platform start before `until`, to the window.
-    pub fn starting_before(&self, until: DateTime<Utc>) -> BTreeMap<Platform, usize> {
-        let end = until.timestamp_millis().div_euclid(window_ms(&self.settings));
+    /// How many bots of each platform are handed over before `until`.
+    pub fn due_before(&self, until: DateTime<Utc>) -> BTreeMap<Platform, usize> {
         let counts = self.lanes.iter().map(|(platform, lane)| {
-            let count = lane.groups.range(..=end).map(|(_, group)| group.bots.len()).sum();
-            (platform.clone(), count)
+            let dues = lane.dues(&self.settings).take_while(|(earliest, ..)| *earliest < until);
+            let count = dues.map(|(_, starts_at, ahead, group)| {
+                // The furthest ahead come first.
+                group
+                    .bots
+                    .iter()
+                    .take_while(|(Reverse(share), _)| ahead.due_at(starts_at, *share) < until)
+                    .count()
+            });
+            (platform.clone(), count.sum())
         });
         counts.filter(|(_, count)| *count > 0).collect()
     }
 }
 
 impl Lane {
-    fn next(&self, settings: &ScheduleSettings) -> Option<(DateTime<Utc>, BotId)> {
-        let p90 = self.pace.p90();
-        let furthest = Ahead::furthest(settings, p90);
-        let mut next: Option<(DateTime<Utc>, BotId)> = None;
-        for (window, group) in &self.groups {
+    /// Its groups by their start: before when nobody of it nor of a later one is due, when they start, and how far ahead
+    /// they go.
+    fn dues<'a>(
+        &'a self,
+        settings: &'a ScheduleSettings,
+    ) -> impl Iterator<Item = (DateTime<Utc>, DateTime<Utc>, Ahead, &'a Group)> {
+        let (lead, usual) = (settings.lead.max(self.pace.p90()), self.pace.usual());
+        let furthest = lead + spread_max(lead);
+        self.groups.iter().map(move |(window, group)| {
             let starts_at = window_start(settings, *window);
+            (starts_at - furthest, starts_at, Ahead::of(settings, lead, usual, group.size), group)
+        })
+    }
+
+    fn next(&self, settings: &ScheduleSettings) -> Option<(DateTime<Utc>, BotId)> {
+        let mut next: Option<(DateTime<Utc>, BotId)> = None;
+        for (earliest, starts_at, ahead, group) in self.dues(settings) {
             // A later group can come first only while it is within reach of the widest spread.
-            if next.is_some_and(|(at, _)| at < starts_at - furthest) {
+            if next.is_some_and(|(at, _)| at < earliest) {
                 break;
             }
             let Some((Reverse(share), bot)) = group.bots.first() else { continue };
-            let due = (Ahead::of(settings, p90, group.size).due_at(starts_at, *share), *bot);
+            let due = (ahead.due_at(starts_at, *share), *bot);
             next = Some(next.map_or(due, |known| known.min(due)));
         }
         next
@@ -203,7 +238,8 @@ impl Lane {
 
 /// The furthest that any bot of a platform is handed over before its start.
 pub fn furthest(settings: &ScheduleSettings, p90: TimeDelta) -> TimeDelta {
-    Ahead::furthest(settings, p90) + TimeDelta::milliseconds(window_ms(settings))
+    let lead = settings.lead.max(p90.min(START_CREDIBLE_MAX));
+    lead + spread_max(lead) + TimeDelta::milliseconds(window_ms(settings))
 }
 
 fn window_ms(settings: &ScheduleSettings) -> i64 {
@@ -263,10 +299,22 @@ mod tests {
     }
 
     #[test]
-    fn nobody_goes_further_ahead_than_three_leads_and_a_window() {
+    fn nobody_goes_further_ahead_than_a_lead_an_hour_and_a_window() {
         let settings = ScheduleSettings::default();
-        assert_eq!(furthest(&settings, TimeDelta::seconds(8)), TimeDelta::minutes(3 * 5 + 1));
-        assert_eq!(furthest(&settings, TimeDelta::minutes(12)), TimeDelta::minutes(3 * 12 + 1));
+        assert_eq!(furthest(&settings, TimeDelta::seconds(8)), TimeDelta::minutes(5 + 60 + 1));
+        assert_eq!(furthest(&settings, TimeDelta::minutes(12)), TimeDelta::minutes(12 + 60 + 1));
+        assert_eq!(furthest(&settings, TimeDelta::days(1)), TimeDelta::minutes(30 + 60 + 1));
+        let starts: Vec<_> = (1..=5_000).map(|id| (id, at(600))).collect();
+        let handed_over = run(timetable(TimeDelta::minutes(12), &starts));
+        assert!((at(600 - 73)..at(600 - 70)).contains(&handed_over[0].0), "{}", handed_over[0].0);
+    }
+
+    #[test]
+    fn a_start_that_no_start_takes_sends_nobody_early() {
+        for took in [TimeDelta::days(1), TimeDelta::minutes(31), TimeDelta::days(-1)] {
+            let handed_over = run(timetable(took, &[(1, at(60))]));
+            assert!((at(60 - 7)..=at(60 - 5)).contains(&handed_over[0].0), "after {took}: {handed_over:?}");
+        }
     }
 
     #[test]
@@ -281,6 +329,37 @@ mod tests {
         }
         let (first, last) = (handed_over[0].0, handed_over[99].0);
         assert!(last <= at(55) && first < at(46) && first > at(43), "from {first} to {last}");
+    }
+
+    #[test]
+    fn a_burst_is_spread_where_nothing_was_observed_yet() {
+        let mut timetable = Timetable::new(ScheduleSettings { burst: 2, ..ScheduleSettings::default() });
+        (1..=50).for_each(|id| timetable.insert(BotId(id), &zoom(), at(60)));
+        let handed_over = run(timetable);
+        let (first, last) = (handed_over[0].0, handed_over[49].0);
+        assert!(last <= at(55) && first < at(33) && first > at(29), "a minute each, from {first} to {last}");
+    }
+
+    #[test]
+    fn a_burst_counts_what_half_of_the_starts_take() {
+        let mut timetable = Timetable::new(ScheduleSettings::default());
+        (1..=11).for_each(|minute| timetable.observe(&zoom(), TimeDelta::minutes(minute)));
+        (1..=21).for_each(|id| timetable.insert(BotId(id), &zoom(), at(60)));
+        // The lead is 10 minutes; 20 others, ten side by side, take 6 minutes each.
+        let (first, last) = (run(timetable).remove(0).0, at(60 - 10));
+        assert!(first >= last - TimeDelta::minutes(13) && first < last - TimeDelta::minutes(10), "{first}");
+    }
+
+    #[test]
+    fn who_is_handed_over_soon_is_coming() {
+        let starts: Vec<_> = (1..=100).map(|id| (id, at(60))).chain([(101, at(300))]).collect();
+        let timetable = timetable(TimeDelta::seconds(60), &starts);
+        let coming = |until| timetable.due_before(until).get(&zoom()).copied().unwrap_or(0);
+        assert_eq!((coming(at(40)), coming(at(55)), coming(at(290))), (0, 100, 100));
+        // They are handed over from the 45th minute to the 55th.
+        let half = coming(at(50));
+        assert!((40..60).contains(&half), "{half}");
+        assert_eq!(coming(at(300)), 101);
     }
 
     #[test]
@@ -321,11 +400,12 @@ mod tests {
     impl Reference {
         fn next(&self, settings: &ScheduleSettings) -> Option<(DateTime<Utc>, BotId)> {
             let due = self.waiting.iter().map(|(bot, (platform, start_at))| {
-                let p90 = self.paces.get(platform).map_or(TimeDelta::zero(), |took| {
-                    let mut last: Vec<_> = took.iter().rev().take(STARTS_KEPT).copied().collect();
-                    last.sort();
-                    last[(last.len() * 9).div_ceil(10) - 1]
-                });
+                let (p90, usual) =
+                    self.paces.get(platform).map_or((TimeDelta::zero(), TimeDelta::minutes(1)), |took| {
+                        let mut last: Vec<_> = took.iter().rev().take(50).copied().collect();
+                        last.sort();
+                        (last[(last.len() * 9).div_ceil(10) - 1], last[last.len().div_ceil(2) - 1])
+                    });
                 let window = |at: &DateTime<Utc>| at.timestamp_millis().div_euclid(60_000);
                 let here = |(other, at): &(Platform, DateTime<Utc>)| {
                     other == platform && window(at) == window(start_at)
@@ -333,8 +413,8 @@ mod tests {
                 let waiting = self.waiting.values().filter(|entry| here(entry)).count();
                 let together = waiting + self.gone.iter().filter(|entry| here(entry)).count();
                 let lead = settings.lead.max(p90);
-                let for_all = p90 * i32::try_from(together - 1).expect("fits") / 10;
-                let spread = for_all.max(lead / 10).min(lead * 2);
+                let for_all = usual * i32::try_from(together - 1).expect("fits") / 10;
+                let spread = for_all.max(lead / 10).min(TimeDelta::minutes(60));
                 let product = u128::from(bot.0.cast_unsigned()) * 0x9E37_79B9_7F4A_7C15;
                 let part = (product % (1 << 64)) >> 32;
                 let earlier_ms = u128::from(spread.num_milliseconds().unsigned_abs()) * part / (1 << 32);
@@ -360,7 +440,7 @@ mod tests {
             6 => (1..60i64, any::<bool>(), 0..4i64).prop_map(|(id, a, s)| Step::Insert(id, a, s * 600)),
             2 => (1..60i64).prop_map(Step::Cancel),
             3 => Just(Step::HandOver),
-            2 => (any::<bool>(), 0..1_200i64).prop_map(|(a, s)| Step::Observe(a, s)),
+            2 => (any::<bool>(), 0..2_200i64).prop_map(|(a, s)| Step::Observe(a, s)),
         ]
     }
 
@@ -387,7 +467,9 @@ mod tests {
                     }
                     Step::Observe(a, seconds) => {
                         timetable.observe(&platform(a), TimeDelta::seconds(seconds));
-                        reference.paces.entry(platform(a)).or_default().push(TimeDelta::seconds(seconds));
+                        if seconds <= 1_800 {
+                            reference.paces.entry(platform(a)).or_default().push(TimeDelta::seconds(seconds));
+                        }
                     }
                 }
                 // A group that is empty is forgotten, with those who left it.
@@ -404,7 +486,7 @@ mod tests {
                     prop_assert!(due_at <= *start_at - settings.lead && due_at <= *start_at - p90);
                     prop_assert!(due_at >= *start_at - furthest(&settings, p90));
                 }
-                let coming = timetable.starting_before(at(600));
+                let coming = timetable.due_before(at(600));
                 prop_assert_eq!(coming.values().sum::<usize>(), reference.waiting.len());
                 prop_assert!(!coming.values().any(|count| *count == 0));
             }

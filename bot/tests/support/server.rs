@@ -105,6 +105,7 @@ impl FakeServer {
                 everyone_left_timeout: 60_000,
                 inactivity_timeout: 60_000,
             },
+            starts_in_ms: 0,
             heartbeat_interval_ms: 500,
             segment_ms: 2_000,
             next_report_seq: 1,
