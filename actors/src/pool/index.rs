@@ -2,11 +2,11 @@
 //! size of the pool: it reads the front of one ordered set and never the slot's own entry, which in a large pool is far
 //! from every cache. Pure: no actor, no clock.
 //!
-//! An idle slot of the platform with the wanted image comes first, then the least recently used; else a new one, where
-//! both caps allow it and a host has room: on the host with the most. Never another platform's, and never on a host
-//! whose engine is away, that is no longer configured, or where too many wait for the image. Of idle slots, and of hosts
-//! with room, those come first where no slot of the platform is in error: a start that failed is tried elsewhere. So is a
-//! new slot where the image did not come.
+//! An idle slot of the platform with the wanted image comes first, where that is not known to be missing, then the least
+//! recently used; else a new one, where both caps allow it and a host has room: on the host with the most. Never another
+//! platform's, and never on a host whose engine is away, that is no longer configured, or where too many wait for the
+//! image. Of idle slots that have the image or that have not, and of hosts with room, those come first where no slot of
+//! the platform is in error: a start that failed is tried elsewhere. So is a new slot where the image did not come.
 
 use super::PoolSettings;
 use super::breaker::BreakerState;
@@ -170,8 +170,8 @@ impl SlotIndex {
         }
     }
 
-    /// Notes whether a platform's image came to a host when it was wanted there ahead of need. Until it does, other hosts
-    /// come first.
+    /// Notes whether a platform's image came to a host when it was wanted there ahead of need, or is on its way yet. Until
+    /// it does, other hosts come first.
     pub fn image_came(&mut self, platform: &Platform, host: &HostName, came: bool) {
         if let Some(shelf) = self.shelves.get_mut(platform) {
             shelf.racks.entry(host.clone()).or_default().without_image = !came;
@@ -270,7 +270,11 @@ impl SlotIndex {
                 && rack.crowded.is_none()
                 && self.hosts.get(*host).is_none_or(HostLine::takes_bots)
         });
-        let first = open.min_by_key(|(_, rack)| (rack.errors > 0, rack.idle.first().copied()));
+        let first = open.min_by_key(|(_, rack)| {
+            let turn = rack.idle.first().copied();
+            let lacks_image = rack.without_image || turn.is_none_or(|turn| turn.unwanted_image);
+            (lacks_image, rack.errors > 0, turn)
+        });
         let Some(turn) = first.and_then(|(_, rack)| rack.idle.pop_first()) else {
             return self.growth(platform).map_or(Placement::Full, Placement::Grow);
         };

@@ -19,7 +19,7 @@ struct Closed {
     crowded: BTreeSet<(Platform, HostName, String)>,
     /// Hosts without room for any slot.
     shut: BTreeSet<HostName>,
-    /// Where the image did not come when it was wanted last.
+    /// Where the image is not known to have come since it was wanted last.
     without_image: BTreeSet<(Platform, HostName)>,
 }
 
@@ -55,7 +55,11 @@ fn place(platform: &Platform, settings: &PoolSettings, closed: &Closed, slots: &
     };
     let idle = slots.iter().filter(free);
     if let Some(slot) = idle.min_by_key(|slot| {
-        (has_errors(&slot.host), slot.image != wanted.image, slot.last_used_at, slot.name.clone())
+        let is_missing = closed.without_image.contains(&(platform.clone(), slot.host.clone()));
+        let has_image = slot.image == wanted.image && !is_missing;
+        // Where the image is missing a slot's own still tells.
+        let by_slot = (slot.image != wanted.image, slot.last_used_at, slot.name.clone());
+        (!has_image, has_errors(&slot.host), by_slot)
     }) {
         return Placement::Slot(slot.name.clone());
     }
@@ -430,6 +434,26 @@ fn the_wanted_image_comes_before_the_least_recently_used() {
     }
     let order: Vec<Placement> = (0..3).map(|_| index.take(&zoom())).collect();
     assert_eq!(order, [3, 2, 1].map(|number| Placement::Slot(SlotName::new(&zoom(), number))));
+}
+
+#[test]
+fn the_wanted_image_comes_first_whatever_its_host_has_in_error() {
+    let mut index = SlotIndex::new(&settings(9, 9, 9, 2));
+    let on = |host: usize, number, image: u8| Slot {
+        image: format!("image:{image}"),
+        host: hosts()[host].clone(),
+        ..sample::idle_slot(number)
+    };
+    index.put(&on(0, 1, 1));
+    index.put(&on(1, 2, 2));
+    let like = index.get(&SlotName::new(&zoom(), 2)).expect("is there");
+    index.put(&slot_of(&SlotLine { name: SlotName::new(&zoom(), 3), ..like }, SlotStatus::Error));
+    assert_eq!(index.clone().take(&zoom()), Placement::Slot(SlotName::new(&zoom(), 2)));
+    // It is said to have the image, and the pull is not over there.
+    index.image_came(&zoom(), &hosts()[1], false);
+    assert_eq!(index.clone().take(&zoom()), Placement::Slot(SlotName::new(&zoom(), 1)));
+    index.image_came(&zoom(), &hosts()[1], true);
+    assert_eq!(index.take(&zoom()), Placement::Slot(SlotName::new(&zoom(), 2)));
 }
 
 #[test]

@@ -118,11 +118,13 @@ impl PoolSupervisor {
         if let Some(partners) = &self.partners {
             tell(&partners.reconciler, HostsChanged { hosts: self.settings.hosts.keys().cloned().collect() });
         }
+        let mut changed = Vec::new();
         for (platform, settings) in &self.settings.platforms {
             if old.platforms.get(platform).is_some_and(|old| old.image != settings.image) {
-                self.pull_everywhere(platform, &settings.image);
+                changed.push((platform.clone(), settings.image.clone()));
             }
         }
+        changed.into_iter().for_each(|(platform, image)| self.pull_everywhere(&platform, &image, ctx));
         let slots: Vec<Arc<Slot>> = self.members.values().map(|member| member.handle.snapshot()).collect();
         slots.iter().for_each(|slot| self.keep_up(slot));
         // Behind that: whoever waits gets slots as they are meant now, and before any container is made for the next.
@@ -130,17 +132,28 @@ impl PoolSupervisor {
         slots.iter().for_each(|slot| self.prepare_ahead(slot));
     }
 
-    /// Has the new image pulled where the platform has slots.
-    fn pull_everywhere(&self, platform: &Platform, image: &str) {
+    /// Has the new image pulled where the platform has slots; a host that does not have it yet comes after those that do.
+    fn pull_everywhere(&mut self, platform: &Platform, image: &str, ctx: &mut Context<Self>) {
         let lines = self.index.lines();
         let hosts: BTreeSet<HostName> =
             lines.into_iter().filter(|line| line.platform == *platform).map(|line| line.host).collect();
         slog::info!(self.links.log, "a new image is pulled and adopted"; "platform" => %platform, "image" => image,
             "hosts" => hosts.len());
         for host in hosts {
-            // Nobody waits for it; a slot that needs it waits for the same pull.
-            let (reply, _) = oneshot::channel();
-            tell(&self.links.pulls, EnsureImage { host, image: image.to_owned(), for_bot: false, reply });
+            self.index.image_came(platform, &host, false);
+            // A slot that needs it waits for the same pull.
+            let (reply, pulled) = oneshot::channel();
+            let wanted = EnsureImage { host: host.clone(), image: image.to_owned(), for_bot: false, reply };
+            tell(&self.links.pulls, wanted);
+            let (platform, image) = (platform.clone(), image.to_owned());
+            ctx.spawn(pulled.into_actor(self).map(move |pulled, act, ctx| {
+                let is_meant =
+                    act.settings.platforms.get(&platform).is_some_and(|settings| settings.image == image);
+                if is_meant && matches!(pulled, Ok(Ok(()))) {
+                    act.index.image_came(&platform, &host, true);
+                    act.pump_all(ctx);
+                }
+            }));
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) struct Rack {
     pub(super) errors: u32,
     /// So many slots of the host wait for this image that one more was refused, since when none has got on.
     pub(super) crowded: Option<String>,
-    /// Its image was wanted ahead of need and did not come, and has not come since.
+    /// Its image was wanted ahead of need and is not known to have come since.
     pub(super) without_image: bool,
 }
 
