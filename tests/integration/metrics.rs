@@ -78,7 +78,14 @@ async fn what_a_bot_went_through_is_counted_as_documented() {
         let absent: Vec<_> = named(&text).difference(&named(&page)).copied().collect();
         assert!(absent.iter().all(|name| *name == "meeboter_slot_recoveries_total"), "{absent:?} of {path}");
     }
+    let documented = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md"));
+    let exported = &named(&page) | &BTreeSet::from(SELDOM);
+    assert_eq!(exported, named(documented), "docs/METRICS.md has every name, and no other");
 }
+
+/// What the page has only when it has happened, and what needs more than a short life without trouble to happen.
+const SELDOM: [&str; 3] =
+    ["meeboter_host_breaker_opened_total", "meeboter_slot_recoveries_total", "meeboter_stale_events_total"];
 
 #[test]
 fn the_dashboard_is_one_and_has_the_panels_that_people_look_for() {
