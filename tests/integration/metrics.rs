@@ -104,6 +104,28 @@ fn the_dashboard_is_one_and_has_the_panels_that_people_look_for() {
     }
 }
 
+#[test]
+fn what_the_dashboard_asks_for_is_promql() {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/grafana/meeboter.json"));
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    // As a recording rule each, with something in the place of Grafana's variables.
+    let rule = |(number, target): (usize, &Value)| {
+        let expr = target["expr"].as_str().unwrap();
+        let expr = expr.replace("$__rate_interval", "5m").replace("$platform", ".*");
+        assert!(!expr.contains('$'), "a variable that this test does not know: {expr}");
+        json!({ "record": "query", "labels": { "number": number.to_string() }, "expr": expr })
+    };
+    let rules: Vec<Value> = targets.enumerate().map(rule).collect();
+    assert!(!rules.is_empty());
+    // JSON is YAML too.
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(rules.as_bytes()).unwrap();
+    promtool(&["check", "rules", file.path().to_str().unwrap()], "");
+}
+
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alerts.yml");
 
 #[test]
