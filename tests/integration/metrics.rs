@@ -78,7 +78,14 @@ async fn what_a_bot_went_through_is_counted_as_documented() {
         let absent: Vec<_> = named(&text).difference(&named(&page)).copied().collect();
         assert!(absent.iter().all(|name| *name == "meeboter_slot_recoveries_total"), "{absent:?} of {path}");
     }
+    let documented = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md"));
+    let exported = &named(&page) | &BTreeSet::from(SELDOM);
+    assert_eq!(exported, named(documented), "docs/METRICS.md has every name, and no other");
 }
+
+/// What the page has only when it has happened, and what needs more than a short life without trouble to happen.
+const SELDOM: [&str; 3] =
+    ["meeboter_host_breaker_opened_total", "meeboter_slot_recoveries_total", "meeboter_stale_events_total"];
 
 #[test]
 fn the_dashboard_is_one_and_has_the_panels_that_people_look_for() {
@@ -95,6 +102,28 @@ fn the_dashboard_is_one_and_has_the_panels_that_people_look_for() {
     {
         assert!(titles.iter().any(|title| title.contains(wanted)), "{wanted} is not in {titles:?}");
     }
+}
+
+#[test]
+fn what_the_dashboard_asks_for_is_promql() {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/grafana/meeboter.json"));
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    // As a recording rule each, with something in the place of Grafana's variables.
+    let rule = |(number, target): (usize, &Value)| {
+        let expr = target["expr"].as_str().unwrap();
+        let expr = expr.replace("$__rate_interval", "5m").replace("$platform", ".*");
+        assert!(!expr.contains('$'), "a variable that this test does not know: {expr}");
+        json!({ "record": "query", "labels": { "number": number.to_string() }, "expr": expr })
+    };
+    let rules: Vec<Value> = targets.enumerate().map(rule).collect();
+    assert!(!rules.is_empty());
+    // JSON is YAML too.
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(rules.as_bytes()).unwrap();
+    promtool(&["check", "rules", file.path().to_str().unwrap()], "");
 }
 
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/alerts.yml");
