@@ -1,4 +1,4 @@
-//! Operators' tools: `meeboter slots`, `queue`, `bots`, `users`, `drain`, `pulls`, `reconcile`, `recover`, `maintenance`,
+//! Operators' tools: `meeboter slots`, `queue`, `bots`, `users`, `drain`, `pulls`, `reconcile`, `recover`, `scale`, `maintenance`,
 //! `reload`.
 //! Each asks a running server one thing over its API and prints the answer: as a table for people, or as it came for programs.
 
@@ -142,6 +142,12 @@ pub enum Tool {
     },
     /// Have every slot in error recover now.
     Recover {
+        /// Which server, and how the answer is shown.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// How the pool follows the load: what it sees of each platform, what it did, and who is scheduled.
+    Scale {
         /// Which server, and how the answer is shown.
         #[command(flatten)]
         remote: Remote,
@@ -394,6 +400,7 @@ impl Tool {
             | Self::Pulls { remote, .. }
             | Self::Reconcile { remote }
             | Self::Recover { remote }
+            | Self::Scale { remote }
             | Self::Maintenance { remote, .. }
             | Self::Reload { remote } => remote,
         }

@@ -33,6 +33,7 @@ impl Request {
             Tool::Drain { action, .. } => drain(action.as_ref().unwrap_or(&DrainAction::List)),
             Tool::Pulls { action, .. } => pulls(action.as_ref().unwrap_or(&PullsAction::List)),
             Tool::Reconcile { .. } => post(&["reconcile"], screen::reconciling),
+            Tool::Scale { .. } => get(&["scale"], screen::scale),
             Tool::Recover { .. } => post(&["recover"], screen::recovered),
             Tool::Maintenance { action: Some(MaintenanceAction::Run), .. } => {
                 post(&["maintenance"], screen::maintenance)
@@ -184,6 +185,7 @@ mod tests {
             ("slots forget s", "POST slots/s/forget"),
             ("slots restart s", "POST slots/s/restart"),
             ("slots logs s --lines 7", "GET slots/s/logs?lines=7"),
+            ("scale", "GET scale"),
             ("maintenance", "GET maintenance"),
             ("maintenance run", "POST maintenance"),
             ("reload", "POST reload"),

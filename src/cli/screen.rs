@@ -129,6 +129,26 @@ pub(super) fn reloaded(answer: &Value) -> String {
     format!("counts from now on: {}\nneeds a restart: {}", keys("applied"), keys("needsRestart"))
 }
 
+/// How the pool follows the load.
+pub(super) fn scale(answer: &Value) -> String {
+    let head = ["platform", "mean %", "coming", "scaled", "up to"];
+    let platforms = list(head, &answer["platforms"], "no platform is kept ready", |platform| {
+        let [name, mean, coming, up_to] =
+            ["platform", "meanPercent", "coming", "upTo"].map(|field| cell(&platform[field]));
+        [name, mean, coming, moment(&platform["scaledAt"]), up_to]
+    });
+    let recent =
+        list(["at", "did", "what"], &answer["recent"], "nothing was made or removed yet", |action| {
+            [moment(&action["at"]), cell(&action["action"]), cell(&action["what"])]
+        });
+    let facts = [
+        ("being made for", cell(&answer["growing"])),
+        ("scheduled bots", cell(&answer["scheduled"])),
+        ("next is sent", moment(&answer["nextDueAt"])),
+    ];
+    format!("{platforms}\n\n{}\n\n{recent}", table::facts(&facts))
+}
+
 /// How maintenance is, with the run under way or else the last.
 pub(super) fn maintenance(answer: &Value) -> String {
     let under_way = answer["running"].is_object();
@@ -301,6 +321,33 @@ disk  free %  warned of
 data  9.5     yes";
         assert_eq!(maintenance(&answer), expected);
         assert!(maintenance(&json!({})).starts_with("next run  –\n\nno run yet"));
+    }
+
+    #[test]
+    fn scaling_is_what_is_seen_what_comes_and_what_was_done() {
+        let answer = json!({
+            "platforms": [
+                { "platform": "google-meet", "meanPercent": 81.3, "coming": 4, "scaledAt": "2026-03-01T03:00:02Z",
+                  "upTo": 15 },
+                { "platform": "zoom", "meanPercent": null, "coming": 0, "scaledAt": null, "upTo": null },
+            ],
+            "growing": "google-meet", "scheduled": 7, "nextDueAt": "2026-03-01T08:55:00Z",
+            "recent": [{ "at": "2026-03-01T03:00:02Z", "action": "grow", "what": "google-meet" }],
+        });
+        let expected = "\
+platform     mean %  coming  scaled                up to
+───────────  ──────  ──────  ────────────────────  ─────
+google-meet  81.3    4       2026-03-01 03:00:02Z  15
+zoom         –       0       –                     –
+
+being made for  google-meet
+scheduled bots  7
+next is sent    2026-03-01 08:55:00Z
+
+at                    did   what
+────────────────────  ────  ───────────
+2026-03-01 03:00:02Z  grow  google-meet";
+        assert_eq!(scale(&answer), expected);
     }
 
     #[test]

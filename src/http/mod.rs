@@ -77,6 +77,7 @@ pub fn routes(cfg: &mut ServiceConfig) {
             .or_refused(),
     )
     .service(at("/api/admin/recordings").get(admin::engine::recordings).or_refused())
+    .service(at("/api/admin/scale").get(admin::scale::read).or_refused())
     .service(at("/api/admin/recover").post(admin::slots::recover).or_refused())
     .service(
         at("/api/admin/maintenance").get(admin::maintenance::read).post(admin::maintenance::run).or_refused(),

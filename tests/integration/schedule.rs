@@ -63,6 +63,12 @@ async fn a_bot_waits_for_its_start_and_can_be_moved_and_cancelled() {
         assert!((time(&bot["startTime"]) - start_at).abs() < TimeDelta::milliseconds(1), "{bot}");
     }
 
+    let (_, scale) = server.get("/api/admin/scale").await;
+    // A lead, its jitter and a window before its start.
+    let ahead = start_at - time(&scale["nextDueAt"]);
+    assert_eq!(scale["scheduled"], 1, "{scale}");
+    assert!((TimeDelta::minutes(5)..=TimeDelta::seconds(390)).contains(&ahead), "{ahead} ahead: {scale}");
+
     let (start_at, end_at) = (in_minutes(90), in_minutes(120));
     let (status, moved) = patch(&server, id, &json!({ "startTime": start_at, "endTime": end_at })).await;
     assert_eq!((status, &moved["state"]), (StatusCode::OK, &json!("SCHEDULED")), "{moved}");

@@ -45,6 +45,8 @@ pub struct ScaleLine {
 pub struct ScaleSnapshot {
     /// By platform.
     pub platforms: BTreeMap<Platform, ScaleLine>,
+    /// Scheduled bots that are handed over within the look-ahead, as the last round saw them.
+    pub coming: BTreeMap<Platform, usize>,
     /// For which platform a slot is being made.
     pub growing: Option<Platform>,
     /// What it wished last, the latest at the end.
@@ -73,6 +75,7 @@ pub struct Scaler {
     clock: Arc<dyn Clock>,
     log: slog::Logger,
     looking: bool,
+    coming: BTreeMap<Platform, usize>,
     growing: Option<Platform>,
     recent: VecDeque<(DateTime<Utc>, Action)>,
     _guard: DeathGuard,
@@ -96,6 +99,7 @@ impl Scaler {
             clock,
             log,
             looking: false,
+            coming: BTreeMap::new(),
             growing: None,
             recent: VecDeque::new(),
             _guard: guard,
@@ -123,6 +127,7 @@ impl Scaler {
 
     fn round(&mut self, pool: &PoolLoad, schedule: &ScheduleSnapshot, ctx: &mut Context<Self>) {
         let now = self.clock.now();
+        self.coming.clone_from(&schedule.coming);
         for action in self.scaling.round(now, pool, &schedule.coming, self.growing.is_some()) {
             if self.recent.len() == RECENT_MAX {
                 self.recent.pop_front();
@@ -181,6 +186,7 @@ impl Scaler {
         let lines = self.scaling.lines(self.clock.now());
         ScaleSnapshot {
             platforms: lines.map(|(key, mean, scaled)| (key.clone(), ScaleLine { mean, scaled })).collect(),
+            coming: self.coming.clone(),
             growing: self.growing.clone(),
             recent: self.recent.iter().cloned().collect(),
         }

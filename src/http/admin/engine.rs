@@ -84,7 +84,7 @@ pub async fn pull(
         let takes = format!("image: it takes an image's reference, 1 to {IMAGE_CHARS_MAX} characters.");
         return Err(ApiError::field("image", takes));
     }
-    state.check_running()?;
+    let _admitted = state.admit()?;
     let tree = state.tree()?;
     let host = HostName(host);
     if !observe(&tree.pool, pool::message::Observe).await?.hosts.contains_key(&host) {
@@ -205,7 +205,7 @@ pub struct Reconciling {
 
 /// POST /api/admin/reconcile: compares now what runs with what should.
 pub async fn reconcile_now(operator: Operator, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    state.check_running()?;
+    let _admitted = state.admit()?;
     let reconciler = &state.tree()?.reconciler;
     note(&state, operator, "reconcile", "all hosts");
     let hosts = observe(reconciler, ReconcileNow).await?;

@@ -69,7 +69,7 @@ pub async fn read(_: Operator, state: web::Data<AppState>) -> Result<web::Json<M
 /// POST /api/admin/maintenance: begins a run now. 202: it goes on while nobody waits for it. One that is under way is
 /// answered as it is.
 pub async fn run(operator: Operator, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    state.check_running()?;
+    let _admitted = state.admit()?;
     let maintainer = &state.tree()?.maintainer;
     note(&state, operator, "maintenance", "everything");
     let snapshot = observe(maintainer, RunNow).await?;

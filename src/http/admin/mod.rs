@@ -1,4 +1,4 @@
-//! What operators ask for: everybody's slots, bots, queue, drains, the engine, users, maintenance and settings. Handlers
+//! What operators ask for: everybody's slots, bots, queue, drains, scaling, the engine, users, maintenance, settings. Handlers
 //! only: they tell an actor, or for users ask the database, and say in words what it answered.
 
 pub mod bots;
@@ -7,6 +7,7 @@ pub mod engine;
 pub mod maintenance;
 pub mod queue;
 pub mod reload;
+pub mod scale;
 pub mod slots;
 pub mod users;
 
