@@ -51,7 +51,7 @@ pub struct Metrics {
     websocket_clients: IntGauge,
 }
 
-/// What is, for the gauges.
+/// What is, for the gauges; those of what is not known are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Each platform's slots by status, and its waiting bots.
@@ -73,30 +73,41 @@ pub struct Snapshot {
 pub struct PlatformLine {
     /// Its key.
     pub platform: String,
-    /// Slots by status; what is not there is 0.
-    pub slots: Vec<(SlotStatus, u32)>,
-    /// Waiting bots.
-    pub waiting: usize,
-    /// How long the one that waits longest has waited; 0 where nobody waits.
-    pub longest_wait: Duration,
+    /// Its slots; `None`: the pool has not said.
+    pub slots: Option<SlotCounts>,
+    /// Its waiting bots; `None`: the queue has not said.
+    pub waiting: Option<Waiting>,
     /// For how long the bot that is being deployed longest has had its slot; 0 where none is.
     pub longest_deployment: Duration,
 }
 
-impl PlatformLine {
+/// Slots by status; what is not there is 0.
+#[derive(Debug, Clone, Default)]
+pub struct SlotCounts(pub Vec<(SlotStatus, u32)>);
+
+impl SlotCounts {
     fn count(&self, status: SlotStatus) -> u32 {
-        self.slots.iter().filter(|(of, _)| *of == status).map(|(_, count)| count).sum()
+        self.0.iter().filter(|(of, _)| *of == status).map(|(_, count)| count).sum()
     }
 
     /// Slots that have a bot or are getting one, in percent of all; 0 where there are none.
     fn utilization(&self) -> f64 {
-        let total: u32 = self.slots.iter().map(|(_, count)| count).sum();
+        let total: u32 = self.0.iter().map(|(_, count)| count).sum();
         if total == 0 {
             return 0.0;
         }
         let used = self.count(SlotStatus::Busy) + self.count(SlotStatus::Deploying);
         100.0 * f64::from(used) / f64::from(total)
     }
+}
+
+/// A line of waiting bots.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Waiting {
+    /// How many.
+    pub bots: usize,
+    /// How long the one that waits longest has waited; 0 where nobody waits.
+    pub longest: Duration,
 }
 
 impl Metrics {
@@ -169,7 +180,7 @@ impl Metrics {
             )?,
             mailbox_wait: make.histograms(
                 "meeboter_mailbox_wait_seconds",
-                "How long a message waited in an actor's mailbox, sampled.",
+                "How long a message waited in an actor's mailbox, sampled; up to the 2 s after which it is given up.",
                 &MAILBOX_BUCKETS_S,
                 &["actor"],
             )?,
@@ -242,12 +253,16 @@ fn families(snapshot: &Snapshot) -> [Family; 10] {
         Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it may decide nothing.");
     for line in &snapshot.platforms {
         let platform = ("platform", line.platform.as_str());
-        for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {
-            slots.add(&[platform, ("status", status.as_str())], f64::from(line.count(status)));
+        if let Some(counts) = &line.slots {
+            for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {
+                slots.add(&[platform, ("status", status.as_str())], f64::from(counts.count(status)));
+            }
+            used.add(&[platform], counts.utilization());
         }
-        used.add(&[platform], line.utilization());
-        depth.add(&[platform], f64::from(u32::try_from(line.waiting).unwrap_or(u32::MAX)));
-        oldest.add(&[platform], line.longest_wait.as_secs_f64());
+        if let Some(waiting) = line.waiting {
+            depth.add(&[platform], f64::from(u32::try_from(waiting.bots).unwrap_or(u32::MAX)));
+            oldest.add(&[platform], waiting.longest.as_secs_f64());
+        }
         deploying.add(&[platform], line.longest_deployment.as_secs_f64());
     }
     leads.add(&[], f64::from(u8::from(snapshot.leads)));
@@ -415,9 +430,12 @@ mod tests {
     fn the_documented_names_and_buckets_are_there() {
         let line = PlatformLine {
             platform: "zoom".into(),
-            slots: vec![(SlotStatus::Busy, 2), (SlotStatus::Deploying, 1), (SlotStatus::Idle, 1)],
-            waiting: 7,
-            longest_wait: Duration::from_secs(90),
+            slots: Some(SlotCounts(vec![
+                (SlotStatus::Busy, 2),
+                (SlotStatus::Deploying, 1),
+                (SlotStatus::Idle, 1),
+            ])),
+            waiting: Some(Waiting { bots: 7, longest: Duration::from_secs(90) }),
             longest_deployment: Duration::from_secs(70),
         };
         let page = page(&Snapshot {
@@ -472,7 +490,8 @@ mod tests {
 
     #[test]
     fn an_empty_pool_is_not_used() {
-        let line = PlatformLine { platform: "zoom".into(), ..PlatformLine::default() };
+        let slots = Some(SlotCounts::default());
+        let line = PlatformLine { platform: "zoom".into(), slots, ..PlatformLine::default() };
         let page = page(&Snapshot { platforms: vec![line], ..Snapshot::default() });
         assert!(page.contains("meeboter_pool_utilization{platform=\"zoom\"} 0\n"), "{page}");
     }
