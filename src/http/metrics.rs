@@ -73,9 +73,11 @@ where
     answer.ok()
 }
 
+/// Of platforms only a leader tells: what another remembers of them may be long over, and would count twice.
 fn snapshot(seen: Seen, now: DateTime<Utc>) -> Snapshot {
     let Seen { leads, pool, queue, deploying, maintenance } = seen;
-    let platforms = platforms(pool.as_ref(), queue.as_ref(), &deploying, now);
+    let platforms =
+        if leads { platforms(pool.as_ref(), queue.as_ref(), &deploying, now) } else { Vec::new() };
     let hosts = pool.into_iter().flat_map(|pool| pool.hosts);
     let (ended_at, due_at) = maintenance.as_ref().map_or((None, None), |seen| (seen.ended_at, seen.due_at));
     Snapshot {
@@ -216,6 +218,12 @@ mod tests {
         check(&without, &[&always[..], &[slots]].concat(), &OF_QUEUE);
         let without = page(Seen { pool: None, queue: None, ..seen(true) });
         check(&without, &always, &[OF_POOL, OF_QUEUE].concat());
+    }
+
+    #[test]
+    fn who_does_not_lead_says_nothing_of_platforms() {
+        let of_platforms = [&OF_POOL[..], &OF_QUEUE, &["meeboter_deployment_oldest_seconds{"]].concat();
+        check(&page(seen(false)), &["meeboter_leads 0\n", COUNTED], &of_platforms);
     }
 
     #[tokio::test(start_paused = true)]
