@@ -140,7 +140,7 @@ pub enum CallOutcome {
     Done,
     /// It answered that it did not.
     Refused,
-    /// It did not answer.
+    /// It did not answer, or not before whoever asked gave up.
     Unanswered,
 }
 
