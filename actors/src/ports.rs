@@ -76,7 +76,7 @@ pub enum Measure<'a> {
         /// How.
         outcome: Outcome,
     },
-    /// A slot left its error.
+    /// A slot left its error, as nothing of its container is left.
     SlotRecovered {
         /// Its platform.
         platform: &'a Platform,

@@ -194,12 +194,19 @@ impl Metrics {
         })
     }
 
-    /// Bots of these platforms may end from now on. What is counted of them is there as 0 before the first one does: of a
+    /// These platforms may have bots from now on. What is counted of them is there as 0 before it first happens: of a
     /// series that begins with 1 nobody sees the increase, and of one that is not there no rate.
     pub fn serve<'a>(&self, platforms: impl IntoIterator<Item = &'a str>) {
         for platform in platforms {
+            self.queue_wait.with_label_values(&[platform]);
+            for slot_is_new in [false, true] {
+                self.deployment.with_label_values(&[platform, slot_type(slot_is_new)]);
+            }
             for outcome in [Outcome::Done, Outcome::Fatal] {
                 self.completions.with_label_values(&[platform, status(outcome)]);
+            }
+            for given_up in [false, true] {
+                self.recoveries.with_label_values(&[platform, recovery(given_up)]);
             }
         }
     }
@@ -308,6 +315,14 @@ fn status(outcome: Outcome) -> &'static str {
     }
 }
 
+fn slot_type(slot_is_new: bool) -> &'static str {
+    if slot_is_new { "new" } else { "existing" }
+}
+
+fn recovery(given_up: bool) -> &'static str {
+    if given_up { "given_up" } else { "freed" }
+}
+
 /// Counts a websocket as open until it is dropped.
 pub struct OpenWebsocket(IntGauge);
 
@@ -324,17 +339,15 @@ impl Meter for Metrics {
                 self.queue_wait.with_label_values(&[platform.0.as_str()]).observe(wait.as_secs_f64());
             }
             Measure::Deployed { platform, slot_is_new, took } => {
-                let slot_type = if slot_is_new { "new" } else { "existing" };
                 self.deployment
-                    .with_label_values(&[platform.0.as_str(), slot_type])
+                    .with_label_values(&[platform.0.as_str(), slot_type(slot_is_new)])
                     .observe(took.as_secs_f64());
             }
             Measure::BotEnded { platform, outcome } => {
                 self.completions.with_label_values(&[platform.0.as_str(), status(outcome)]).inc();
             }
             Measure::SlotRecovered { platform, given_up } => {
-                let outcome = if given_up { "given_up" } else { "freed" };
-                self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
+                self.recoveries.with_label_values(&[platform.0.as_str(), recovery(given_up)]).inc();
             }
             Measure::SlotRebuilt => self.rebuilds.inc(),
             Measure::Moved { machine: Machine::Slot, from, event, to } => {
@@ -475,10 +488,16 @@ mod tests {
         let page = || metrics.text(&Snapshot::default()).expect("written");
         metrics.serve(["zoom", "my-video"]);
         for platform in ["zoom", "my-video"] {
-            for status in ["done", "fatal"] {
-                let line = format!(
-                    "meeboter_bot_completions_total{{platform=\"{platform}\",status=\"{status}\"}} 0\n"
-                );
+            for series in [
+                "meeboter_bot_completions_total{platform=\"?\",status=\"done\"}",
+                "meeboter_bot_completions_total{platform=\"?\",status=\"fatal\"}",
+                "meeboter_slot_recoveries_total{outcome=\"freed\",platform=\"?\"}",
+                "meeboter_slot_recoveries_total{outcome=\"given_up\",platform=\"?\"}",
+                "meeboter_bot_deployment_seconds_count{platform=\"?\",slot_type=\"new\"}",
+                "meeboter_bot_deployment_seconds_count{platform=\"?\",slot_type=\"existing\"}",
+                "meeboter_queue_wait_seconds_count{platform=\"?\"}",
+            ] {
+                let line = format!("{} 0\n", series.replace('?', platform));
                 assert!(page().contains(&line), "{line:?} is not in\n{}", page());
             }
         }
