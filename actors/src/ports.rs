@@ -76,7 +76,7 @@ pub enum Measure<'a> {
         /// How.
         outcome: Outcome,
     },
-    /// A slot left its error.
+    /// A slot left its error, as nothing of its container is left.
     SlotRecovered {
         /// Its platform.
         platform: &'a Platform,
@@ -140,7 +140,7 @@ pub enum CallOutcome {
     Done,
     /// It answered that it did not.
     Refused,
-    /// It did not answer.
+    /// It did not answer, or not before whoever asked gave up.
     Unanswered,
 }
 

@@ -5,7 +5,7 @@
 use super::database::Database;
 use super::{RandomSlotIds, StartError, SystemClock, api_key_file, settings as wanted};
 use crate::disks::HostDisks;
-use crate::driver::metered::MeteredDriver;
+use crate::driver::metered;
 use crate::http::state::{AppState, Leading};
 use crate::metrics::timers;
 use crate::store::journal::{Claim, JournalConnection};
@@ -13,7 +13,6 @@ use crate::store::lead::LeadError;
 use crate::telemetry::chain;
 use actix::ArbiterHandle;
 use actix_web::web;
-use meeboter_actors::lead::LeadingDriver;
 use meeboter_actors::ports::{Driver, Rows, Spools, Store, StoreError};
 use meeboter_actors::tree::{Ports, Tree};
 use slog::{Logger, info, warn};
@@ -147,11 +146,10 @@ impl Candidate {
     /// Builds the actors on a thread of their own.
     async fn plant(&self, journal: &Arc<JournalConnection>, rows: Rows) -> Result<Tree, StartError> {
         let (validity, meter) = (journal.validity(), Arc::clone(&self.state.metrics));
-        let leading = Arc::new(LeadingDriver::new(Arc::clone(&self.driver), validity.clone()));
         let here = self.clone();
         let ports = Ports {
             store: Arc::clone(journal) as Arc<dyn Store>,
-            driver: Arc::new(MeteredDriver::new(leading, meter.clone())),
+            driver: metered::of_a_leader(Arc::clone(&self.driver), validity.clone(), meter.clone()),
             artifacts: Arc::new(self.state.artifacts.clone()),
             archive: Arc::new(self.state.pool.clone()),
             spools: Arc::clone(&self.spools),

@@ -51,7 +51,7 @@ pub struct Metrics {
     websocket_clients: IntGauge,
 }
 
-/// What is, for the gauges.
+/// What is, for the gauges; those of what is not known are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Each platform's slots by status, and its waiting bots.
@@ -73,30 +73,41 @@ pub struct Snapshot {
 pub struct PlatformLine {
     /// Its key.
     pub platform: String,
-    /// Slots by status; what is not there is 0.
-    pub slots: Vec<(SlotStatus, u32)>,
-    /// Waiting bots.
-    pub waiting: usize,
-    /// How long the one that waits longest has waited; 0 where nobody waits.
-    pub longest_wait: Duration,
+    /// Its slots; `None`: the pool has not said.
+    pub slots: Option<SlotCounts>,
+    /// Its waiting bots; `None`: the queue has not said.
+    pub waiting: Option<Waiting>,
     /// For how long the bot that is being deployed longest has had its slot; 0 where none is.
     pub longest_deployment: Duration,
 }
 
-impl PlatformLine {
+/// Slots by status; what is not there is 0.
+#[derive(Debug, Clone, Default)]
+pub struct SlotCounts(pub Vec<(SlotStatus, u32)>);
+
+impl SlotCounts {
     fn count(&self, status: SlotStatus) -> u32 {
-        self.slots.iter().filter(|(of, _)| *of == status).map(|(_, count)| count).sum()
+        self.0.iter().filter(|(of, _)| *of == status).map(|(_, count)| count).sum()
     }
 
     /// Slots that have a bot or are getting one, in percent of all; 0 where there are none.
     fn utilization(&self) -> f64 {
-        let total: u32 = self.slots.iter().map(|(_, count)| count).sum();
+        let total: u32 = self.0.iter().map(|(_, count)| count).sum();
         if total == 0 {
             return 0.0;
         }
         let used = self.count(SlotStatus::Busy) + self.count(SlotStatus::Deploying);
         100.0 * f64::from(used) / f64::from(total)
     }
+}
+
+/// A line of waiting bots.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Waiting {
+    /// How many.
+    pub bots: usize,
+    /// How long the one that waits longest has waited; 0 where nobody waits.
+    pub longest: Duration,
 }
 
 impl Metrics {
@@ -169,7 +180,7 @@ impl Metrics {
             )?,
             mailbox_wait: make.histograms(
                 "meeboter_mailbox_wait_seconds",
-                "How long a message waited in an actor's mailbox, sampled.",
+                "How long a message waited in an actor's mailbox, sampled; up to the 2 s after which it is given up.",
                 &MAILBOX_BUCKETS_S,
                 &["actor"],
             )?,
@@ -183,12 +194,19 @@ impl Metrics {
         })
     }
 
-    /// Bots of these platforms may end from now on. What is counted of them is there as 0 before the first one does: of a
+    /// These platforms may have bots from now on. What is counted of them is there as 0 before it first happens: of a
     /// series that begins with 1 nobody sees the increase, and of one that is not there no rate.
     pub fn serve<'a>(&self, platforms: impl IntoIterator<Item = &'a str>) {
         for platform in platforms {
+            self.queue_wait.with_label_values(&[platform]);
+            for slot_is_new in [false, true] {
+                self.deployment.with_label_values(&[platform, slot_type(slot_is_new)]);
+            }
             for outcome in [Outcome::Done, Outcome::Fatal] {
                 self.completions.with_label_values(&[platform, status(outcome)]);
+            }
+            for given_up in [false, true] {
+                self.recoveries.with_label_values(&[platform, recovery(given_up)]);
             }
         }
     }
@@ -242,12 +260,16 @@ fn families(snapshot: &Snapshot) -> [Family; 10] {
         Family::new("meeboter_leads", "gauge", "1 where this server leads, 0 where it may decide nothing.");
     for line in &snapshot.platforms {
         let platform = ("platform", line.platform.as_str());
-        for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {
-            slots.add(&[platform, ("status", status.as_str())], f64::from(line.count(status)));
+        if let Some(counts) = &line.slots {
+            for status in [SlotStatus::Idle, SlotStatus::Deploying, SlotStatus::Busy, SlotStatus::Error] {
+                slots.add(&[platform, ("status", status.as_str())], f64::from(counts.count(status)));
+            }
+            used.add(&[platform], counts.utilization());
         }
-        used.add(&[platform], line.utilization());
-        depth.add(&[platform], f64::from(u32::try_from(line.waiting).unwrap_or(u32::MAX)));
-        oldest.add(&[platform], line.longest_wait.as_secs_f64());
+        if let Some(waiting) = line.waiting {
+            depth.add(&[platform], f64::from(u32::try_from(waiting.bots).unwrap_or(u32::MAX)));
+            oldest.add(&[platform], waiting.longest.as_secs_f64());
+        }
         deploying.add(&[platform], line.longest_deployment.as_secs_f64());
     }
     leads.add(&[], f64::from(u8::from(snapshot.leads)));
@@ -293,6 +315,14 @@ fn status(outcome: Outcome) -> &'static str {
     }
 }
 
+fn slot_type(slot_is_new: bool) -> &'static str {
+    if slot_is_new { "new" } else { "existing" }
+}
+
+fn recovery(given_up: bool) -> &'static str {
+    if given_up { "given_up" } else { "freed" }
+}
+
 /// Counts a websocket as open until it is dropped.
 pub struct OpenWebsocket(IntGauge);
 
@@ -309,17 +339,15 @@ impl Meter for Metrics {
                 self.queue_wait.with_label_values(&[platform.0.as_str()]).observe(wait.as_secs_f64());
             }
             Measure::Deployed { platform, slot_is_new, took } => {
-                let slot_type = if slot_is_new { "new" } else { "existing" };
                 self.deployment
-                    .with_label_values(&[platform.0.as_str(), slot_type])
+                    .with_label_values(&[platform.0.as_str(), slot_type(slot_is_new)])
                     .observe(took.as_secs_f64());
             }
             Measure::BotEnded { platform, outcome } => {
                 self.completions.with_label_values(&[platform.0.as_str(), status(outcome)]).inc();
             }
             Measure::SlotRecovered { platform, given_up } => {
-                let outcome = if given_up { "given_up" } else { "freed" };
-                self.recoveries.with_label_values(&[platform.0.as_str(), outcome]).inc();
+                self.recoveries.with_label_values(&[platform.0.as_str(), recovery(given_up)]).inc();
             }
             Measure::SlotRebuilt => self.rebuilds.inc(),
             Measure::Moved { machine: Machine::Slot, from, event, to } => {
@@ -415,9 +443,12 @@ mod tests {
     fn the_documented_names_and_buckets_are_there() {
         let line = PlatformLine {
             platform: "zoom".into(),
-            slots: vec![(SlotStatus::Busy, 2), (SlotStatus::Deploying, 1), (SlotStatus::Idle, 1)],
-            waiting: 7,
-            longest_wait: Duration::from_secs(90),
+            slots: Some(SlotCounts(vec![
+                (SlotStatus::Busy, 2),
+                (SlotStatus::Deploying, 1),
+                (SlotStatus::Idle, 1),
+            ])),
+            waiting: Some(Waiting { bots: 7, longest: Duration::from_secs(90) }),
             longest_deployment: Duration::from_secs(70),
         };
         let page = page(&Snapshot {
@@ -457,10 +488,16 @@ mod tests {
         let page = || metrics.text(&Snapshot::default()).expect("written");
         metrics.serve(["zoom", "my-video"]);
         for platform in ["zoom", "my-video"] {
-            for status in ["done", "fatal"] {
-                let line = format!(
-                    "meeboter_bot_completions_total{{platform=\"{platform}\",status=\"{status}\"}} 0\n"
-                );
+            for series in [
+                "meeboter_bot_completions_total{platform=\"?\",status=\"done\"}",
+                "meeboter_bot_completions_total{platform=\"?\",status=\"fatal\"}",
+                "meeboter_slot_recoveries_total{outcome=\"freed\",platform=\"?\"}",
+                "meeboter_slot_recoveries_total{outcome=\"given_up\",platform=\"?\"}",
+                "meeboter_bot_deployment_seconds_count{platform=\"?\",slot_type=\"new\"}",
+                "meeboter_bot_deployment_seconds_count{platform=\"?\",slot_type=\"existing\"}",
+                "meeboter_queue_wait_seconds_count{platform=\"?\"}",
+            ] {
+                let line = format!("{} 0\n", series.replace('?', platform));
                 assert!(page().contains(&line), "{line:?} is not in\n{}", page());
             }
         }
@@ -472,7 +509,8 @@ mod tests {
 
     #[test]
     fn an_empty_pool_is_not_used() {
-        let line = PlatformLine { platform: "zoom".into(), ..PlatformLine::default() };
+        let slots = Some(SlotCounts::default());
+        let line = PlatformLine { platform: "zoom".into(), slots, ..PlatformLine::default() };
         let page = page(&Snapshot { platforms: vec![line], ..Snapshot::default() });
         assert!(page.contains("meeboter_pool_utilization{platform=\"zoom\"} 0\n"), "{page}");
     }

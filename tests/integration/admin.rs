@@ -207,10 +207,13 @@ async fn a_server_that_is_emptied_asks_its_bots_to_leave_and_stops() {
         (StatusCode::SERVICE_UNAVAILABLE, &json!("draining")),
         "{refused}"
     );
+    // Its bot reports to it by whatever follows this.
+    assert_eq!(here.ask(Method::GET, "/readyz").await["status"], "draining");
     let drains = here.ask(Method::GET, "/api/admin/drains").await;
     assert_eq!(drains["drains"][0]["kind"], "server", "{drains}");
     here.ask(Method::DELETE, "/api/admin/drains/server").await;
     assert_eq!(here.ask(Method::GET, "/api/admin/drains").await["drains"], json!([]));
+    assert_eq!(here.ask(Method::GET, "/readyz").await["status"], "ready");
 
     here.ask(Method::POST, "/api/admin/drains/server?withinMs=0").await;
     let status = here.server.ended(Duration::from_secs(120)).await;

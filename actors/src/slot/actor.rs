@@ -5,6 +5,7 @@ use super::effects::{Effect, effects_of};
 use super::event::SlotEvent;
 use super::handle::{Directory, SlotHandle};
 use super::machine::{Notice, Rejection, transition};
+use super::recovery::recovery;
 use super::{BusyStep, Slot, SlotState, SlotTiming};
 use crate::bot::Bot;
 use crate::ids::{BotId, Generation, Operation};
@@ -246,11 +247,7 @@ impl SlotActor {
             let slot_is_new = self.made_for.is_some() && self.made_for == next.bot().map(|bot| bot.id);
             self.links.meter.record(Measure::Deployed { platform, slot_is_new, took });
         }
-        if let SlotState::Error { attempts, .. } = self.slot.state
-            && matches!(next.state, SlotState::Idle { .. } | SlotState::Retired)
-        {
-            // One that drains or is ephemeral goes also when it has recovered.
-            let given_up = attempts >= self.links.timing.recovery_attempts;
+        if let Some(given_up) = recovery(&self.slot.state, &next.state, &self.links.timing) {
             self.links.meter.record(Measure::SlotRecovered { platform, given_up });
         }
     }

@@ -19,6 +19,15 @@ impl SlotTiming {
     }
 }
 
+/// How a slot's error ended with this change, if it did: `Some(true)` where the slot was given up. Only the stop brings it
+/// to an end: a slot that an operator forgets, which waits for another try, has not recovered.
+pub(super) fn recovery(before: &SlotState, after: &SlotState, timing: &SlotTiming) -> Option<bool> {
+    let SlotState::Error { attempts, step: RecoveryStep::Stopping, .. } = before else { return None };
+    let is_over = matches!(after, SlotState::Idle { .. } | SlotState::Retired);
+    // One that drains or is ephemeral goes also when it has recovered.
+    is_over.then_some(*attempts >= timing.recovery_attempts)
+}
+
 impl Step<'_> {
     pub(super) fn error(&self, at: RecoveryStep, event: SlotEvent) -> Decided {
         match (event, at) {
@@ -93,6 +102,7 @@ impl Step<'_> {
 mod tests {
     use super::*;
     use crate::slot::Slot;
+    use crate::slot::command::SlotCommand;
     use crate::slot::machine::transition;
     use crate::testing::sample;
     use chrono::{DateTime, TimeDelta, Utc};
@@ -126,6 +136,21 @@ mod tests {
     fn an_engine_that_failed_three_times_is_not_trusted_with_the_slot_again() {
         assert!(matches!(stopped(&recovering(2)).state, SlotState::Idle { .. }));
         assert_eq!(stopped(&recovering(3)).state, SlotState::Retired);
+    }
+
+    #[test]
+    fn only_a_slot_whose_container_is_known_gone_has_recovered() {
+        let timing = SlotTiming::default();
+        let ended = |before: &Slot, after: &Slot| recovery(&before.state, &after.state, &timing);
+        for (attempts, given_up) in [(0, false), (2, false), (3, true)] {
+            let slot = recovering(attempts);
+            assert_eq!(ended(&slot, &stopped(&slot)), Some(given_up), "after {attempts} attempts");
+        }
+        let failed = stop_failed(&recovering(1), true, sample::now());
+        assert_eq!(ended(&recovering(1), &failed), None, "it is tried again");
+        let forgotten = after(&failed, SlotEvent::Commanded(SlotCommand::Forget), sample::now());
+        assert_eq!(forgotten.state, SlotState::Retired);
+        assert_eq!(ended(&failed, &forgotten), None, "nobody knows what is left of it");
     }
 
     #[test]

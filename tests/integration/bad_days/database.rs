@@ -45,6 +45,10 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
             // Who may decide nothing does not lead, as far as the alert goes.
             let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
             assert!(page.contains("meeboter_leads 0\n"), "{page}");
+            // What it last knew of slots and bots that wait is nobody's to count.
+            for gauge in ["meeboter_pool_slots_total{", "meeboter_queue_oldest_seconds{"] {
+                assert!(!page.contains(gauge), "{gauge} is in\n{page}");
+            }
             drop(frozen);
             server.wait_bot(long, BACK, |_| true).await;
             // The load goes on until a report that waited has come through.

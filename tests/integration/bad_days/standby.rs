@@ -1,7 +1,7 @@
 //! Two servers on one database: one leads, the other stands by and takes over.
 
 use super::MINUTE;
-use crate::support::client::answer;
+use crate::support::client::{Answer, answer};
 use crate::support::postgres::{fresh_database, log, operators_key, url_of};
 use crate::support::server::{Server, signal};
 use meeboter::store::journal::{Claim, JournalConnection};
@@ -13,6 +13,10 @@ use std::time::Duration;
 
 /// What both servers call themselves: a client knows one address, whoever leads.
 const ADDRESS: &str = "http://meeboter.example";
+/// How long a leader may take to doubt its lead: 2.5 s, on a machine that is busy with other tests.
+const DOUBT: Duration = Duration::from_secs(20);
+/// Time between two looks while waiting.
+const LOOK: Duration = Duration::from_millis(50);
 
 struct Pair {
     leader: Server,
@@ -130,6 +134,35 @@ async fn a_server_whose_rows_are_not_read_at_once_reads_them_again() {
         tokio::task::yield_now().await;
     }
     client.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    server.wait_ready().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_may_decide_nothing_is_not_ready_though_reads_are_answered() {
+    let database = fresh_database().await;
+    let mut server = Server::start(&[("DATABASE_URL", url_of(&database).as_str())]).await;
+    let name = database.config().get_dbname().unwrap();
+    // Whoever closes a database is connected to another.
+    let mut beside = database.config().clone();
+    let (client, connection) = beside.dbname("postgres").connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let allowed = |allowed: bool| format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}");
+    // Connections that stand go on, but for the one by which it leads: that is cut, and no other can be made.
+    client.batch_execute(&allowed(false)).await.unwrap();
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+               AND database = (SELECT oid FROM pg_database WHERE datname = $1)";
+    assert_eq!(client.execute(cut, &[&name]).await.unwrap(), 1, "one leads");
+    let deadline = tokio::time::Instant::now() + DOUBT;
+    let refused = loop {
+        let answer = Answer::to(server.bare(Method::GET, "/readyz")).await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{answer:?}\n{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    };
+    refused.check_later("lead_in_doubt");
+    client.batch_execute(&allowed(true)).await.unwrap();
     server.wait_ready().await;
 }
 
