@@ -2,7 +2,7 @@
 //! by a ping, and the next one waits for its pong: a client that does not read for a while has one message waiting for
 //! it and then gets the latest state, not every step.
 
-use super::caller::{Caller, same_origin};
+use super::caller::{Pass, same_origin};
 use super::error::ApiError;
 use super::state::AppState;
 use super::views;
@@ -28,7 +28,7 @@ const FRAME_BYTES_MAX: usize = 4_096;
 /// GET /ws
 pub async fn open(
     request: HttpRequest,
-    caller: Caller,
+    pass: Pass,
     state: web::Data<AppState>,
     body: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
@@ -38,12 +38,13 @@ pub async fn open(
     state.leading()?;
     let (response, session, messages) = actix_ws::handle(&request, body)?;
     let messages = messages.max_frame_size(FRAME_BYTES_MAX);
-    actix_web::rt::spawn(feed(state, caller.0, session, messages));
+    actix_web::rt::spawn(feed(state, pass, session, messages));
     Ok(response)
 }
 
-async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mut messages: MessageStream) {
+async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut messages: MessageStream) {
     let Ok(tree) = state.tree() else { return };
+    let user = pass.user;
     let _open = state.metrics.websocket();
     let live = &tree.live;
     let mut latest = live.subscribe();
@@ -88,6 +89,11 @@ async fn feed(state: web::Data<AppState>, user: UserId, mut session: Session, mu
                 next = Some(message(&state, tree, "changes", user, &changes));
             }
             _ = tick.tick(), if taken_by.is_none() => {
+                // A database that does not answer says nothing about the key.
+                if matches!(pass.counts(&state).await, Ok(false)) {
+                    drop(session.close(Some((CloseCode::Policy, "signed out").into())).await);
+                    return;
+                }
                 next = Some(json!({ "type": "tick", "number": number, "now": state.clock.now() }));
             }
         }

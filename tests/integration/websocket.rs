@@ -2,18 +2,16 @@
 
 use crate::support::client::Visitor;
 use crate::support::server::{Server, silent_bot};
-use futures_util::StreamExt;
+use crate::support::watcher::{Watcher, connect};
+use chrono::{TimeDelta, Utc};
+use meeboter::auth::Tokens;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A server with one slot, whose bots never say a word.
 async fn start() -> (Server, tempfile::TempDir) {
@@ -24,91 +22,6 @@ async fn start() -> (Server, tempfile::TempDir) {
         ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"),
     ];
     (Server::start(&settings).await, programs)
-}
-
-/// A client that puts the messages together, as the page does.
-struct Watcher {
-    socket: WebSocketStream<TcpStream>,
-    /// What was said, in order.
-    said: Vec<Value>,
-    number: u64,
-    bots: BTreeMap<i64, Value>,
-    slots: BTreeMap<String, Value>,
-    queue: Value,
-}
-
-impl Watcher {
-    async fn connect(visitor: &Visitor) -> Self {
-        let cookie = visitor.cookie().await;
-        let socket = connect(visitor, Some(&cookie), Some(&visitor.base)).await.unwrap();
-        let (bots, slots) = (BTreeMap::new(), BTreeMap::new());
-        let mut watcher = Self { socket, said: vec![], number: 0, bots, slots, queue: Value::Null };
-        let snapshot = watcher.hear().await;
-        assert_eq!(snapshot["type"], "snapshot", "{snapshot}");
-        watcher
-    }
-
-    /// The next message that is none of the protocol's own.
-    async fn hear(&mut self) -> Value {
-        loop {
-            let message = tokio::time::timeout(LIMIT, self.socket.next()).await.expect("a message in time");
-            if let Message::Text(text) = message.unwrap().unwrap() {
-                let message: Value = serde_json::from_str(&text).unwrap();
-                self.take(&message);
-                return message;
-            }
-        }
-    }
-
-    fn take(&mut self, message: &Value) {
-        let number = message["number"].as_u64().unwrap();
-        assert!(message["now"].is_string(), "{message}");
-        match message["type"].as_str().unwrap() {
-            "snapshot" => assert!(self.said.is_empty(), "the first message alone: {message}"),
-            "changes" => assert!(number > self.number, "after {}: {message}", self.number),
-            "tick" => assert!(number == self.number, "a tick brings nothing: {message}"),
-            _ => panic!("{message}"),
-        }
-        self.number = number;
-        for bot in message["bots"].as_array().into_iter().flatten() {
-            self.bots.insert(bot["id"].as_i64().unwrap(), bot.clone());
-        }
-        for slot in message["slots"].as_array().into_iter().flatten() {
-            self.slots.insert(slot["name"].as_str().unwrap().to_owned(), slot.clone());
-        }
-        for queue in message["queues"].as_array().into_iter().flatten() {
-            self.queue = queue.clone();
-        }
-        self.said.push(message.clone());
-    }
-
-    async fn hear_until(&mut self, what: &str, wanted: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        while !wanted(self) {
-            assert!(Instant::now() < deadline, "{what} does not come; said: {:#?}", self.said);
-            self.hear().await;
-        }
-    }
-
-    fn state(&self, bot: i64) -> &str {
-        self.bots.get(&bot).and_then(|bot| bot["state"].as_str()).unwrap_or_default()
-    }
-}
-
-async fn connect(
-    visitor: &Visitor,
-    cookie: Option<&str>,
-    origin: Option<&str>,
-) -> Result<WebSocketStream<TcpStream>, Error> {
-    let host = visitor.base.strip_prefix("http://").unwrap();
-    let mut request = format!("ws://{host}/ws").into_client_request().unwrap();
-    for (name, value) in [("cookie", cookie), ("origin", origin)] {
-        if let Some(value) = value {
-            request.headers_mut().insert(name, value.parse().unwrap());
-        }
-    }
-    let stream = TcpSocket::new_v4().unwrap().connect(host.parse().unwrap()).await.unwrap();
-    Ok(client_async(request, stream).await?.0)
 }
 
 fn refused(answer: Result<WebSocketStream<TcpStream>, Error>) -> (StatusCode, Value) {
@@ -224,7 +137,7 @@ async fn a_server_that_stops_says_so_and_does_not_wait_for_its_watchers() {
     let (mut server, _programs) = start().await;
     let pool = server.pool().await;
     let visitor = server.visitor(&pool, "watcher").await;
-    let mut watcher = Watcher::connect(&visitor).await;
+    let watcher = Watcher::connect(&visitor).await;
     drop(pool);
     let asked = Instant::now();
     let status = server.terminate();
@@ -234,15 +147,32 @@ async fn a_server_that_stops_says_so_and_does_not_wait_for_its_watchers() {
         "{status} after {:?}",
         asked.elapsed()
     );
-    let last = tokio::time::timeout(LIMIT, async {
-        loop {
-            match watcher.socket.next().await {
-                Some(Ok(Message::Close(frame))) => return frame,
-                Some(Ok(_)) => {}
-                gone => panic!("no word of goodbye: {gone:?}"),
-            }
-        }
-    });
-    let frame = last.await.expect("a word in time").expect("a reason");
-    assert_eq!(frame.code, CloseCode::Restart);
+    assert_eq!(watcher.goodbye().await.code, CloseCode::Restart);
+}
+
+#[tokio::test]
+async fn a_line_ends_with_the_key_that_it_was_opened_with() {
+    let (server, _programs) = start().await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let (ann_sees, mut ben_sees) = (Watcher::connect(&ann).await, Watcher::connect(&ben).await);
+    let key = pool.list_api_keys(ann.user).await.unwrap().remove(0);
+    assert!(pool.revoke_api_key(ann.user, key.id).await.unwrap());
+    assert_eq!(ann_sees.goodbye().await.code, CloseCode::Policy);
+    let told = ben_sees.said.len();
+    ben_sees.hear_until("a sign of life", |watcher| watcher.said.len() > told).await;
+}
+
+#[tokio::test]
+async fn a_line_ends_with_its_session() {
+    let secret = "a secret of this installation, known to this test";
+    let server = Server::start(&[("AUTH_SECRET", secret)]).await;
+    let pool = server.pool().await;
+    let visitor = server.visitor(&pool, "ann").await;
+    let key = pool.list_api_keys(visitor.user).await.unwrap().remove(0);
+    let until = Utc::now() + TimeDelta::seconds(4);
+    let token = Tokens::new(secret).session(visitor.user, key.id, until);
+    let watcher = Watcher::connect_with(&visitor, &format!("meeboter_session={token}")).await;
+    assert_eq!(watcher.goodbye().await.code, CloseCode::Policy);
+    assert!(Utc::now() >= until);
 }
