@@ -1,10 +1,11 @@
 //! The dashboard's websocket: a snapshot, then numbered changes, only what the user may see. Each message is followed
 //! by a ping, and the next one waits for its pong: a client that does not read for a while has one message waiting for
-//! it and then gets the latest state, not every step.
+//! it and then gets the latest state, not every step. Where nothing changes a tick says that this is so, as long as this
+//! server may lead, and whoever watches may see it.
 
 use super::caller::{Pass, same_origin};
 use super::error::ApiError;
-use super::state::AppState;
+use super::state::{AppState, Leading};
 use super::views;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{CloseCode, Closed, Message, MessageStream, Session};
@@ -35,7 +36,10 @@ pub async fn open(
     if !same_origin(&request, &state.settings.server.public_url) {
         return Err(ApiError::forbidden("The websocket is for this server's own pages.").into());
     }
-    state.leading()?;
+    if !state.leading()?.lead.holds() {
+        let message = "It is in doubt whether this server still leads; try again soon.";
+        return Err(ApiError::unavailable("unavailable", message, 1).into());
+    }
     let (response, session, messages) = actix_ws::handle(&request, body)?;
     let messages = messages.max_frame_size(FRAME_BYTES_MAX);
     actix_web::rt::spawn(feed(state, pass, session, messages));
@@ -43,7 +47,7 @@ pub async fn open(
 }
 
 async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut messages: MessageStream) {
-    let Ok(tree) = state.tree() else { return };
+    let Ok(Leading { tree, lead, .. }) = state.leading() else { return };
     let user = pass.user;
     let _open = state.metrics.websocket();
     let live = &tree.live;
@@ -89,6 +93,10 @@ async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut 
                 next = Some(message(&state, tree, "changes", user, &changes));
             }
             _ = tick.tick(), if taken_by.is_none() => {
+                // Another server may lead by now, and what stands here be old: the page goes by the silence.
+                if !lead.holds() {
+                    continue;
+                }
                 // A database that does not answer says nothing about the key.
                 if matches!(pass.counts(&state).await, Ok(false)) {
                     drop(session.close(Some((CloseCode::Policy, "signed out").into())).await);
