@@ -23,13 +23,15 @@ export class LiveLine {
   /** When the next try begins, while `waiting`. */
   nextTryAtMs = null;
   #socket = null;
+  /** The parts of a snapshot that is not complete yet; null once it is. */
+  #parts = [];
   #retry = null;
   #failures = 0;
   #openedAtMs = 0;
   #attempt = 0;
   #handlers;
 
-  /** `handlers`: `onSession`, `onSnapshot`, `onChanges`, `onState`, `onSignedOut`. */
+  /** `handlers`: `onSession`, `onSnapshot` (its parts in order), `onChanges`, `onState`, `onSignedOut`. */
   constructor(handlers) {
     this.#handlers = handlers;
     addEventListener('online', () => this.retryNow());
@@ -85,6 +87,7 @@ export class LiveLine {
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     const socket = new WebSocket(`${scheme}://${location.host}/ws`);
     this.#socket = socket;
+    this.#parts = [];
     this.#openedAtMs = Date.now();
     socket.addEventListener('message', (event) => {
       if (socket === this.#socket) this.#hear(event.data);
@@ -104,10 +107,21 @@ export class LiveLine {
     }
     this.heardAtMs = Date.now();
     if (message.now) setServerTime(message.now);
-    if (message.type === 'snapshot') this.#handlers.onSnapshot(message);
-    else if (message.type === 'changes') this.#handlers.onChanges(message);
+    if (message.type !== 'tick') this.#take(message);
     if (this.heardAtMs - this.#openedAtMs > PROVEN_AFTER_MS) this.#failures = 0;
-    this.#setState('live');
+    // Half a snapshot is not shown: what it does not mention yet would seem to be gone.
+    if (this.#parts === null) this.#setState('live');
+  }
+
+  #take(message) {
+    if (this.#parts === null) {
+      this.#handlers.onChanges(message);
+      return;
+    }
+    this.#parts.push(message);
+    if (!message.complete) return;
+    this.#handlers.onSnapshot(this.#parts);
+    this.#parts = null;
   }
 
   #lost() {

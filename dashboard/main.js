@@ -25,8 +25,8 @@ const send = new SendDialog((bot) => {
 });
 const line = new LiveLine({
   onSession,
-  onSnapshot: (snapshot) => {
-    store.replace(snapshot);
+  onSnapshot: (parts) => {
+    store.replace(parts);
     void queue.refreshStats();
     void bots.fetchRecent();
   },

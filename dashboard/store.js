@@ -25,8 +25,11 @@ export class Store {
     this.#onChange = onChange;
   }
 
-  /** Everything anew: what the server no longer mentions is gone, but for bots that have ended. */
-  replace(snapshot) {
+  /**
+   * Everything anew, from the parts of a snapshot: what the server no longer mentions is gone, but for bots that have
+   * ended.
+   */
+  replace([snapshot, ...further]) {
     this.#number = snapshot.number;
     this.maxSize = snapshot.maxSize ?? this.maxSize;
     const ended = [...this.bots.values()].filter(isEnded);
@@ -38,6 +41,7 @@ export class Store {
     this.#told.clear();
     for (const bot of ended) this.bots.set(bot.id, bot);
     this.#put(snapshot);
+    for (const part of further) this.merge(part);
     this.#changed.queues = true;
     this.#schedule();
   }
@@ -67,7 +71,7 @@ export class Store {
   clear() {
     this.#enteredAt.clear();
     this.bots.clear();
-    this.replace({ number: 0, slots: [], bots: [], queues: [], maxSize: 0 });
+    this.replace([{ number: 0, slots: [], bots: [], queues: [], maxSize: 0 }]);
   }
 
   /** Since when a bot is in its state, as well as it can be known here. */

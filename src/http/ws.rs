@@ -1,4 +1,5 @@
-//! The dashboard's websocket: a snapshot, then numbered changes, only what the user may see. Each message is followed
+//! The dashboard's websocket: a snapshot, then numbered changes, only what the user may see. Both come in parts where
+//! they are large; the snapshot ends with the first part that is `complete`. Each message is followed
 //! by a ping, and the next one waits for its pong: a client that does not read for a while has one message waiting for
 //! it and then gets the latest state, not every step. Where nothing changes a tick says that this is so, as long as this
 //! server may lead, and whoever watches may see it.
@@ -15,6 +16,8 @@ use meeboter_actors::live::{Changes, Entry, Topic};
 use meeboter_actors::tree::Tree;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 /// Time between two signs of life where nothing changes.
@@ -23,6 +26,8 @@ const TICK: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(50);
 /// A client that does not take a message for this long is gone.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Topics in one message: a bot is about 1 kB of JSON.
+const TOPICS_MAX: usize = 1_000;
 /// Clients send nothing but pongs; a larger frame ends the connection.
 const FRAME_BYTES_MAX: usize = 4_096;
 
@@ -55,9 +60,10 @@ async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut 
     let mut stopping = state.stopping.subscribe();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let changes = live.changes_after(0);
-    let mut number = changes.number;
-    let mut next = Some(snapshot(&state, tree, user, &changes));
+    let mut part = Part::take(&state, tree, user, 0).await;
+    part.message["type"] = json!("snapshot");
+    part.message["maxSize"] = json!(state.reloader.settings().pool.max_size);
+    let (mut number, mut complete, mut next) = (part.number, part.complete, Some(part.message));
     // Until when the client may take what was sent; `None`: it has taken everything.
     let mut taken_by = None;
     loop {
@@ -82,15 +88,16 @@ async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut 
                 return;
             }
             () = sleep_until(taken_by.unwrap_or_else(Instant::now)), if taken_by.is_some() => return,
-            changed = latest.changed(), if taken_by.is_none() => {
+            changed = news(&mut latest, complete), if taken_by.is_none() => {
                 if changed.is_err() {
                     return;
                 }
-                tokio::time::sleep(GATHER).await;
+                if complete {
+                    tokio::time::sleep(GATHER).await;
+                }
                 latest.mark_unchanged();
-                let changes = live.changes_after(number);
-                number = changes.number;
-                next = Some(message(&state, tree, "changes", user, &changes));
+                let part = Part::take(&state, tree, user, number).await;
+                (number, complete, next) = (part.number, part.complete, Some(part.message));
             }
             _ = tick.tick(), if taken_by.is_none() => {
                 // Another server may lead by now, and what stands here be old: the page goes by the silence.
@@ -114,14 +121,36 @@ async fn send(session: &mut Session, message: &Value) -> Result<(), Closed> {
     session.ping(b"").await
 }
 
-fn snapshot(state: &AppState, tree: &Tree, user: UserId, changes: &Changes) -> Value {
-    let mut snapshot = message(state, tree, "snapshot", user, changes);
-    snapshot["maxSize"] = json!(state.reloader.settings().pool.max_size);
-    snapshot
+/// Comes back when there is something to tell: at once where the last part was not all.
+async fn news(latest: &mut watch::Receiver<u64>, complete: bool) -> Result<(), RecvError> {
+    if complete { latest.changed().await } else { Ok(()) }
 }
 
-/// What `user` may see of the changes.
-fn message(state: &AppState, tree: &Tree, kind: &str, user: UserId, changes: &Changes) -> Value {
+/// Some of what changed, as a message.
+struct Part {
+    number: u64,
+    complete: bool,
+    message: Value,
+}
+
+impl Part {
+    /// The next that holds something for `user`, or the last one.
+    async fn take(state: &AppState, tree: &Tree, user: UserId, mut number: u64) -> Self {
+        loop {
+            let changes = tree.live.changes_after(number, TOPICS_MAX);
+            let (message, holds) = message(state, tree, user, &changes);
+            if holds || changes.complete {
+                return Self { number: changes.number, complete: changes.complete, message };
+            }
+            number = changes.number;
+            // Others are served on this thread too.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// What `user` may see of the changes, and whether that is anything.
+fn message(state: &AppState, tree: &Tree, user: UserId, changes: &Changes) -> (Value, bool) {
     let (mut slots, mut bots, mut queues, mut recordings) = (vec![], vec![], vec![], vec![]);
     let mut removed = vec![];
     let own = |bot| tree.live.owner_of(bot) == Some(user);
@@ -151,8 +180,12 @@ fn message(state: &AppState, tree: &Tree, kind: &str, user: UserId, changes: &Ch
             _ => {}
         }
     }
-    json!({
-        "type": kind, "number": changes.number, "now": state.clock.now(), "slots": slots, "bots": bots,
-        "queues": queues, "recordings": recordings, "removed": { "slots": removed },
-    })
+    let counts = [slots.len(), bots.len(), queues.len(), recordings.len(), removed.len()];
+    let holds = counts.iter().any(|count| *count > 0);
+    let message = json!({
+        "type": "changes", "number": changes.number, "complete": changes.complete, "now": state.clock.now(),
+        "slots": slots, "bots": bots, "queues": queues, "recordings": recordings,
+        "removed": { "slots": removed },
+    });
+    (message, holds)
 }

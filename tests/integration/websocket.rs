@@ -4,9 +4,11 @@ use crate::support::client::Visitor;
 use crate::support::server::{Server, silent_bot};
 use crate::support::watcher::{Watcher, connect};
 use chrono::{TimeDelta, Utc};
+use futures_util::{StreamExt, stream};
 use meeboter::auth::Tokens;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -175,4 +177,41 @@ async fn a_line_ends_with_its_session() {
     let watcher = Watcher::connect_with(&visitor, &format!("meeboter_session={token}")).await;
     assert_eq!(watcher.goodbye().await.code, CloseCode::Policy);
     assert!(Utc::now() >= until);
+}
+
+/// What one message may hold, and bots beyond that.
+const TOPICS_MAX: usize = 1_000;
+const MANY: usize = 3_500;
+
+#[tokio::test]
+async fn a_large_snapshot_comes_in_parts_and_nothing_is_missing() {
+    let (server, _programs) = start().await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let mut request = ann.bot_request("scheduled");
+    request["startTime"] = json!(Utc::now() + TimeDelta::days(2));
+    let create = |_| ann.post("/api/bots", &request);
+    let created: Vec<_> = stream::iter(0..MANY).map(create).buffer_unordered(32).collect().await;
+    let id = |(status, bot): &(StatusCode, Value)| {
+        assert_eq!(*status, StatusCode::CREATED, "{bot}");
+        bot["id"].as_i64().unwrap()
+    };
+    let ids: BTreeSet<i64> = created.iter().map(id).collect();
+    let own = ben.send_bot("own").await;
+
+    let mut watcher = Watcher::connect(&ann).await;
+    assert_eq!(watcher.bots.keys().copied().collect::<BTreeSet<_>>(), ids);
+    assert!(watcher.said.len() > MANY / TOPICS_MAX, "{} parts", watcher.said.len());
+    for part in &watcher.said {
+        let held = ["slots", "bots", "queues", "recordings"].map(|list| part[list].as_array().unwrap().len());
+        assert!(held.iter().sum::<usize>() <= TOPICS_MAX, "{held:?}");
+    }
+    let last = *ids.last().unwrap();
+    let (status, _) = ann.post(&format!("/api/bots/{last}/cancel"), &json!({})).await;
+    assert_eq!(status, StatusCode::OK);
+    watcher.hear_until("what changes later", |watcher| watcher.state(last) == "DONE").await;
+
+    // What is not for somebody costs no message.
+    let watcher = Watcher::connect(&ben).await;
+    assert!(watcher.bots.keys().eq([&own]) && watcher.said.len() <= 2, "{:?}", watcher.said);
 }

@@ -36,8 +36,8 @@ impl Watcher {
         let socket = connect(visitor, Some(cookie), Some(&visitor.base)).await.unwrap();
         let (bots, slots) = (BTreeMap::new(), BTreeMap::new());
         let mut watcher = Self { socket, said: vec![], number: 0, bots, slots, queue: Value::Null };
-        let snapshot = watcher.hear().await;
-        assert_eq!(snapshot["type"], "snapshot", "{snapshot}");
+        while watcher.hear().await["complete"] != true {}
+        assert_eq!(watcher.said[0]["type"], "snapshot", "{}", watcher.said[0]);
         watcher
     }
 
