@@ -15,10 +15,11 @@ use meeboter_actors::ids::UserId;
 use meeboter_actors::live::{Changes, Entry, Topic};
 use meeboter_actors::tree::Tree;
 use serde_json::{Value, json};
+use slog::info;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 
 /// Time between two signs of life where nothing changes.
 const TICK: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ const TICK: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(50);
 /// A client that does not take a message for this long is gone.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to take the last word.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Topics in one message: a bot is about 1 kB of JSON.
 const TOPICS_MAX: usize = 1_000;
 /// Clients send nothing but pongs; a larger frame ends the connection.
@@ -47,20 +50,54 @@ pub async fn open(
     }
     let (response, session, messages) = actix_ws::handle(&request, body)?;
     let messages = messages.max_frame_size(FRAME_BYTES_MAX);
-    actix_web::rt::spawn(feed(state, pass, session, messages));
+    actix_web::rt::spawn(serve(state, pass, session, messages));
     Ok(response)
 }
 
-async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut messages: MessageStream) {
-    let Ok(Leading { tree, lead, .. }) = state.leading() else { return };
+/// How a websocket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client went, or there is nothing to watch.
+    Gone,
+    /// The server stops: the page comes back to whoever serves it next.
+    Stopping,
+    /// The session is over, or the key was revoked.
+    SignedOut,
+    /// The client does not take what it is sent.
+    TooSlow,
+}
+
+impl End {
+    /// What the client is told; `None`: nobody is there to be told.
+    fn reason(self) -> Option<(CloseCode, &'static str)> {
+        match self {
+            Self::Gone => None,
+            Self::Stopping => Some((CloseCode::Restart, "the server stops")),
+            Self::SignedOut => Some((CloseCode::Policy, "signed out")),
+            Self::TooSlow => Some((CloseCode::Policy, "too slow")),
+        }
+    }
+}
+
+async fn serve(state: web::Data<AppState>, pass: Pass, mut session: Session, messages: MessageStream) {
+    let open = state.metrics.websocket();
+    let end = feed(&state, pass, &mut session, messages).await;
+    drop(open);
+    let Some((code, why)) = end.reason() else { return };
+    info!(state.log, "websocket closed"; "user" => pass.user.0, "why" => why);
+    // One that takes nothing takes no word of goodbye either.
+    drop(timeout(CLOSE_TIMEOUT, session.close(Some((code, why).into()))).await);
+}
+
+async fn feed(state: &AppState, pass: Pass, session: &mut Session, mut messages: MessageStream) -> End {
+    let Ok(Leading { tree, lead, .. }) = state.leading() else { return End::Gone };
     let user = pass.user;
-    let _open = state.metrics.websocket();
     let live = &tree.live;
     let mut latest = live.subscribe();
     let mut stopping = state.stopping.subscribe();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut part = Part::take(&state, tree, user, 0).await;
+    let mut part = Part::take(state, tree, user, 0).await;
     part.message["type"] = json!("snapshot");
     part.message["maxSize"] = json!(state.reloader.settings().pool.max_size);
     let (mut number, mut complete, mut next) = (part.number, part.complete, Some(part.message));
@@ -69,34 +106,36 @@ async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut 
     loop {
         if let Some(message) = next.take() {
             let deadline = Instant::now() + TAKE_TIMEOUT;
-            let sent = timeout_at(deadline, send(&mut session, &message)).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                return;
+            match timeout_at(deadline, send(session, &message)).await {
+                Ok(Ok(())) => taken_by = Some(deadline),
+                Ok(Err(Closed)) => return End::Gone,
+                Err(_) => return End::TooSlow,
             }
-            taken_by = Some(deadline);
         }
         tokio::select! {
             message = messages.next() => match message {
-                Some(Ok(Message::Ping(bytes))) => drop(session.pong(&bytes).await),
+                Some(Ok(Message::Ping(bytes))) => match timeout(TAKE_TIMEOUT, session.pong(&bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Closed)) => return End::Gone,
+                    Err(_) => return End::TooSlow,
+                },
                 Some(Ok(Message::Pong(_))) => taken_by = None,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
                 Some(Ok(_)) => {}
             },
-            _ = stopping.wait_for(|stopping| *stopping) => {
-                // The page comes back to whoever serves it next; the server need not wait for it.
-                drop(session.close(Some(CloseCode::Restart.into())).await);
-                return;
+            _ = stopping.wait_for(|stopping| *stopping) => return End::Stopping,
+            () = sleep_until(taken_by.unwrap_or_else(Instant::now)), if taken_by.is_some() => {
+                return End::TooSlow;
             }
-            () = sleep_until(taken_by.unwrap_or_else(Instant::now)), if taken_by.is_some() => return,
             changed = news(&mut latest, complete), if taken_by.is_none() => {
                 if changed.is_err() {
-                    return;
+                    return End::Gone;
                 }
                 if complete {
                     tokio::time::sleep(GATHER).await;
                 }
                 latest.mark_unchanged();
-                let part = Part::take(&state, tree, user, number).await;
+                let part = Part::take(state, tree, user, number).await;
                 (number, complete, next) = (part.number, part.complete, Some(part.message));
             }
             _ = tick.tick(), if taken_by.is_none() => {
@@ -105,9 +144,8 @@ async fn feed(state: web::Data<AppState>, pass: Pass, mut session: Session, mut 
                     continue;
                 }
                 // A database that does not answer says nothing about the key.
-                if matches!(pass.counts(&state).await, Ok(false)) {
-                    drop(session.close(Some((CloseCode::Policy, "signed out").into())).await);
-                    return;
+                if matches!(pass.counts(state).await, Ok(false)) {
+                    return End::SignedOut;
                 }
                 next = Some(json!({ "type": "tick", "number": number, "now": state.clock.now() }));
             }

@@ -4,16 +4,20 @@ use crate::support::client::Visitor;
 use crate::support::server::{Server, silent_bot};
 use crate::support::watcher::{Watcher, connect};
 use chrono::{TimeDelta, Utc};
-use futures_util::{StreamExt, stream};
+use futures_util::{SinkExt, StreamExt, stream};
 use meeboter::auth::Tokens;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A server with one slot, whose bots never say a word.
 async fn start() -> (Server, tempfile::TempDir) {
@@ -214,4 +218,39 @@ async fn a_large_snapshot_comes_in_parts_and_nothing_is_missing() {
     // What is not for somebody costs no message.
     let watcher = Watcher::connect(&ben).await;
     assert!(watcher.bots.keys().eq([&own]) && watcher.said.len() <= 2, "{:?}", watcher.said);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_dropped_and_told_so() {
+    let (server, _programs) = start().await;
+    let visitor = server.visitor(&server.pool().await, "deaf").await;
+    let watcher = Watcher::connect(&visitor).await;
+    check_dropped(&server).await;
+    let frame = watcher.goodbye().await;
+    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Policy, "too slow"));
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_reads_nothing_is_dropped() {
+    let (server, _programs) = start().await;
+    let visitor = server.visitor(&server.pool().await, "deaf").await;
+    let cookie = visitor.cookie().await;
+    let mut socket = connect(&visitor, Some(&cookie), Some(&visitor.base)).await.unwrap();
+    // Until the answers fill every buffer on the way, and nothing is taken from this side either.
+    let ping = Message::Ping(vec![7; 125].into());
+    while timeout(LIMIT / 10, socket.send(ping.clone())).await.is_ok_and(|sent| sent.is_ok()) {}
+    check_dropped(&server).await;
+}
+
+/// Waits until the one websocket there is was dropped as too slow.
+async fn check_dropped(server: &Server) {
+    let began = Instant::now();
+    loop {
+        let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        if page.contains("meeboter_websocket_clients 0\n") && server.log().contains("too slow") {
+            return;
+        }
+        assert!(began.elapsed() < 4 * LIMIT, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
 }
