@@ -22,6 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::rate::TokenBucket;
 use crate::http::routes;
 use crate::http::state::AppState;
+use crate::http::watchers::Watchers;
 use crate::metrics::Metrics;
 use crate::store::data_dir::DataDir;
 use crate::store::journal::JournalConnection;
@@ -135,6 +136,7 @@ impl Application {
             plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
             rate: rate(&settings),
+            watchers: Arc::new(watchers(&settings)),
             settings,
             reloader: Reloader::new(source, &loaded, engine.clone(), metrics),
             clock: Arc::new(SystemClock),
@@ -271,6 +273,10 @@ fn listen(settings: &Settings) -> Result<TcpListener, StartError> {
 fn rate(settings: &Settings) -> Option<Mutex<TokenBucket>> {
     let per_second = NonZeroU32::new(settings.server.creations_per_s_max)?;
     Some(Mutex::new(TokenBucket::new(per_second.get(), Instant::now())))
+}
+
+fn watchers(settings: &Settings) -> Watchers {
+    Watchers::new(settings.server.websockets_max, settings.server.websockets_per_user_max)
 }
 
 fn tokens(settings: &Settings, installation: &Installation) -> Tokens {

@@ -8,6 +8,7 @@ use super::caller::{Pass, same_origin};
 use super::error::ApiError;
 use super::state::{AppState, Leading};
 use super::views;
+use super::watchers::Place;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{CloseCode, Closed, Message, MessageStream, Session};
 use futures_util::StreamExt;
@@ -31,6 +32,8 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Topics in one message: a bot is about 1 kB of JSON.
 const TOPICS_MAX: usize = 1_000;
+/// When to come back where too many are open, in seconds.
+const RETRY_AFTER_S: u32 = 5;
 /// Clients send nothing but pongs; a larger frame ends the connection.
 const FRAME_BYTES_MAX: usize = 4_096;
 
@@ -48,9 +51,12 @@ pub async fn open(
         let message = "It is in doubt whether this server still leads; try again soon.";
         return Err(ApiError::unavailable("unavailable", message, 1).into());
     }
+    let message = "Too many dashboards are open here, or with this user's keys; try again soon.";
+    let full = || ApiError::unavailable("overloaded", message, RETRY_AFTER_S);
+    let place = state.watchers.admit(pass.user).ok_or_else(full)?;
     let (response, session, messages) = actix_ws::handle(&request, body)?;
     let messages = messages.max_frame_size(FRAME_BYTES_MAX);
-    actix_web::rt::spawn(serve(state, pass, session, messages));
+    actix_web::rt::spawn(serve(state, pass, place, session, messages));
     Ok(response)
 }
 
@@ -79,10 +85,16 @@ impl End {
     }
 }
 
-async fn serve(state: web::Data<AppState>, pass: Pass, mut session: Session, messages: MessageStream) {
+async fn serve(
+    state: web::Data<AppState>,
+    pass: Pass,
+    place: Place,
+    mut session: Session,
+    messages: MessageStream,
+) {
     let open = state.metrics.websocket();
     let end = feed(&state, pass, &mut session, messages).await;
-    drop(open);
+    drop((open, place));
     let Some((code, why)) = end.reason() else { return };
     info!(state.log, "websocket closed"; "user" => pass.user.0, "why" => why);
     // One that takes nothing takes no word of goodbye either.

@@ -254,3 +254,36 @@ async fn check_dropped(server: &Server) {
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[tokio::test]
+async fn so_many_lines_are_open_at_a_time_and_no_more() {
+    let settings =
+        [("MEEBOTER_SERVER__WEBSOCKETS_MAX", "3"), ("MEEBOTER_SERVER__WEBSOCKETS_PER_USER_MAX", "2")];
+    let server = Server::start(&settings).await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let _first = Watcher::connect(&ann).await;
+    let second = Watcher::connect(&ann).await;
+    check_overloaded(&ann).await;
+    let _third = Watcher::connect(&ben).await;
+    check_overloaded(&ben).await;
+
+    // Whoever goes makes room.
+    drop(second);
+    let cookie = ben.cookie().await;
+    let began = Instant::now();
+    while connect(&ben, Some(&cookie), Some(&ben.base)).await.is_err() {
+        assert!(began.elapsed() < LIMIT, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Sees that this user may open no more, and is told when to try again.
+async fn check_overloaded(visitor: &Visitor) {
+    let cookie = visitor.cookie().await;
+    let answer = connect(visitor, Some(&cookie), Some(&visitor.base)).await;
+    let Err(Error::Http(refusal)) = &answer else { panic!("{answer:?} is no refusal") };
+    assert!(refusal.headers().contains_key("retry-after"), "{refusal:?}");
+    let (status, body) = refused(answer);
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
+}
