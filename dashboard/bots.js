@@ -54,7 +54,7 @@ export class BotsView {
     const focusedRow = focused?.closest?.('#bot-rows .row') ?? null;
     this.#rows.sync(ids.slice(0, this.#limit), changes ? (id) => changes.bots.has(id) : () => false);
     keepFocus(focused, focusedRow);
-    byId('no-bots').hidden = ids.length > 0;
+    byId('no-bots').hidden = ids.length > 0 || !this.#store.isKnown;
     byId('bot-table').hidden = ids.length === 0;
     setText(byId('no-bots'), this.#search && this.#store.bots.size > 0 ? 'No bot matches.' : none);
     byId('more-bots').hidden = ids.length <= this.#limit && !(this.#hasOlder && this.#store.bots.size >= ROWS_AT_FIRST);

@@ -11,16 +11,19 @@ const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
 /** A line that held this long was a good one: the next try comes quickly again. */
 const PROVEN_AFTER_MS = 10_000;
+/** A server that stands by is asked so often, on the average, whether it leads by now. */
+const STANDBY_DELAY_MS = 4_000;
 
 /**
- * States: `connecting`, `live`, `stale` (open but silent), `waiting` (closed, the next try is timed), `closed`. That the
- * browser says it is offline changes nothing: a server on this very machine is still there.
+ * States: `connecting`, `live`, `stale` (open but silent), `waiting` (closed, the next try is timed), `standby` (the same,
+ * for this server does not lead), `closed`. That the browser says it is offline changes nothing: a server on this very
+ * machine is still there.
  */
 export class LiveLine {
   state = 'closed';
   /** When the last message came, by this side's clock; null before the first. */
   heardAtMs = null;
-  /** When the next try begins, while `waiting`. */
+  /** When the next try begins, while `waiting` or `standby`. */
   nextTryAtMs = null;
   #socket = null;
   /** The parts of a snapshot that is not complete yet; null once it is. */
@@ -42,13 +45,19 @@ export class LiveLine {
 
   /** Opens the line; asks first who we are, for a websocket cannot say why it was refused. */
   async open() {
-    this.close();
+    const stoodBy = this.state === 'standby';
+    this.#drop();
     const attempt = this.#attempt;
-    this.#setState('connecting');
+    // One that goes on standing by says nothing new.
+    if (!stoodBy) this.#setState('connecting');
     try {
       const session = await api.session();
       if (attempt !== this.#attempt) return;
       this.#handlers.onSession(session);
+      if (!session.leads) {
+        this.#tryAgain('standby', STANDBY_DELAY_MS * (0.75 + Math.random() / 2));
+        return;
+      }
     } catch (error) {
       if (attempt !== this.#attempt) return;
       if (error.status === 401) {
@@ -59,19 +68,18 @@ export class LiveLine {
       }
       return;
     }
+    this.#setState('connecting');
     this.#openSocket();
   }
 
   /** Closes the line for good, until `open`. */
   close() {
-    this.#attempt += 1;
-    clearTimeout(this.#retry);
-    this.#dropSocket();
+    this.#drop();
     this.#setState('closed');
   }
 
   retryNow() {
-    if (['waiting', 'stale'].includes(this.state)) void this.open();
+    if (['waiting', 'standby', 'stale'].includes(this.state)) void this.open();
   }
 
   /** To be called every second: notices silence. */
@@ -126,19 +134,22 @@ export class LiveLine {
 
   #lost() {
     if (this.state === 'closed') return;
-    this.#attempt += 1;
-    clearTimeout(this.#retry);
-    this.#dropSocket();
     const ceilingMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures);
     this.#failures = Math.min(this.#failures + 1, 10);
     // Half fixed, half by chance: a restarted server is not met by everybody at once.
-    const delayMs = ceilingMs * (0.5 + Math.random() / 2);
-    this.nextTryAtMs = Date.now() + delayMs;
-    this.#retry = setTimeout(() => void this.open(), delayMs);
-    this.#setState('waiting');
+    this.#tryAgain('waiting', ceilingMs * (0.5 + Math.random() / 2));
   }
 
-  #dropSocket() {
+  #tryAgain(state, delayMs) {
+    this.#drop();
+    this.nextTryAtMs = Date.now() + delayMs;
+    this.#retry = setTimeout(() => void this.open(), delayMs);
+    this.#setState(state);
+  }
+
+  #drop() {
+    this.#attempt += 1;
+    clearTimeout(this.#retry);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();

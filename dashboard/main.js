@@ -130,11 +130,12 @@ function paintConnection(state) {
     live: 'Live',
     stale: 'Stale',
     waiting: navigator.onLine === false ? 'Offline' : 'Reconnecting…',
+    standby: 'This server stands by',
     closed: 'Not connected',
   };
   setText(byId('connection-text'), words[state]);
   setAttribute(byId('board'), 'data-fresh', state === 'live' ? 'yes' : 'no');
-  byId('reconnect').hidden = state !== 'waiting' && state !== 'stale';
+  byId('reconnect').hidden = !['waiting', 'standby', 'stale'].includes(state);
   if (state === 'waiting' && line.heardAtMs === null && !byId('opening').hidden) {
     setText(byId('opening-text'), 'The server cannot be reached. Trying again…');
   }
@@ -146,7 +147,7 @@ function paintAge() {
   const isLive = line.state === 'live' || line.state === 'closed';
   let text = '';
   if (!isLive && age !== null) text = `last news ${duration(age)} ago`;
-  if (line.state === 'waiting') text += `${text ? ', ' : ''}next try in ${duration(Math.max(0, line.nextTryAtMs - Date.now()))}`;
+  if (line.state === 'waiting' || line.state === 'standby') text += `${text ? ', ' : ''}next try in ${duration(Math.max(0, line.nextTryAtMs - Date.now()))}`;
   setText(byId('connection-age'), text);
 }
 

@@ -35,8 +35,8 @@ export class QueueView {
       const unlisted = behind.length - BEHIND_MAX;
       setText(group.more, unlisted > 0 ? `and ${unlisted} more of yours` : '');
     }
-    setText(byId('queue-length'), length);
-    byId('no-queue').hidden = length > 0;
+    setText(byId('queue-length'), this.#store.isKnown ? length : '–');
+    byId('no-queue').hidden = length > 0 || !this.#store.isKnown;
     this.paintWaits();
   }
 

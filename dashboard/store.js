@@ -12,6 +12,8 @@ export class Store {
   /** Platform → how many bots wait (`length`), and this user's ones among them with their places, first to last. */
   queues = new Map();
   maxSize = 0;
+  /** Whether the server has told it all: until then that something is not here says nothing. */
+  isKnown = false;
   #number = 0;
   #enteredAt = new Map();
   /** Bots that the live line has spoken of since it opened: nobody knows better. */
@@ -30,6 +32,7 @@ export class Store {
    * ended.
    */
   replace([snapshot, ...further]) {
+    this.isKnown = true;
     this.#number = snapshot.number;
     this.maxSize = snapshot.maxSize ?? this.maxSize;
     const ended = [...this.bots.values()].filter(isEnded);
@@ -72,6 +75,7 @@ export class Store {
     this.#enteredAt.clear();
     this.bots.clear();
     this.replace([{ number: 0, slots: [], bots: [], queues: [], maxSize: 0 }]);
+    this.isKnown = false;
   }
 
   /** Since when a bot is in its state, as well as it can be known here. */

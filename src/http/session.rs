@@ -45,7 +45,7 @@ pub async fn sign_out(request: HttpRequest, state: web::Data<AppState>) -> Resul
     Ok(HttpResponse::NoContent().cookie(cookie(&request, &state, String::new(), Duration::ZERO)).finish())
 }
 
-/// GET /api/session
+/// GET /api/session: who asks, what this server offers, and whether it leads; one that stands by has no websocket.
 pub async fn read(caller: Caller, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let user =
         state.pool.get_user(caller.0).await?.ok_or_else(|| ApiError::unauthorized("This user is gone."))?;
@@ -57,6 +57,7 @@ pub async fn read(caller: Caller, state: web::Data<AppState>) -> Result<HttpResp
     }
     Ok(HttpResponse::Ok().json(serde_json::json!({
         "userId": user.id.0, "userName": user.name, "rehearsal": rehearsal, "platforms": platforms,
+        "leads": state.leading().is_ok(),
     })))
 }
 

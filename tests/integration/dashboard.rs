@@ -1,6 +1,7 @@
 //! The dashboard in a real browser, against the real server, with real bots.
 
 use crate::support::browser::Browser;
+use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::server::Server;
 use serde_json::json;
 
@@ -36,9 +37,19 @@ async fn sign_in(browser: &Browser, server: &Server) {
     browser.wait("document.activeElement.id === 'api-key'").await;
     browser.insert(&server.key()).await;
     browser.press("sign-in-submit").await;
-    browser.wait_attribute("connection", "data-state", "live").await;
+    wait_live(browser).await;
     browser.wait_text("connection", "Live").await;
     browser.wait_text("user-name", "admin").await;
+}
+
+async fn wait_live(browser: &Browser) {
+    browser.wait_attribute("connection", "data-state", "live").await;
+}
+
+/// Types a key at the door.
+async fn enter(browser: &Browser, key: &str) {
+    browser.type_into("api-key", key).await;
+    browser.press("sign-in-submit").await;
 }
 
 /// Waits until a row shows a state.
@@ -132,5 +143,31 @@ async fn the_dashboard_follows_bots_and_comes_back_after_a_crash() {
         browser.wait_attribute(&format!("bot-{bot}"), "data-recording-state", "ready").await;
     }
     browser.pictures("ended").await;
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_server_that_stands_by_says_so_and_claims_nothing() {
+    let database = fresh_database().await;
+    let url = url_of(&database);
+    let settings = [("DATABASE_URL", url.as_str()), ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0")];
+    let mut leader = Server::start(&settings).await;
+    let mut standby = Server::spawned(&settings);
+    standby.wait_alive().await;
+    leader.send_bot("waiting", "").await;
+
+    let browser = Browser::start("standby").await;
+    browser.open(&standby.url("/")).await;
+    enter(&browser, &operators_key(&database).await).await;
+    browser.wait_attribute("connection", "data-state", "standby").await;
+    browser.wait_text("connection", "This server stands by").await;
+    browser.wait_text("queue-length", "–").await;
+    browser.pictures("standby").await;
+    for nothing in ["no-queue", "no-slots", "no-bots"] {
+        browser.wait(&format!("document.querySelector('#{nothing}').hidden")).await;
+    }
+    leader.kill();
+    wait_live(&browser).await;
+    browser.wait_text("queue-length", "1").await;
     assert_eq!(browser.faults().await, Vec::<String>::new());
 }
