@@ -74,6 +74,7 @@ function showDoor(note) {
   detail.close();
   store.clear();
   queue.forget();
+  bots.forget();
   byId('sign-in-note').hidden = note === null;
   setText(byId('sign-in-note'), note ?? '');
   show('door');

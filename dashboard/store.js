@@ -3,7 +3,7 @@
 import { serverNowMs } from './clock.js';
 import { isEnded } from './words.js';
 
-/** Ended bots that are kept; the server remembers the rest. */
+/** Ended bots that are kept where nobody asks for more; the server remembers the rest. */
 const ENDED_BOTS_MAX = 1000;
 
 export class Store {
@@ -21,6 +21,7 @@ export class Store {
   #changed = newChanges();
   #onChange;
   #isScheduled = false;
+  #endedMax = ENDED_BOTS_MAX;
 
   /** `onChange(changes)` is called at most once a frame, with everything that changed since. */
   constructor(onChange) {
@@ -62,16 +63,27 @@ export class Store {
     this.#schedule();
   }
 
-  /** Bots from elsewhere than the live line (ended ones; answers to requests): what is known live wins. */
+  /**
+   * Bots from elsewhere than the live line (ended ones; answers to requests): what is known live wins. How many of them
+   * are new.
+   */
   addBots(bots, { replaceKnown = false } = {}) {
+    const count = bots.filter((bot) => !this.bots.has(bot.id)).length;
     for (const bot of bots) {
       if (replaceKnown || !this.#told.has(bot.id)) this.#putBot(bot);
     }
     this.#forgetOldest();
     this.#schedule();
+    return count;
+  }
+
+  /** Keeps so many bots beside those that are known: somebody wants to see them. */
+  makeRoom(count) {
+    this.#endedMax = Math.max(this.#endedMax, this.bots.size + count);
   }
 
   clear() {
+    this.#endedMax = ENDED_BOTS_MAX;
     this.#enteredAt.clear();
     this.bots.clear();
     this.replace([{ number: 0, slots: [], bots: [], queues: [], maxSize: 0 }]);
@@ -129,9 +141,9 @@ export class Store {
   }
 
   #forgetOldest() {
-    if (this.bots.size <= ENDED_BOTS_MAX) return;
+    if (this.bots.size <= this.#endedMax) return;
     const ended = [...this.bots.values()].filter(isEnded).sort((a, b) => a.id - b.id);
-    for (const bot of ended.slice(0, Math.max(0, ended.length - ENDED_BOTS_MAX))) {
+    for (const bot of ended.slice(0, Math.max(0, ended.length - this.#endedMax))) {
       this.bots.delete(bot.id);
       this.#enteredAt.delete(bot.id);
       this.#changed.bots.add(bot.id);

@@ -3,6 +3,7 @@
 use crate::support::browser::Browser;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::server::Server;
+use reqwest::StatusCode;
 use serde_json::json;
 
 const SLOT: &str = "slot-pool-rehearsal-001";
@@ -50,6 +51,13 @@ async fn wait_live(browser: &Browser) {
 async fn enter(browser: &Browser, key: &str) {
     browser.type_into("api-key", key).await;
     browser.press("sign-in-submit").await;
+}
+
+/// Waits until the table has these rows, no more and no fewer.
+async fn wait_rows(browser: &Browser, ids: &[i64]) {
+    let shown = "[...document.querySelectorAll('#bot-rows .row')].map((row) => row.dataset.testid).join()";
+    let wanted: Vec<String> = ids.iter().map(|id| format!("bot-{id}")).collect();
+    browser.wait(&format!("{shown} === '{}'", wanted.join(","))).await;
 }
 
 /// Waits until a row shows a state.
@@ -169,5 +177,51 @@ async fn a_server_that_stands_by_says_so_and_claims_nothing() {
     leader.kill();
     wait_live(&browser).await;
     browser.wait_text("queue-length", "1").await;
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+/// Older bots than those the page keeps by itself.
+const OLDER: i64 = 1_250;
+
+#[tokio::test]
+async fn older_bots_are_shown_page_by_page_as_far_as_there_are_any() {
+    let server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0")]).await;
+    let first = server.send_bot("first", "").await;
+    let (status, bot) = server.post(&format!("/api/bots/{first}/cancel"), &json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{bot}");
+    server
+        .edit(&format!(
+            "INSERT INTO bots SELECT (jsonb_populate_record(bots, jsonb_build_object('id', 1000 + number))).* \
+             FROM bots, generate_series(1, {OLDER}) AS number WHERE id = {first}"
+        ))
+        .await;
+    // Newest first.
+    let all: Vec<i64> = (1_001..=1_000 + OLDER).rev().chain([first]).collect();
+    let browser = Browser::start("older").await;
+    browser.open(&server.url("/")).await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    for shown in [200, 300] {
+        browser.press("more-bots").await;
+        wait_rows(&browser, &all[..shown]).await;
+    }
+
+    // Who comes next begins anew.
+    browser.press("sign-out").await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    wait_rows(&browser, &all[..100]).await;
+    browser.look::<()>("performance.clearResourceTimings()").await;
+    let mut shown = 100;
+    while shown < all.len() {
+        browser.press("more-bots").await;
+        shown = all.len().min(shown + 100);
+        wait_rows(&browser, &all[..shown]).await;
+    }
+    browser.wait("document.querySelector('#more-bots').hidden").await;
+    let asked =
+        "performance.getEntriesByType('resource').filter(({ name }) => name.includes('?page=')).length";
+    let asked: usize = browser.look(asked).await.unwrap();
+    assert_eq!(asked, all.len().div_ceil(100) - 1, "a page of the list for each press");
     assert_eq!(browser.faults().await, Vec::<String>::new());
 }
