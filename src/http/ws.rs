@@ -110,8 +110,10 @@ async fn feed(state: &AppState, pass: Pass, session: &mut Session, mut messages:
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut part = Part::take(state, tree, user, 0).await;
+    let max_size = || state.reloader.settings().pool.max_size;
+    let mut told_max_size = max_size();
     part.message["type"] = json!("snapshot");
-    part.message["maxSize"] = json!(state.reloader.settings().pool.max_size);
+    part.message["maxSize"] = json!(told_max_size);
     let (mut number, mut complete, mut next) = (part.number, part.complete, Some(part.message));
     // Until when the client may take what was sent; `None`: it has taken everything.
     let mut taken_by = None;
@@ -159,7 +161,15 @@ async fn feed(state: &AppState, pass: Pass, session: &mut Session, mut messages:
                 if matches!(pass.counts(state).await, Ok(false)) {
                     return End::SignedOut;
                 }
-                next = Some(json!({ "type": "tick", "number": number, "now": state.clock.now() }));
+                let mut message = json!({ "type": "tick", "number": number, "now": state.clock.now() });
+                // Settings that are read again are on no board.
+                let size = max_size();
+                if size != told_max_size {
+                    told_max_size = size;
+                    message["type"] = json!("changes");
+                    message["maxSize"] = json!(size);
+                }
+                next = Some(message);
             }
         }
     }

@@ -23,6 +23,7 @@ pub(crate) struct Watcher {
     pub(crate) bots: BTreeMap<i64, Value>,
     pub(crate) slots: BTreeMap<String, Value>,
     pub(crate) queue: Value,
+    pub(crate) max_size: u64,
 }
 
 impl Watcher {
@@ -34,8 +35,15 @@ impl Watcher {
     /// Opens it with this cookie, and takes the snapshot.
     pub(crate) async fn connect_with(visitor: &Visitor, cookie: &str) -> Self {
         let socket = connect(visitor, Some(cookie), Some(&visitor.base)).await.unwrap();
-        let (bots, slots) = (BTreeMap::new(), BTreeMap::new());
-        let mut watcher = Self { socket, said: vec![], number: 0, bots, slots, queue: Value::Null };
+        let mut watcher = Self {
+            socket,
+            said: vec![],
+            number: 0,
+            bots: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            queue: Value::Null,
+            max_size: 0,
+        };
         while watcher.hear().await["complete"] != true {}
         assert_eq!(watcher.said[0]["type"], "snapshot", "{}", watcher.said[0]);
         watcher
@@ -58,11 +66,14 @@ impl Watcher {
         assert!(message["now"].is_string(), "{message}");
         match message["type"].as_str().unwrap() {
             "snapshot" => assert!(self.said.is_empty(), "the first message alone: {message}"),
+            // A new size is on no board, and has no number.
+            "changes" if message["maxSize"].is_u64() => assert!(number == self.number, "{message}"),
             "changes" => assert!(number > self.number, "after {}: {message}", self.number),
             "tick" => assert!(number == self.number, "a tick brings nothing: {message}"),
             _ => panic!("{message}"),
         }
         self.number = number;
+        self.max_size = message["maxSize"].as_u64().unwrap_or(self.max_size);
         for bot in message["bots"].as_array().into_iter().flatten() {
             self.bots.insert(bot["id"].as_i64().unwrap(), bot.clone());
         }
