@@ -21,9 +21,9 @@ const STANDBY_DELAY_MS = 4_000;
  */
 export class LiveLine {
   state = 'closed';
-  /** When the last message came, by this side's clock; null before the first. */
+  /** When the last message came, by the page's own time, which nobody sets back; null before the first. */
   heardAtMs = null;
-  /** When the next try begins, while `waiting` or `standby`. */
+  /** When the next try begins, by the same time, while `waiting` or `standby`. */
   nextTryAtMs = null;
   #socket = null;
   /** The parts of a snapshot that is not complete yet; null once it is. */
@@ -85,7 +85,7 @@ export class LiveLine {
   /** To be called every second: notices silence. */
   check() {
     if (this.#socket === null) return;
-    const silentMs = Date.now() - Math.max(this.heardAtMs ?? 0, this.#openedAtMs);
+    const silentMs = performance.now() - Math.max(this.heardAtMs ?? 0, this.#openedAtMs);
     if (this.state === 'connecting' && silentMs > OPEN_WITHIN_MS) this.#lost();
     else if (silentMs > DEAD_AFTER_MS) this.#lost();
     else if (this.state === 'live' && silentMs > STALE_AFTER_MS) this.#setState('stale');
@@ -96,7 +96,7 @@ export class LiveLine {
     const socket = new WebSocket(`${scheme}://${location.host}/ws`);
     this.#socket = socket;
     this.#parts = [];
-    this.#openedAtMs = Date.now();
+    this.#openedAtMs = performance.now();
     socket.addEventListener('message', (event) => {
       if (socket === this.#socket) this.#hear(event.data);
     });
@@ -113,7 +113,7 @@ export class LiveLine {
       this.#lost();
       return;
     }
-    this.heardAtMs = Date.now();
+    this.heardAtMs = performance.now();
     if (message.now) setServerTime(message.now);
     if (message.type !== 'tick') this.#take(message);
     if (this.heardAtMs - this.#openedAtMs > PROVEN_AFTER_MS) this.#failures = 0;
@@ -142,7 +142,7 @@ export class LiveLine {
 
   #tryAgain(state, delayMs) {
     this.#drop();
-    this.nextTryAtMs = Date.now() + delayMs;
+    this.nextTryAtMs = performance.now() + delayMs;
     this.#retry = setTimeout(() => void this.open(), delayMs);
     this.#setState(state);
   }
@@ -163,6 +163,11 @@ export class LiveLine {
 
 /** How old the page's knowledge is, in milliseconds; null before the first message. */
 export function ageMs(line) {
-  return line.heardAtMs === null ? null : Date.now() - line.heardAtMs;
+  return line.heardAtMs === null ? null : performance.now() - line.heardAtMs;
+}
+
+/** How long it is until the next try, in milliseconds. */
+export function untilNextTryMs(line) {
+  return Math.max(0, line.nextTryAtMs - performance.now());
 }
 

@@ -5,7 +5,7 @@ import { BotsView } from './bots.js';
 import { startClock } from './clock.js';
 import { DetailDialog } from './detail.js';
 import { byId, setAttribute, setText } from './dom.js';
-import { ageMs, LiveLine } from './live.js';
+import { ageMs, LiveLine, untilNextTryMs } from './live.js';
 import { announce, complain, errorLines, tell } from './notices.js';
 import { QueueView } from './queue.js';
 import { SendDialog } from './send.js';
@@ -148,7 +148,7 @@ function paintAge() {
   const isLive = line.state === 'live' || line.state === 'closed';
   let text = '';
   if (!isLive && age !== null) text = `last news ${duration(age)} ago`;
-  if (line.state === 'waiting' || line.state === 'standby') text += `${text ? ', ' : ''}next try in ${duration(Math.max(0, line.nextTryAtMs - Date.now()))}`;
+  if (line.state === 'waiting' || line.state === 'standby') text += `${text ? ', ' : ''}next try in ${duration(untilNextTryMs(line))}`;
   setText(byId('connection-age'), text);
 }
 

@@ -14,7 +14,7 @@ export class QueueView {
   #store;
   #groups;
   #stats = null;
-  #askedAtMs = 0;
+  #askedAtMs = -Infinity;
 
   constructor(store) {
     this.#store = store;
@@ -42,8 +42,8 @@ export class QueueView {
 
   /** The waiting times, which only the server knows over all users; asked for now and then, and not without need. */
   async refreshStats() {
-    if (document.hidden || Date.now() - this.#askedAtMs < STATS_EVERY_MS) return;
-    this.#askedAtMs = Date.now();
+    if (document.hidden || performance.now() - this.#askedAtMs < STATS_EVERY_MS) return;
+    this.#askedAtMs = performance.now();
     try {
       this.#stats = await api.queueStats();
     } catch {
@@ -54,7 +54,7 @@ export class QueueView {
 
   forget() {
     this.#stats = null;
-    this.#askedAtMs = 0;
+    this.#askedAtMs = -Infinity;
   }
 
   paintWaits() {

@@ -1,6 +1,7 @@
 //! The dashboard in a real browser, against the real server, with real bots.
 
 use crate::support::browser::Browser;
+use crate::support::frozen::Frozen;
 use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::server::Server;
 use reqwest::StatusCode;
@@ -224,4 +225,22 @@ async fn older_bots_are_shown_page_by_page_as_far_as_there_are_any() {
     let asked: usize = browser.look(asked).await.unwrap();
     assert_eq!(asked, all.len().div_ceil(100) - 1, "a page of the list for each press");
     assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_dead_line_is_noticed_whatever_becomes_of_the_browsers_clock() {
+    let server = Server::start(&[]).await;
+    let browser = Browser::start("clock").await;
+    browser.open(&server.url("/")).await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    browser
+        .look::<()>("(() => { const now = Date.now.bind(Date); Date.now = () => now() - 3_600_000; })()")
+        .await;
+    let frozen = Frozen::process(i32::try_from(server.pid()).unwrap());
+    browser.wait_attribute("connection", "data-state", "stale").await;
+    browser.wait_text("connection", "last news 1").await;
+    browser.wait_attribute("connection", "data-state", "waiting").await;
+    drop(frozen);
+    wait_live(&browser).await;
 }
