@@ -25,7 +25,8 @@ export class BotsView {
   #search = '';
   #limit = ROWS_AT_FIRST;
   #hasOlder = true;
-  #olderPage = 1;
+  /** The next page to ask for. */
+  #olderPage = 2;
   #onError;
 
   /** `onError(error, what)` shows what could not be done. */
@@ -54,7 +55,7 @@ export class BotsView {
     const focusedRow = focused?.closest?.('#bot-rows .row') ?? null;
     this.#rows.sync(ids.slice(0, this.#limit), changes ? (id) => changes.bots.has(id) : () => false);
     keepFocus(focused, focusedRow);
-    byId('no-bots').hidden = ids.length > 0;
+    byId('no-bots').hidden = ids.length > 0 || !this.#store.isKnown;
     byId('bot-table').hidden = ids.length === 0;
     setText(byId('no-bots'), this.#search && this.#store.bots.size > 0 ? 'No bot matches.' : none);
     byId('more-bots').hidden = ids.length <= this.#limit && !(this.#hasOlder && this.#store.bots.size >= ROWS_AT_FIRST);
@@ -75,10 +76,18 @@ export class BotsView {
       const { data, hasNextPage } = await api.bots(1, ROWS_MORE);
       this.#store.addBots(data);
       this.#hasOlder = hasNextPage;
-      this.#olderPage = Math.max(this.#olderPage, 2);
+      // Pages have moved on since: what is known of them is passed over quickly.
+      this.#olderPage = 2;
     } catch (error) {
       this.#onError(error, 'Your earlier bots could not be fetched');
     }
+  }
+
+  /** Begins anew, for whoever comes next. */
+  forget() {
+    this.#limit = ROWS_AT_FIRST;
+    this.#hasOlder = true;
+    this.#olderPage = 2;
   }
 
   async #showMore() {
@@ -89,14 +98,15 @@ export class BotsView {
     const button = byId('more-bots');
     button.disabled = true;
     try {
-      const before = this.#store.bots.size;
+      this.#store.makeRoom(ROWS_MORE);
+      let brought = 0;
       // Pages hold what is known already first; go on until something is new.
-      do {
+      while (this.#hasOlder && brought === 0) {
         const { data, hasNextPage } = await api.bots(this.#olderPage, ROWS_MORE);
-        this.#store.addBots(data);
+        brought = this.#store.addBots(data);
         this.#hasOlder = hasNextPage;
         this.#olderPage += 1;
-      } while (this.#hasOlder && this.#store.bots.size === before);
+      }
     } catch (error) {
       this.#onError(error, 'Older bots could not be fetched');
     } finally {

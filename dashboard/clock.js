@@ -3,17 +3,18 @@
 import { setText } from './dom.js';
 import { duration } from './words.js';
 
-let offsetMs = 0;
+/** From the page's own time, which nobody sets back, to the server's. */
+let offsetMs = performance.timeOrigin;
 const counters = new Map();
 
 /** Takes the server's own time from a message, so that a wrong clock on this side does no harm. */
 export function setServerTime(now) {
   const serverMs = Date.parse(now);
-  if (!Number.isNaN(serverMs)) offsetMs = serverMs - Date.now();
+  if (!Number.isNaN(serverMs)) offsetMs = serverMs - performance.now();
 }
 
 export function serverNowMs() {
-  return Date.now() + offsetMs;
+  return performance.now() + offsetMs;
 }
 
 /** Shows in `element` how long ago `since` was, and keeps it counting; null shows nothing. */

@@ -5,7 +5,7 @@ import { BotsView } from './bots.js';
 import { startClock } from './clock.js';
 import { DetailDialog } from './detail.js';
 import { byId, setAttribute, setText } from './dom.js';
-import { ageMs, LiveLine } from './live.js';
+import { ageMs, LiveLine, untilNextTryMs } from './live.js';
 import { announce, complain, errorLines, tell } from './notices.js';
 import { QueueView } from './queue.js';
 import { SendDialog } from './send.js';
@@ -25,8 +25,8 @@ const send = new SendDialog((bot) => {
 });
 const line = new LiveLine({
   onSession,
-  onSnapshot: (snapshot) => {
-    store.replace(snapshot);
+  onSnapshot: (parts) => {
+    store.replace(parts);
     void queue.refreshStats();
     void bots.fetchRecent();
   },
@@ -74,6 +74,7 @@ function showDoor(note) {
   detail.close();
   store.clear();
   queue.forget();
+  bots.forget();
   byId('sign-in-note').hidden = note === null;
   setText(byId('sign-in-note'), note ?? '');
   show('door');
@@ -130,11 +131,12 @@ function paintConnection(state) {
     live: 'Live',
     stale: 'Stale',
     waiting: navigator.onLine === false ? 'Offline' : 'Reconnecting…',
+    standby: 'This server stands by',
     closed: 'Not connected',
   };
   setText(byId('connection-text'), words[state]);
   setAttribute(byId('board'), 'data-fresh', state === 'live' ? 'yes' : 'no');
-  byId('reconnect').hidden = state !== 'waiting' && state !== 'stale';
+  byId('reconnect').hidden = !['waiting', 'standby', 'stale'].includes(state);
   if (state === 'waiting' && line.heardAtMs === null && !byId('opening').hidden) {
     setText(byId('opening-text'), 'The server cannot be reached. Trying again…');
   }
@@ -146,7 +148,7 @@ function paintAge() {
   const isLive = line.state === 'live' || line.state === 'closed';
   let text = '';
   if (!isLive && age !== null) text = `last news ${duration(age)} ago`;
-  if (line.state === 'waiting') text += `${text ? ', ' : ''}next try in ${duration(Math.max(0, line.nextTryAtMs - Date.now()))}`;
+  if (line.state === 'waiting' || line.state === 'standby') text += `${text ? ', ' : ''}next try in ${duration(untilNextTryMs(line))}`;
   setText(byId('connection-age'), text);
 }
 

@@ -7,12 +7,14 @@ import { botLink } from './marks.js';
 import { duration, platformName } from './words.js';
 
 const STATS_EVERY_MS = 15_000;
+/** Own bots that are listed behind the places that the server tells of a line; the rest is a number. */
+const BEHIND_MAX = 100;
 
 export class QueueView {
   #store;
   #groups;
   #stats = null;
-  #askedAtMs = 0;
+  #askedAtMs = -Infinity;
 
   constructor(store) {
     this.#store = store;
@@ -28,18 +30,20 @@ export class QueueView {
       length += waiting.length;
       const group = this.#groups.part(platform);
       const behind = this.#behind(platform, waiting);
-      group.list.sync([...waiting.own.keys(), ...behind]);
+      group.list.sync([...waiting.own.keys(), ...behind.slice(0, BEHIND_MAX)]);
       setText(group.others, others(waiting.length, waiting.own.size + behind.length));
+      const unlisted = behind.length - BEHIND_MAX;
+      setText(group.more, unlisted > 0 ? `and ${unlisted} more of yours` : '');
     }
-    setText(byId('queue-length'), length);
-    byId('no-queue').hidden = length > 0;
+    setText(byId('queue-length'), this.#store.isKnown ? length : '–');
+    byId('no-queue').hidden = length > 0 || !this.#store.isKnown;
     this.paintWaits();
   }
 
   /** The waiting times, which only the server knows over all users; asked for now and then, and not without need. */
   async refreshStats() {
-    if (document.hidden || Date.now() - this.#askedAtMs < STATS_EVERY_MS) return;
-    this.#askedAtMs = Date.now();
+    if (document.hidden || performance.now() - this.#askedAtMs < STATS_EVERY_MS) return;
+    this.#askedAtMs = performance.now();
     try {
       this.#stats = await api.queueStats();
     } catch {
@@ -50,7 +54,7 @@ export class QueueView {
 
   forget() {
     this.#stats = null;
-    this.#askedAtMs = 0;
+    this.#askedAtMs = -Infinity;
   }
 
   paintWaits() {
@@ -74,13 +78,14 @@ export class QueueView {
   #makeGroup(platform) {
     const places = make('ol', { class: 'places' });
     const others = make('span', { class: 'quiet', 'data-testid': `queue-others-${platform}` });
+    const more = make('p', { class: 'quiet', 'data-testid': `queue-more-${platform}` });
     const element = make('section', { class: 'group' },
-      make('div', { class: 'group-head' }, make('h3', {}, platformName(platform)), others), places);
+      make('div', { class: 'group-head' }, make('h3', {}, platformName(platform)), others), places, more);
     const paint = (place, id) => {
       const { own, known } = this.#store.queues.get(platform);
       this.#paintPlace(place, id, own.get(id) ?? `> ${known}`);
     };
-    return { element, others, list: new KeyedList(places, makePlace, paint) };
+    return { element, others, more, list: new KeyedList(places, makePlace, paint) };
   }
 
   #paintPlace(place, id, number) {

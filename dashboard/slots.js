@@ -24,7 +24,7 @@ export class SlotsView {
     const names = [...platforms.keys()].sort();
     this.#groups.sync(names, () => false);
     for (const platform of names) this.#paintGroup(platform, platforms.get(platform), changes);
-    byId('no-slots').hidden = this.#store.slots.size > 0;
+    byId('no-slots').hidden = this.#store.slots.size > 0 || !this.#store.isKnown;
     setAttribute(byId('slot-groups'), 'data-dense', this.#store.slots.size >= DENSE_FROM);
     setAttribute(byId('slot-groups'), 'tabindex', this.#store.slots.size >= DENSE_FROM ? 0 : null);
     this.#paintNumbers();
@@ -75,7 +75,8 @@ export class SlotsView {
       if (part.style.flexGrow !== String(counts[status])) part.style.flexGrow = String(counts[status]);
       part.hidden = counts[status] === 0;
     }
-    setText(byId('pool-size'), `${total} of at most ${Math.max(total, this.#store.maxSize)}`);
+    const size = `${total} of at most ${Math.max(total, this.#store.maxSize)}`;
+    setText(byId('pool-size'), this.#store.isKnown ? size : '');
   }
 }
 

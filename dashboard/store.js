@@ -3,7 +3,7 @@
 import { serverNowMs } from './clock.js';
 import { isEnded } from './words.js';
 
-/** Ended bots that are kept; the server remembers the rest. */
+/** Ended bots that are kept where nobody asks for more; the server remembers the rest. */
 const ENDED_BOTS_MAX = 1000;
 
 export class Store {
@@ -12,6 +12,8 @@ export class Store {
   /** Platform → how many bots wait (`length`), and this user's ones among them with their places, first to last. */
   queues = new Map();
   maxSize = 0;
+  /** Whether the server has told it all: until then that something is not here says nothing. */
+  isKnown = false;
   #number = 0;
   #enteredAt = new Map();
   /** Bots that the live line has spoken of since it opened: nobody knows better. */
@@ -19,14 +21,19 @@ export class Store {
   #changed = newChanges();
   #onChange;
   #isScheduled = false;
+  #endedMax = ENDED_BOTS_MAX;
 
   /** `onChange(changes)` is called at most once a frame, with everything that changed since. */
   constructor(onChange) {
     this.#onChange = onChange;
   }
 
-  /** Everything anew: what the server no longer mentions is gone, but for bots that have ended. */
-  replace(snapshot) {
+  /**
+   * Everything anew, from the parts of a snapshot: what the server no longer mentions is gone, but for bots that have
+   * ended.
+   */
+  replace([snapshot, ...further]) {
+    this.isKnown = true;
     this.#number = snapshot.number;
     this.maxSize = snapshot.maxSize ?? this.maxSize;
     const ended = [...this.bots.values()].filter(isEnded);
@@ -38,6 +45,7 @@ export class Store {
     this.#told.clear();
     for (const bot of ended) this.bots.set(bot.id, bot);
     this.#put(snapshot);
+    for (const part of further) this.merge(part);
     this.#changed.queues = true;
     this.#schedule();
   }
@@ -55,19 +63,31 @@ export class Store {
     this.#schedule();
   }
 
-  /** Bots from elsewhere than the live line (ended ones; answers to requests): what is known live wins. */
+  /**
+   * Bots from elsewhere than the live line (ended ones; answers to requests): what is known live wins. How many of them
+   * are new.
+   */
   addBots(bots, { replaceKnown = false } = {}) {
+    const count = bots.filter((bot) => !this.bots.has(bot.id)).length;
     for (const bot of bots) {
       if (replaceKnown || !this.#told.has(bot.id)) this.#putBot(bot);
     }
     this.#forgetOldest();
     this.#schedule();
+    return count;
+  }
+
+  /** Keeps so many bots beside those that are known: somebody wants to see them. */
+  makeRoom(count) {
+    this.#endedMax = Math.max(this.#endedMax, this.bots.size + count);
   }
 
   clear() {
+    this.#endedMax = ENDED_BOTS_MAX;
     this.#enteredAt.clear();
     this.bots.clear();
-    this.replace({ number: 0, slots: [], bots: [], queues: [], maxSize: 0 });
+    this.replace([{ number: 0, slots: [], bots: [], queues: [], maxSize: 0 }]);
+    this.isKnown = false;
   }
 
   /** Since when a bot is in its state, as well as it can be known here. */
@@ -121,9 +141,9 @@ export class Store {
   }
 
   #forgetOldest() {
-    if (this.bots.size <= ENDED_BOTS_MAX) return;
+    if (this.bots.size <= this.#endedMax) return;
     const ended = [...this.bots.values()].filter(isEnded).sort((a, b) => a.id - b.id);
-    for (const bot of ended.slice(0, Math.max(0, ended.length - ENDED_BOTS_MAX))) {
+    for (const bot of ended.slice(0, Math.max(0, ended.length - this.#endedMax))) {
       this.bots.delete(bot.id);
       this.#enteredAt.delete(bot.id);
       this.#changed.bots.add(bot.id);

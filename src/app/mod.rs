@@ -22,6 +22,7 @@ use crate::http::error::ApiError;
 use crate::http::rate::TokenBucket;
 use crate::http::routes;
 use crate::http::state::AppState;
+use crate::http::watchers::Watchers;
 use crate::metrics::Metrics;
 use crate::store::data_dir::DataDir;
 use crate::store::journal::JournalConnection;
@@ -40,11 +41,14 @@ use meeboter_actors::ports::{Clock, SlotIds};
 use objects::Objects;
 use reload::{Reloaded, Reloader};
 use slog::{Logger, crit, debug, info, warn};
+use socket2::SockRef;
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
@@ -58,6 +62,9 @@ const SHUTDOWN_TIMEOUT_S: u64 = 5;
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// How long the head of a request may take to come. On a host with all its processors busy that is seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may leave what it was sent in its way before its connection is given up: longer than a player that is
+/// paused leaves its recording, for it has to ask again.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The system's clock, as finely as the database keeps times: what is answered now is what is read later.
 struct SystemClock;
@@ -129,6 +136,7 @@ impl Application {
             plans: Plans::default(),
             door: Semaphore::new(settings.server.in_flight_max),
             rate: rate(&settings),
+            watchers: Arc::new(watchers(&settings)),
             settings,
             reloader: Reloader::new(source, &loaded, engine.clone(), metrics),
             clock: Arc::new(SystemClock),
@@ -267,6 +275,10 @@ fn rate(settings: &Settings) -> Option<Mutex<TokenBucket>> {
     Some(Mutex::new(TokenBucket::new(per_second.get(), Instant::now())))
 }
 
+fn watchers(settings: &Settings) -> Watchers {
+    Watchers::new(settings.server.websockets_max, settings.server.websockets_per_user_max)
+}
+
 fn tokens(settings: &Settings, installation: &Installation) -> Tokens {
     match &settings.auth.secret {
         secret if secret.is_empty() => Tokens::new(installation.secret.clone()),
@@ -291,6 +303,7 @@ fn serve(
     .workers(HTTP_WORKERS)
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(REQUEST_TIMEOUT)
+    .on_connect(|connection, _| limit_unread(connection))
     .disable_signals()
     .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
     .listen(listener)
@@ -299,6 +312,14 @@ fn serve(
     let handle = server.handle();
     actix_web::rt::spawn(server);
     Ok(handle)
+}
+
+/// Has the system give up a connection whose client reads nothing: nobody else would, once the answer is written.
+fn limit_unread(connection: &dyn Any) {
+    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+        // A connection that is gone already needs no limit.
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
+    }
 }
 
 /// Writes every error that a client is told into the log, under the same id.
@@ -325,4 +346,19 @@ async fn log_errors(
         }
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_client_reads_nothing_is_given_up_in_time() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+        let limit = || SockRef::from(&stream).tcp_user_timeout().expect("the system knows it");
+        assert_eq!(limit(), None);
+        limit_unread(&stream);
+        assert_eq!(limit(), Some(UNREAD_TIMEOUT));
+    }
 }

@@ -26,33 +26,63 @@ pub fn prefix_of(key: &str) -> String {
     key.chars().take(PREFIX_CHARS).collect()
 }
 
+/// A key that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveKey {
+    /// Its number.
+    pub id: i64,
+    /// Whose.
+    pub user: UserId,
+}
+
+/// By what a key is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Sought {
+    /// The key itself, as its SHA-256.
+    Hash([u8; 32]),
+    /// Its number, which the session of a browser names.
+    Id(i64),
+}
+
 /// Whose keys are, as the database said lately.
 #[derive(Default)]
 pub struct ApiKeys {
-    known: Mutex<HashMap<[u8; 32], (UserId, Instant)>>,
+    known: Mutex<HashMap<Sought, (LiveKey, Instant)>>,
 }
 
 impl ApiKeys {
-    /// Whose key this is; `None`: nobody's.
-    pub async fn user_of(&self, pool: &Pool, key: &str) -> Result<Option<UserId>, QueryError> {
-        let hash = hash_of_key(key);
-        if let Some(user) = self.known(&hash) {
-            return Ok(Some(user));
+    /// The key that somebody presents; `None`: there is none, or it was revoked.
+    pub async fn find(&self, pool: &Pool, key: &str) -> Result<Option<LiveKey>, QueryError> {
+        self.look(pool, Sought::Hash(hash_of_key(key))).await
+    }
+
+    /// The user's key of this number; `None`: there is none, or it was revoked.
+    pub async fn get(&self, pool: &Pool, id: i64, user: UserId) -> Result<Option<LiveKey>, QueryError> {
+        // After a restore a number may be another user's.
+        Ok(self.look(pool, Sought::Id(id)).await?.filter(|key| key.user == user))
+    }
+
+    async fn look(&self, pool: &Pool, sought: Sought) -> Result<Option<LiveKey>, QueryError> {
+        if let Some(key) = self.known(&sought) {
+            return Ok(Some(key));
         }
-        let user =
-            pool.find_api_key(&hash).await?.filter(|key| key.revoked_at.is_none()).map(|key| key.user_id);
-        if let Some(user) = user {
+        let stored = match sought {
+            Sought::Hash(hash) => pool.find_api_key(&hash).await?,
+            Sought::Id(id) => pool.get_api_key(id).await?,
+        };
+        let key = stored.map(|key| LiveKey { id: key.id, user: key.user_id });
+        if let Some(key) = key {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= CACHED_MAX {
                 known.clear();
             }
-            known.insert(hash, (user, Instant::now()));
+            known.insert(sought, (key, Instant::now()));
         }
-        Ok(user)
+        Ok(key)
     }
 
-    fn known(&self, hash: &[u8; 32]) -> Option<UserId> {
+    fn known(&self, sought: &Sought) -> Option<LiveKey> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(hash).filter(|(_, at)| at.elapsed() < CACHED_FOR).map(|(user, _)| *user)
+        known.get(sought).filter(|(_, at)| at.elapsed() < CACHED_FOR).map(|(key, _)| *key)
     }
 }

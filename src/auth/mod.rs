@@ -26,6 +26,17 @@ pub enum TokenError {
     Expired,
 }
 
+/// What a browser's cookie says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Whose.
+    pub user: UserId,
+    /// Number of the API key that it was begun with.
+    pub key: i64,
+    /// It is over then.
+    pub until: DateTime<Utc>,
+}
+
 /// Makes and checks tokens.
 #[derive(Clone)]
 pub struct Tokens {
@@ -48,9 +59,10 @@ impl Tokens {
         self.token(generation.0, &["bot", &bot.to_string()])
     }
 
-    /// What a browser presents until `until`.
-    pub fn session(&self, user: UserId, until: DateTime<Utc>) -> String {
-        format!("{user}.{}", self.token(until.timestamp(), &["session", &user.to_string()]))
+    /// What a browser presents until `until`, signed in with the key of this number.
+    pub fn session(&self, user: UserId, key: i64, until: DateTime<Utc>) -> String {
+        let purpose = ["session", &user.to_string(), &key.to_string()];
+        format!("{user}.{key}.{}", self.token(until.timestamp(), &purpose))
     }
 
     /// The generation that a slot's token is for.
@@ -63,12 +75,16 @@ impl Tokens {
         self.check(token, &["bot", &bot.to_string()]).map(Generation)
     }
 
-    /// Whose session it is.
-    pub fn check_session(&self, token: &str, now: DateTime<Utc>) -> Result<UserId, TokenError> {
-        let (user, rest) = token.split_once('.').ok_or(TokenError::Malformed)?;
-        let user: i64 = user.parse().map_err(|_| TokenError::Malformed)?;
-        let until = self.check(rest, &["session", &user.to_string()])?;
-        if until <= now.timestamp() { Err(TokenError::Expired) } else { Ok(UserId(user)) }
+    /// Whose session it is, by which key and until when. Whether the key still counts is for others to say.
+    pub fn check_session(&self, token: &str, now: DateTime<Utc>) -> Result<Session, TokenError> {
+        let mut parts = token.splitn(3, '.');
+        let mut next = || parts.next().ok_or(TokenError::Malformed);
+        let [user, key, rest] = [next()?, next()?, next()?];
+        let until = self.check(rest, &["session", user, key])?;
+        let number = |text: &str| text.parse::<i64>().map_err(|_| TokenError::Malformed);
+        let (user, key) = (UserId(number(user)?), number(key)?);
+        let until = DateTime::from_timestamp(until, 0).ok_or(TokenError::Malformed)?;
+        if until <= now { Err(TokenError::Expired) } else { Ok(Session { user, key, until }) }
     }
 
     /// `<number>.<mac of purpose and number, in hex>`
@@ -126,9 +142,15 @@ mod tests {
     fn a_session_ends() {
         let tokens = Tokens::new(b"secret".as_slice());
         let now = DateTime::UNIX_EPOCH;
-        let token = tokens.session(UserId(3), now + TimeDelta::hours(1));
-        assert_eq!(tokens.check_session(&token, now), Ok(UserId(3)));
+        let until = now + TimeDelta::hours(1);
+        let token = tokens.session(UserId(3), 7, until);
+        assert_eq!(tokens.check_session(&token, now), Ok(Session { user: UserId(3), key: 7, until }));
+        assert_eq!(tokens.check_session(&token, until), Err(TokenError::Expired));
         assert_eq!(tokens.check_session(&token, now + TimeDelta::hours(2)), Err(TokenError::Expired));
         assert_eq!(tokens.check_session(&token.replacen('3', "1", 1), now), Err(TokenError::Foreign));
+        assert_eq!(tokens.check_session(&token.replacen('7', "8", 1), now), Err(TokenError::Foreign));
+        // Of an older server, which named no key.
+        let older = format!("3.{}", tokens.token(until.timestamp(), &["session", "3"]));
+        assert_eq!(tokens.check_session(&older, now), Err(TokenError::Malformed));
     }
 }

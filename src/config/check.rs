@@ -18,6 +18,8 @@ pub(super) fn check(settings: &Settings, layers: &Layers) -> Result<(), ConfigEr
     number("server.creations_per_s_max", u64::from(settings.server.creations_per_s_max), 0, 1_000_000)?;
     number("server.decision_timeout_ms", settings.server.decision_timeout_ms, 100, 60_000)?;
     number("server.session_hours", u64::from(settings.server.session_hours), 1, 24 * 365)?;
+    number("server.websockets_max", settings.server.websockets_max as u64, 1, 100_000)?;
+    number("server.websockets_per_user_max", settings.server.websockets_per_user_max as u64, 1, 100_000)?;
     number("database.pool_max", settings.database.pool_max as u64, 2, 500)?;
     number("pool.max_size", u64::from(settings.pool.max_size), 1, 100_000)?;
     if !(-1..=100_000).contains(&settings.pool.prewarm_count) {

@@ -120,6 +120,7 @@ sections! {
     Server {
         bind: String, port: u16, public_url: String, body_max_bytes: usize, in_flight_max: usize,
         creations_per_s_max: u32, decision_timeout_ms: u64, session_hours: u32,
+        websockets_max: usize, websockets_per_user_max: usize,
     }
     /// `[database]`
     Database { url: Secret, pool_max: usize }

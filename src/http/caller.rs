@@ -2,10 +2,12 @@
 
 use super::error::ApiError;
 use super::state::AppState;
+use crate::store::pool::QueryError;
 use actix_web::dev::Payload;
 use actix_web::http::header::{HOST, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{FromRequest, HttpRequest, web};
+use chrono::{DateTime, Utc};
 use futures_util::future::LocalBoxFuture;
 use meeboter_actors::ids::UserId;
 use meeboter_bot::TOKEN_HEADER;
@@ -43,6 +45,37 @@ impl FromRequest for Operator {
     }
 }
 
+/// By what somebody was let in, which may end while a connection stays open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// Who it is.
+    pub user: UserId,
+    /// Number of the key that was presented, or that the session was begun with.
+    key: i64,
+    /// When the session is over; `None`: the key itself was presented.
+    until: Option<DateTime<Utc>>,
+}
+
+impl Pass {
+    /// Whether it still counts: the session lasts, and the key was not revoked.
+    pub async fn counts(&self, state: &AppState) -> Result<bool, QueryError> {
+        if self.until.is_some_and(|until| until <= state.clock.now()) {
+            return Ok(false);
+        }
+        Ok(state.api_keys.get(&state.pool, self.key, self.user).await?.is_some())
+    }
+}
+
+impl FromRequest for Pass {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { Ok(pass(&request).await?) })
+    }
+}
+
 async fn operator(request: &HttpRequest) -> Result<Operator, ApiError> {
     let Caller(user) = caller(request).await?;
     // Asked each time: operators ask seldom, and one who is none any more is none at once.
@@ -55,13 +88,15 @@ async fn operator(request: &HttpRequest) -> Result<Operator, ApiError> {
 }
 
 async fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
+    Ok(Caller(pass(request).await?.user))
+}
+
+async fn pass(request: &HttpRequest) -> Result<Pass, ApiError> {
     let state = state(request)?;
     if let Some(key) = request.headers().get(KEY_HEADER) {
         let key = key.to_str().unwrap_or_default();
-        let user = state.api_keys.user_of(&state.pool, key).await?;
-        return user
-            .map(Caller)
-            .ok_or_else(|| ApiError::unauthorized("This API key is not known, or was revoked."));
+        let key = state.api_keys.find(&state.pool, key).await?.ok_or_else(unknown_key)?;
+        return Ok(Pass { user: key.user, key: key.id, until: None });
     }
     let Some(cookie) = request.cookie(SESSION_COOKIE) else {
         return Err(ApiError::unauthorized("Send an API key in the header x-api-key."));
@@ -69,8 +104,18 @@ async fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
     if request.method() != Method::GET && !same_origin(request, &state.settings.server.public_url) {
         return Err(ApiError::forbidden("A request by cookie must come from this server's own pages."));
     }
-    let session = state.tokens.check_session(cookie.value(), state.clock.now());
-    session.map(Caller).map_err(|why| ApiError::unauthorized(&format!("Sign in again: {why}.")))
+    let session = state
+        .tokens
+        .check_session(cookie.value(), state.clock.now())
+        .map_err(|why| ApiError::unauthorized(&format!("Sign in again: {why}.")))?;
+    let key = state.api_keys.get(&state.pool, session.key, session.user).await?;
+    let key = key.ok_or_else(|| ApiError::unauthorized("Sign in again: the API key was revoked."))?;
+    Ok(Pass { user: key.user, key: key.id, until: Some(session.until) })
+}
+
+/// The answer to a key that lets nobody in.
+pub(super) fn unknown_key() -> ApiError {
+    ApiError::unauthorized("This API key is not known, or was revoked.")
 }
 
 /// The application's state.

@@ -17,6 +17,7 @@ pub mod session;
 pub mod state;
 pub mod stats;
 pub mod views;
+pub mod watchers;
 pub mod ws;
 
 use actix_web::web::{self, ServiceConfig};

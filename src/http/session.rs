@@ -1,6 +1,6 @@
 //! Browser sessions: a key is exchanged for a cookie that scripts cannot read.
 
-use super::caller::{Caller, SESSION_COOKIE, same_origin};
+use super::caller::{Caller, SESSION_COOKIE, same_origin, unknown_key};
 use super::error::ApiError;
 use super::json;
 use super::meeting::{DOCUMENTED, REHEARSAL};
@@ -30,10 +30,9 @@ pub async fn sign_in(
         return Err(ApiError::forbidden("Sign in from this server's own page."));
     }
     let (body, _) = json::body::<SignIn>(&request, payload).await?;
-    let user = state.api_keys.user_of(&state.pool, body.api_key.trim()).await?;
-    let user = user.ok_or_else(|| ApiError::unauthorized("This API key is not known, or was revoked."))?;
+    let key = state.api_keys.find(&state.pool, body.api_key.trim()).await?.ok_or_else(unknown_key)?;
     let hours = i64::from(state.settings.server.session_hours);
-    let token = state.tokens.session(user, state.clock.now() + TimeDelta::hours(hours));
+    let token = state.tokens.session(key.user, key.id, state.clock.now() + TimeDelta::hours(hours));
     let cookie = cookie(&request, &state, token, Duration::hours(hours));
     Ok(HttpResponse::NoContent().cookie(cookie).finish())
 }
@@ -46,7 +45,7 @@ pub async fn sign_out(request: HttpRequest, state: web::Data<AppState>) -> Resul
     Ok(HttpResponse::NoContent().cookie(cookie(&request, &state, String::new(), Duration::ZERO)).finish())
 }
 
-/// GET /api/session
+/// GET /api/session: who asks, what this server offers, and whether it leads; one that stands by has no websocket.
 pub async fn read(caller: Caller, state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
     let user =
         state.pool.get_user(caller.0).await?.ok_or_else(|| ApiError::unauthorized("This user is gone."))?;
@@ -58,6 +57,7 @@ pub async fn read(caller: Caller, state: web::Data<AppState>) -> Result<HttpResp
     }
     Ok(HttpResponse::Ok().json(serde_json::json!({
         "userId": user.id.0, "userName": user.name, "rehearsal": rehearsal, "platforms": platforms,
+        "leads": state.leading().is_ok(),
     })))
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::rate::TokenBucket;
+use super::watchers::Watchers;
 use crate::app::reload::Reloader;
 use crate::artifacts::S3Artifacts;
 use crate::auth::Tokens;
@@ -45,6 +46,8 @@ pub struct AppState {
     pub door: Semaphore,
     /// Bounds the bots that are asked for in a second; `None`: they are not bounded.
     pub rate: Option<Mutex<TokenBucket>>,
+    /// Bounds the websockets.
+    pub watchers: Arc<Watchers>,
     /// True once the server is shutting down.
     pub stopping: watch::Sender<bool>,
     /// Told when a server that was to be emptied has no bot left.

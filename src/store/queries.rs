@@ -239,6 +239,12 @@ impl Pool {
         row.as_ref().map(api_key_from).transpose()
     }
 
+    /// The API key of this number, unless it was revoked.
+    pub async fn get_api_key(&self, id: i64) -> Result<Option<ApiKey>, QueryError> {
+        let text = format!("SELECT {API_KEY_COLUMNS} FROM api_keys WHERE id = $1 AND revoked_at IS NULL");
+        self.row("an API key by its number", &text, &[&id]).await?.as_ref().map(api_key_from).transpose()
+    }
+
     /// A user's API keys, revoked ones too.
     pub async fn list_api_keys(&self, user: UserId) -> Result<Vec<ApiKey>, QueryError> {
         let text = format!(

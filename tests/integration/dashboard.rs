@@ -1,7 +1,10 @@
 //! The dashboard in a real browser, against the real server, with real bots.
 
 use crate::support::browser::Browser;
+use crate::support::frozen::Frozen;
+use crate::support::postgres::{fresh_database, operators_key, url_of};
 use crate::support::server::Server;
+use reqwest::StatusCode;
 use serde_json::json;
 
 const SLOT: &str = "slot-pool-rehearsal-001";
@@ -36,9 +39,26 @@ async fn sign_in(browser: &Browser, server: &Server) {
     browser.wait("document.activeElement.id === 'api-key'").await;
     browser.insert(&server.key()).await;
     browser.press("sign-in-submit").await;
-    browser.wait_attribute("connection", "data-state", "live").await;
+    wait_live(browser).await;
     browser.wait_text("connection", "Live").await;
     browser.wait_text("user-name", "admin").await;
+}
+
+async fn wait_live(browser: &Browser) {
+    browser.wait_attribute("connection", "data-state", "live").await;
+}
+
+/// Types a key at the door.
+async fn enter(browser: &Browser, key: &str) {
+    browser.type_into("api-key", key).await;
+    browser.press("sign-in-submit").await;
+}
+
+/// Waits until the table has these rows, no more and no fewer.
+async fn wait_rows(browser: &Browser, ids: &[i64]) {
+    let shown = "[...document.querySelectorAll('#bot-rows .row')].map((row) => row.dataset.testid).join()";
+    let wanted: Vec<String> = ids.iter().map(|id| format!("bot-{id}")).collect();
+    browser.wait(&format!("{shown} === '{}'", wanted.join(","))).await;
 }
 
 /// Waits until a row shows a state.
@@ -133,4 +153,94 @@ async fn the_dashboard_follows_bots_and_comes_back_after_a_crash() {
     }
     browser.pictures("ended").await;
     assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_server_that_stands_by_says_so_and_claims_nothing() {
+    let database = fresh_database().await;
+    let url = url_of(&database);
+    let settings = [("DATABASE_URL", url.as_str()), ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0")];
+    let mut leader = Server::start(&settings).await;
+    let mut standby = Server::spawned(&settings);
+    standby.wait_alive().await;
+    leader.send_bot("waiting", "").await;
+
+    let browser = Browser::start("standby").await;
+    browser.open(&standby.url("/")).await;
+    enter(&browser, &operators_key(&database).await).await;
+    browser.wait_attribute("connection", "data-state", "standby").await;
+    browser.wait_text("connection", "This server stands by").await;
+    browser.wait_text("queue-length", "–").await;
+    browser.pictures("standby").await;
+    for nothing in ["no-queue", "no-slots", "no-bots"] {
+        browser.wait(&format!("document.querySelector('#{nothing}').hidden")).await;
+    }
+    leader.kill();
+    wait_live(&browser).await;
+    browser.wait_text("queue-length", "1").await;
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+/// Older bots than those the page keeps by itself.
+const OLDER: i64 = 1_250;
+
+#[tokio::test]
+async fn older_bots_are_shown_page_by_page_as_far_as_there_are_any() {
+    let server = Server::start(&[("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "0")]).await;
+    let first = server.send_bot("first", "").await;
+    let (status, bot) = server.post(&format!("/api/bots/{first}/cancel"), &json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{bot}");
+    server
+        .edit(&format!(
+            "INSERT INTO bots SELECT (jsonb_populate_record(bots, jsonb_build_object('id', 1000 + number))).* \
+             FROM bots, generate_series(1, {OLDER}) AS number WHERE id = {first}"
+        ))
+        .await;
+    // Newest first.
+    let all: Vec<i64> = (1_001..=1_000 + OLDER).rev().chain([first]).collect();
+    let browser = Browser::start("older").await;
+    browser.open(&server.url("/")).await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    for shown in [200, 300] {
+        browser.press("more-bots").await;
+        wait_rows(&browser, &all[..shown]).await;
+    }
+
+    // Who comes next begins anew.
+    browser.press("sign-out").await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    wait_rows(&browser, &all[..100]).await;
+    browser.look::<()>("performance.clearResourceTimings()").await;
+    let mut shown = 100;
+    while shown < all.len() {
+        browser.press("more-bots").await;
+        shown = all.len().min(shown + 100);
+        wait_rows(&browser, &all[..shown]).await;
+    }
+    browser.wait("document.querySelector('#more-bots').hidden").await;
+    let asked =
+        "performance.getEntriesByType('resource').filter(({ name }) => name.includes('?page=')).length";
+    let asked: usize = browser.look(asked).await.unwrap();
+    assert_eq!(asked, all.len().div_ceil(100) - 1, "a page of the list for each press");
+    assert_eq!(browser.faults().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_dead_line_is_noticed_whatever_becomes_of_the_browsers_clock() {
+    let server = Server::start(&[]).await;
+    let browser = Browser::start("clock").await;
+    browser.open(&server.url("/")).await;
+    enter(&browser, &server.key()).await;
+    wait_live(&browser).await;
+    browser
+        .look::<()>("(() => { const now = Date.now.bind(Date); Date.now = () => now() - 3_600_000; })()")
+        .await;
+    let frozen = Frozen::process(i32::try_from(server.pid()).unwrap());
+    browser.wait_attribute("connection", "data-state", "stale").await;
+    browser.wait_text("connection", "last news 1").await;
+    browser.wait_attribute("connection", "data-state", "waiting").await;
+    drop(frozen);
+    wait_live(&browser).await;
 }

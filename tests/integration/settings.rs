@@ -2,6 +2,7 @@
 
 use crate::support::client::answer;
 use crate::support::server::{Server, signal, silent_bot};
+use crate::support::watcher::Watcher;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -40,6 +41,8 @@ async fn settings_are_read_again_and_a_platform_of_ones_own_is_served() {
     ])
     .await;
     assert!(counts_ends(&server, "my-video").await, "before any bot of it has ended");
+    let mut watcher = Watcher::connect(&server.visitor(&server.pool().await, "watcher").await).await;
+    assert_eq!(watcher.max_size, 5);
     let max_size = async || server.get("/api/bots/pool/stats").await.1["maxSize"].clone();
     assert_eq!(max_size().await, 5);
 
@@ -63,6 +66,7 @@ async fn settings_are_read_again_and_a_platform_of_ones_own_is_served() {
     });
     assert_eq!((status, &reloaded), (StatusCode::OK, &expected));
     assert_eq!(max_size().await, 7);
+    watcher.hear_until("the new size", |watcher| watcher.max_size == 7).await;
     let (status, refused) = create(&server, "my-video").await;
     let code = &refused["error"]["code"];
     assert_eq!((status, code), (StatusCode::UNPROCESSABLE_ENTITY, &json!("platform_disabled")), "{refused}");

@@ -2,18 +2,22 @@
 
 use crate::support::client::Visitor;
 use crate::support::server::{Server, silent_bot};
-use futures_util::StreamExt;
+use crate::support::watcher::{Watcher, connect};
+use chrono::{TimeDelta, Utc};
+use futures_util::{SinkExt, StreamExt, stream};
+use meeboter::auth::Tokens;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
 
 const LIMIT: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A server with one slot, whose bots never say a word.
 async fn start() -> (Server, tempfile::TempDir) {
@@ -24,91 +28,6 @@ async fn start() -> (Server, tempfile::TempDir) {
         ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__MAX_SIZE", "1"),
     ];
     (Server::start(&settings).await, programs)
-}
-
-/// A client that puts the messages together, as the page does.
-struct Watcher {
-    socket: WebSocketStream<TcpStream>,
-    /// What was said, in order.
-    said: Vec<Value>,
-    number: u64,
-    bots: BTreeMap<i64, Value>,
-    slots: BTreeMap<String, Value>,
-    queue: Value,
-}
-
-impl Watcher {
-    async fn connect(visitor: &Visitor) -> Self {
-        let cookie = visitor.cookie().await;
-        let socket = connect(visitor, Some(&cookie), Some(&visitor.base)).await.unwrap();
-        let (bots, slots) = (BTreeMap::new(), BTreeMap::new());
-        let mut watcher = Self { socket, said: vec![], number: 0, bots, slots, queue: Value::Null };
-        let snapshot = watcher.hear().await;
-        assert_eq!(snapshot["type"], "snapshot", "{snapshot}");
-        watcher
-    }
-
-    /// The next message that is none of the protocol's own.
-    async fn hear(&mut self) -> Value {
-        loop {
-            let message = tokio::time::timeout(LIMIT, self.socket.next()).await.expect("a message in time");
-            if let Message::Text(text) = message.unwrap().unwrap() {
-                let message: Value = serde_json::from_str(&text).unwrap();
-                self.take(&message);
-                return message;
-            }
-        }
-    }
-
-    fn take(&mut self, message: &Value) {
-        let number = message["number"].as_u64().unwrap();
-        assert!(message["now"].is_string(), "{message}");
-        match message["type"].as_str().unwrap() {
-            "snapshot" => assert!(self.said.is_empty(), "the first message alone: {message}"),
-            "changes" => assert!(number > self.number, "after {}: {message}", self.number),
-            "tick" => assert!(number == self.number, "a tick brings nothing: {message}"),
-            _ => panic!("{message}"),
-        }
-        self.number = number;
-        for bot in message["bots"].as_array().into_iter().flatten() {
-            self.bots.insert(bot["id"].as_i64().unwrap(), bot.clone());
-        }
-        for slot in message["slots"].as_array().into_iter().flatten() {
-            self.slots.insert(slot["name"].as_str().unwrap().to_owned(), slot.clone());
-        }
-        for queue in message["queues"].as_array().into_iter().flatten() {
-            self.queue = queue.clone();
-        }
-        self.said.push(message.clone());
-    }
-
-    async fn hear_until(&mut self, what: &str, wanted: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        while !wanted(self) {
-            assert!(Instant::now() < deadline, "{what} does not come; said: {:#?}", self.said);
-            self.hear().await;
-        }
-    }
-
-    fn state(&self, bot: i64) -> &str {
-        self.bots.get(&bot).and_then(|bot| bot["state"].as_str()).unwrap_or_default()
-    }
-}
-
-async fn connect(
-    visitor: &Visitor,
-    cookie: Option<&str>,
-    origin: Option<&str>,
-) -> Result<WebSocketStream<TcpStream>, Error> {
-    let host = visitor.base.strip_prefix("http://").unwrap();
-    let mut request = format!("ws://{host}/ws").into_client_request().unwrap();
-    for (name, value) in [("cookie", cookie), ("origin", origin)] {
-        if let Some(value) = value {
-            request.headers_mut().insert(name, value.parse().unwrap());
-        }
-    }
-    let stream = TcpSocket::new_v4().unwrap().connect(host.parse().unwrap()).await.unwrap();
-    Ok(client_async(request, stream).await?.0)
 }
 
 fn refused(answer: Result<WebSocketStream<TcpStream>, Error>) -> (StatusCode, Value) {
@@ -224,7 +143,7 @@ async fn a_server_that_stops_says_so_and_does_not_wait_for_its_watchers() {
     let (mut server, _programs) = start().await;
     let pool = server.pool().await;
     let visitor = server.visitor(&pool, "watcher").await;
-    let mut watcher = Watcher::connect(&visitor).await;
+    let watcher = Watcher::connect(&visitor).await;
     drop(pool);
     let asked = Instant::now();
     let status = server.terminate();
@@ -234,15 +153,137 @@ async fn a_server_that_stops_says_so_and_does_not_wait_for_its_watchers() {
         "{status} after {:?}",
         asked.elapsed()
     );
-    let last = tokio::time::timeout(LIMIT, async {
-        loop {
-            match watcher.socket.next().await {
-                Some(Ok(Message::Close(frame))) => return frame,
-                Some(Ok(_)) => {}
-                gone => panic!("no word of goodbye: {gone:?}"),
-            }
+    assert_eq!(watcher.goodbye().await.code, CloseCode::Restart);
+}
+
+#[tokio::test]
+async fn a_line_ends_with_the_key_that_it_was_opened_with() {
+    let (server, _programs) = start().await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let (ann_sees, mut ben_sees) = (Watcher::connect(&ann).await, Watcher::connect(&ben).await);
+    let key = pool.list_api_keys(ann.user).await.unwrap().remove(0);
+    assert!(pool.revoke_api_key(ann.user, key.id).await.unwrap());
+    assert_eq!(ann_sees.goodbye().await.code, CloseCode::Policy);
+    let told = ben_sees.said.len();
+    ben_sees.hear_until("a sign of life", |watcher| watcher.said.len() > told).await;
+}
+
+#[tokio::test]
+async fn a_line_ends_with_its_session() {
+    let secret = "a secret of this installation, known to this test";
+    let server = Server::start(&[("AUTH_SECRET", secret)]).await;
+    let pool = server.pool().await;
+    let visitor = server.visitor(&pool, "ann").await;
+    let key = pool.list_api_keys(visitor.user).await.unwrap().remove(0);
+    let until = Utc::now() + TimeDelta::seconds(4);
+    let token = Tokens::new(secret).session(visitor.user, key.id, until);
+    let watcher = Watcher::connect_with(&visitor, &format!("meeboter_session={token}")).await;
+    assert_eq!(watcher.goodbye().await.code, CloseCode::Policy);
+    assert!(Utc::now() >= until);
+}
+
+/// What one message may hold, and bots beyond that.
+const TOPICS_MAX: usize = 1_000;
+const MANY: usize = 3_500;
+
+#[tokio::test]
+async fn a_large_snapshot_comes_in_parts_and_nothing_is_missing() {
+    let (server, _programs) = start().await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let mut request = ann.bot_request("scheduled");
+    request["startTime"] = json!(Utc::now() + TimeDelta::days(2));
+    let create = |_| ann.post("/api/bots", &request);
+    let created: Vec<_> = stream::iter(0..MANY).map(create).buffer_unordered(32).collect().await;
+    let id = |(status, bot): &(StatusCode, Value)| {
+        assert_eq!(*status, StatusCode::CREATED, "{bot}");
+        bot["id"].as_i64().unwrap()
+    };
+    let ids: BTreeSet<i64> = created.iter().map(id).collect();
+    let own = ben.send_bot("own").await;
+
+    let mut watcher = Watcher::connect(&ann).await;
+    assert_eq!(watcher.bots.keys().copied().collect::<BTreeSet<_>>(), ids);
+    assert!(watcher.said.len() > MANY / TOPICS_MAX, "{} parts", watcher.said.len());
+    for part in &watcher.said {
+        let held = ["slots", "bots", "queues", "recordings"].map(|list| part[list].as_array().unwrap().len());
+        assert!(held.iter().sum::<usize>() <= TOPICS_MAX, "{held:?}");
+    }
+    let last = *ids.last().unwrap();
+    let (status, _) = ann.post(&format!("/api/bots/{last}/cancel"), &json!({})).await;
+    assert_eq!(status, StatusCode::OK);
+    watcher.hear_until("what changes later", |watcher| watcher.state(last) == "DONE").await;
+
+    // What is not for somebody costs no message.
+    let watcher = Watcher::connect(&ben).await;
+    assert!(watcher.bots.keys().eq([&own]) && watcher.said.len() <= 2, "{:?}", watcher.said);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_dropped_and_told_so() {
+    let (server, _programs) = start().await;
+    let visitor = server.visitor(&server.pool().await, "deaf").await;
+    let watcher = Watcher::connect(&visitor).await;
+    check_dropped(&server).await;
+    let frame = watcher.goodbye().await;
+    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Policy, "too slow"));
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_reads_nothing_is_dropped() {
+    let (server, _programs) = start().await;
+    let visitor = server.visitor(&server.pool().await, "deaf").await;
+    let cookie = visitor.cookie().await;
+    let mut socket = connect(&visitor, Some(&cookie), Some(&visitor.base)).await.unwrap();
+    // Until the answers fill every buffer on the way, and nothing is taken from this side either.
+    let ping = Message::Ping(vec![7; 125].into());
+    while timeout(LIMIT / 10, socket.send(ping.clone())).await.is_ok_and(|sent| sent.is_ok()) {}
+    check_dropped(&server).await;
+}
+
+/// Waits until the one websocket there is was dropped as too slow.
+async fn check_dropped(server: &Server) {
+    let began = Instant::now();
+    loop {
+        let page = server.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        if page.contains("meeboter_websocket_clients 0\n") && server.log().contains("too slow") {
+            return;
         }
-    });
-    let frame = last.await.expect("a word in time").expect("a reason");
-    assert_eq!(frame.code, CloseCode::Restart);
+        assert!(began.elapsed() < 4 * LIMIT, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[tokio::test]
+async fn so_many_lines_are_open_at_a_time_and_no_more() {
+    let settings =
+        [("MEEBOTER_SERVER__WEBSOCKETS_MAX", "3"), ("MEEBOTER_SERVER__WEBSOCKETS_PER_USER_MAX", "2")];
+    let server = Server::start(&settings).await;
+    let pool = server.pool().await;
+    let (ann, ben) = (server.visitor(&pool, "ann").await, server.visitor(&pool, "ben").await);
+    let _first = Watcher::connect(&ann).await;
+    let second = Watcher::connect(&ann).await;
+    check_overloaded(&ann).await;
+    let _third = Watcher::connect(&ben).await;
+    check_overloaded(&ben).await;
+
+    // Whoever goes makes room.
+    drop(second);
+    let cookie = ben.cookie().await;
+    let began = Instant::now();
+    while connect(&ben, Some(&cookie), Some(&ben.base)).await.is_err() {
+        assert!(began.elapsed() < LIMIT, "{}", server.log());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Sees that this user may open no more, and is told when to try again.
+async fn check_overloaded(visitor: &Visitor) {
+    let cookie = visitor.cookie().await;
+    let answer = connect(visitor, Some(&cookie), Some(&visitor.base)).await;
+    let Err(Error::Http(refusal)) = &answer else { panic!("{answer:?} is no refusal") };
+    assert!(refusal.headers().contains_key("retry-after"), "{refusal:?}");
+    let (status, body) = refused(answer);
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
 }

@@ -59,8 +59,10 @@ pub struct Front {
 pub struct Changes {
     /// The number to ask from next time.
     pub number: u64,
-    /// The latest state of each topic that changed.
+    /// The latest state of each topic that changed, in the order of the changes.
     pub entries: Vec<(Topic, Entry)>,
+    /// Whether this is all that there was; else there is more to ask for at once.
+    pub complete: bool,
 }
 
 struct Board {
@@ -118,16 +120,21 @@ impl Live {
         self.put(Topic::Recording(recording.bot_id), Entry::Recording(Arc::new(recording.clone())));
     }
 
-    /// What changed after `number`; from 0, everything there is.
-    pub fn changes_after(&self, number: u64) -> Changes {
+    /// What changed after `number`, from 0 everything there is: at most so many topics, those that changed first. What
+    /// changes while somebody takes one part after the other comes in a later one, for it has the higher number.
+    pub fn changes_after(&self, number: u64, topics_max: usize) -> Changes {
         let board = self.lock();
-        let lacking = board.changed.range(number.saturating_add(1)..);
-        let entries = lacking
+        let mut lacking = board.changed.range(number.saturating_add(1)..);
+        let part: Vec<(&u64, &Topic)> = lacking.by_ref().take(topics_max).collect();
+        let complete = lacking.next().is_none();
+        let reached = part.last().map_or(number, |(reached, _)| **reached);
+        let entries = part
+            .into_iter()
             .filter_map(|(_, topic)| Some((topic, &board.entries.get(topic)?.1)))
             .filter(|(_, entry)| number > 0 || **entry != Entry::Gone)
             .map(|(topic, entry)| (topic.clone(), entry.clone()))
             .collect();
-        Changes { number: board.number, entries }
+        Changes { number: if complete { board.number } else { reached }, entries, complete }
     }
 
     /// Whose bot this is, if it is on the board.
@@ -205,22 +212,50 @@ mod tests {
     use crate::recording::RecordingState;
     use crate::testing::sample;
 
+    const ALL: usize = usize::MAX;
+
     #[test]
     fn a_late_reader_gets_the_latest_state_of_what_changed() {
         let live = Live::default();
         let mut bot = sample::bot(1);
         live.bot(&bot);
-        let seen = live.changes_after(0).number;
+        let seen = live.changes_after(0, ALL).number;
         for seq in 1..=50 {
             bot.report_seq = seq;
             live.bot(&bot);
         }
         live.queue(&Platform("zoom".into()), Front::default());
-        let changes = live.changes_after(seen);
+        let changes = live.changes_after(seen, ALL);
         assert_eq!(changes.entries.len(), 2);
         assert_eq!(changes.entries[0].1, Entry::Bot(Arc::new(bot.clone())));
         live.bot(&bot);
-        assert_eq!(live.changes_after(changes.number).entries, []);
+        assert_eq!(live.changes_after(changes.number, ALL).entries, []);
+    }
+
+    #[test]
+    fn much_is_taken_in_parts_and_what_changes_meanwhile_comes_later() {
+        let live = Live::default();
+        let publish = |id, report_seq| live.bot(&Bot { report_seq, ..sample::bot(id) });
+        (0..25).for_each(|id| publish(id, 0));
+        let ids = |changes: &Changes| -> Vec<i64> {
+            let id = |entry: &(Topic, Entry)| match &entry.1 {
+                Entry::Bot(bot) => bot.id.0,
+                other => panic!("{other:?}"),
+            };
+            changes.entries.iter().map(id).collect()
+        };
+        let first = live.changes_after(0, 10);
+        assert_eq!((ids(&first), first.complete), ((0..10).collect(), false));
+        // One that was told, and one that was not yet.
+        publish(3, 1);
+        publish(12, 1);
+        let second = live.changes_after(first.number, 10);
+        assert_eq!((ids(&second), second.complete), ((10..21).filter(|id| *id != 12).collect(), false));
+        let third = live.changes_after(second.number, 6);
+        assert_eq!((ids(&third), third.complete), (vec![21, 22, 23, 24, 3, 12], true));
+        assert_eq!(third.number, live.changes_after(0, ALL).number);
+        let rest = live.changes_after(third.number, 6);
+        assert_eq!((rest.number, ids(&rest), rest.complete), (third.number, vec![], true));
     }
 
     #[test]
@@ -231,7 +266,7 @@ mod tests {
             bot.state = crate::bot::BotState::Done;
             live.bot(&bot);
         }
-        assert_eq!(live.changes_after(0).entries.len(), ENDED_BOTS_MAX);
+        assert_eq!(live.changes_after(0, ALL).entries.len(), ENDED_BOTS_MAX);
         // What is said of them later on would never be forgotten.
         let recording = |id| Recording {
             bot_id: BotId(id),
@@ -242,6 +277,6 @@ mod tests {
         };
         live.recording(&recording(1));
         live.recording(&recording(299));
-        assert_eq!(live.changes_after(0).entries.len(), ENDED_BOTS_MAX + 1);
+        assert_eq!(live.changes_after(0, ALL).entries.len(), ENDED_BOTS_MAX + 1);
     }
 }

@@ -58,6 +58,8 @@ pub struct RecordingSnapshot {
 pub struct Observe;
 
 struct Tracked {
+    /// As it ended.
+    bot: Bot,
     /// `None`: to be read.
     recording: Option<Recording>,
     generation: Generation,
@@ -117,8 +119,15 @@ impl RecordingActor {
         // A bot that never had a slot has nothing in any; its recording settles as empty.
         let generation = bot.seat.as_ref().map_or(Generation(0), |seat| seat.generation);
         self.forget_old();
-        let tracked = Tracked { recording, generation, ended_at, busy: false, again: false, failures: 0 };
-        self.tracked.entry(bot.id).or_insert(tracked);
+        self.tracked.entry(bot.id).or_insert_with(|| Tracked {
+            bot: bot.clone(),
+            recording,
+            generation,
+            ended_at,
+            busy: false,
+            again: false,
+            failures: 0,
+        });
         self.look(bot.id, ctx);
     }
 
@@ -177,6 +186,8 @@ impl RecordingActor {
             Outcome::Settled(recording) => {
                 slog::info!(self.log, "recording settled";
                     "bot" => bot_id.0, "state" => recording.state.as_str(), "segments" => recording.segments);
+                // So many may have ended since that its bot is forgotten there.
+                self.live.bot(&tracked.bot);
                 self.live.recording(&recording);
                 tracked.recording = Some(recording);
                 (tracked.busy, tracked.failures) = (false, 0);

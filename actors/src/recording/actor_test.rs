@@ -204,6 +204,19 @@ fn one_that_was_being_joined_goes_on_after_a_restart() {
 }
 
 #[test]
+fn one_that_settles_when_its_bot_is_long_forgotten_is_told_with_its_bot() {
+    run(vec![], async |bench| {
+        bench.ends(ONE).await;
+        for id in 2..400 {
+            bench.live.bot(&ended(BotId(id)));
+        }
+        assert_eq!(bench.live.owner_of(ONE), None, "others have ended since");
+        assert_eq!(bench.settled(ONE).await.state.as_str(), "ready");
+        assert_eq!(bench.live.owner_of(ONE), Some(sample::bot(1).user_id));
+    });
+}
+
+#[test]
 fn joins_that_succeeded_do_not_count_against_one_that_fails() {
     run(vec![], async |bench| {
         bench.ends(ONE).await;

@@ -4,6 +4,7 @@ use super::{MINUTE, SECOND, check_tidy, check_whole_meeting, meeting, server};
 use crate::support::client::Answer;
 use crate::support::frozen::Frozen;
 use crate::support::server::{Server, signal};
+use crate::support::watcher::Watcher;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// How long the database hangs.
 const HANG: Duration = Duration::from_secs(20);
+/// By when a server that hears nothing of its database knows that it may not lead, on a busy machine.
+const LEAD_LOST: Duration = Duration::from_secs(4);
 /// How long the server may take to answer when the database does again.
 const BACK: Duration = Duration::from_secs(5);
 /// How long a decision is waited for, by default, and what else an answer may take.
@@ -32,8 +35,10 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
     server.wait_state(long, MINUTE, &["RECORDING"]).await;
     server.wait_state(short, MINUTE, &["IN_CALL"]).await;
 
+    let visitor = server.visitor(&server.pool().await, "watcher").await;
+    let mut watcher = Watcher::connect(&visitor).await;
     let over = Cell::new(false);
-    let (uploaded, (creates, reads)) = tokio::join!(
+    let ((uploaded, hung), (creates, reads, ticks)) = tokio::join!(
         async {
             let frozen = Frozen::cluster(&server.cluster(), server.postgres_pid().unwrap());
             let (began, before) = (tokio::time::Instant::now(), server.segments(long));
@@ -49,19 +54,25 @@ async fn a_database_that_hangs_stops_decisions_and_no_meeting() {
             for gauge in ["meeboter_pool_slots_total{", "meeboter_queue_oldest_seconds{"] {
                 assert!(!page.contains(gauge), "{gauge} is in\n{page}");
             }
+            let hung = began + LEAD_LOST..tokio::time::Instant::now();
             drop(frozen);
             server.wait_bot(long, BACK, |_| true).await;
             // The load goes on until a report that waited has come through.
             server.wait_state(short, MINUTE, &["DONE"]).await;
             over.set(true);
-            uploaded
+            (uploaded, hung)
         },
-        async { tokio::join!(keep_creating(&server, &over), keep_reading(&server, &over)) }
+        async {
+            let watching = keep_watching(&mut watcher, &over);
+            tokio::join!(keep_creating(&server, &over), keep_reading(&server, &over), watching)
+        }
     );
     assert!(uploaded >= 6, "{uploaded} segments of two seconds in {HANG:?}");
     let refused = creates.values().any(|told| !matches!(told, Told::Created(_)));
     assert!(refused, "nothing was refused: {creates:?}");
     assert!(reads > 0, "no read was refused");
+    // Who may not lead does not claim to be up to date either.
+    assert!(!ticks.iter().any(|at| hung.contains(at)), "{hung:?}: {ticks:?}");
 
     // Every request that was acknowledged is there, one that was refused is not, and none makes a second bot when it is
     // repeated.
@@ -187,6 +198,19 @@ async fn keep_reading(server: &Server, over: &Cell<bool>) -> u32 {
         tokio::time::sleep(PACE).await;
     }
     refused
+}
+
+/// Listens until it is over and the server has said so: when it gave signs of life without news.
+async fn keep_watching(watcher: &mut Watcher, over: &Cell<bool>) -> Vec<tokio::time::Instant> {
+    let mut ticks = vec![];
+    loop {
+        if watcher.hear().await["type"] == "tick" {
+            ticks.push(tokio::time::Instant::now());
+            if over.get() {
+                return ticks;
+            }
+        }
+    }
 }
 
 /// What the client knows now; where no bot was created, sees that the refusal says to come back.

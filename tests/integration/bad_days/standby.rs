@@ -87,6 +87,11 @@ async fn a_standby_serves_reads_and_takes_over_from_a_killed_leader() {
         (StatusCode::SERVICE_UNAVAILABLE, Some("standby"))
     );
 
+    for (server, leads) in [(&pair.leader, true), (&pair.standby, false)] {
+        let (status, session) = pair.ask(server, Method::GET, "/api/session").await;
+        assert_eq!((status, &session["leads"]), (StatusCode::OK, &json!(leads)), "{session}");
+    }
+
     // An operator sees the queue there, and moves nobody.
     let (status, queue) = pair.ask(&pair.standby, Method::GET, "/api/admin/queue").await;
     assert_eq!((status, &queue["data"][0]["botId"]), (StatusCode::OK, &created["id"]), "{queue}");

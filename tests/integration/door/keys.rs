@@ -2,7 +2,7 @@
 
 use super::{LIMIT, LOOK, error, shared, visitor};
 use crate::support::client::answer;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -56,13 +56,21 @@ async fn without_a_key_nothing_is_told() {
 #[tokio::test]
 async fn a_revoked_key_stops_working() {
     let (shared, visitor) = (shared().await, visitor("revoked").await);
-    assert_eq!(visitor.get("/api/bots").await.0, StatusCode::OK);
+    let cookie = visitor.cookie().await;
+    let by_key = || visitor.request(Method::GET, "/api/bots");
+    let by_cookie = || visitor.bare(Method::GET, "/api/bots").header("cookie", &cookie);
+    let asks: [&dyn Fn() -> RequestBuilder; 2] = [&by_key, &by_cookie];
+    for ask in asks {
+        assert_eq!(answer(ask()).await.0, StatusCode::OK);
+    }
     let key = shared.pool.list_api_keys(visitor.user).await.unwrap().remove(0);
     assert!(shared.pool.revoke_api_key(visitor.user, key.id).await.unwrap());
     let deadline = Instant::now() + LIMIT;
-    while visitor.get("/api/bots").await.0 != StatusCode::UNAUTHORIZED {
-        assert!(Instant::now() < deadline, "a revoked key still works");
-        tokio::time::sleep(LOOK).await;
+    for ask in asks {
+        while answer(ask()).await.0 != StatusCode::UNAUTHORIZED {
+            assert!(Instant::now() < deadline, "a revoked key still works");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

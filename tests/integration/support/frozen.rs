@@ -24,6 +24,13 @@ impl Frozen {
         }
     }
 
+    /// Freezes one process.
+    pub(crate) fn process(pid: i32) -> Self {
+        let mut frozen = Self(Vec::new());
+        frozen.add(pid);
+        frozen
+    }
+
     fn add(&mut self, pid: i32) {
         signal(pid, Signal::STOP);
         self.0.push(pid);
