@@ -19,9 +19,10 @@
 //!
 //! Every shell does the same steps: decide (a pure function), commit (through the Journal), act, publish. The pure
 //! files (`machine`, `preparation`, `setback`, `command`, `effects`, `recovery`, `restart`, `end_reason`, `index`, `numbers`,
-//! `owners`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`, `ranks`, `rotation`, `estimate`, `timetable`, `collect`)
-//! know no actix, no tokio, no clock and no randomness. What was published last stands on a board that everybody may read
-//! ([`live`]). What the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container engine.
+//! `owners`, `load`, `breaker`, `backoff`, `plan`, `history`, `order`, `ranks`, `rotation`, `estimate`, `timetable`, `trust`,
+//! `collect`) know no actix, no tokio, no clock and no randomness. What was published last stands on a board that everybody
+//! may read ([`live`]). What the domain needs of the world is in [`ports`]; nothing here knows SQL, HTTP or a container
+//! engine.
 
 pub mod backoff;
 pub mod bot;
@@ -43,3 +44,4 @@ pub mod supervision;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tree;
+mod trust;

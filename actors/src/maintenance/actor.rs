@@ -1,15 +1,15 @@
 //! The Maintainer: begins a run when it is due or asked for, one at a time, remembers in the store that it did, and
 //! looks at the disks meanwhile. What a run does is in `run`; when it begins, in `plan`.
 
-use super::plan::{Start, nearly_full, next_start};
+use super::plan::{DOUBT, LEAP, Start, nearly_full, next_start};
 use super::run::{MaintenanceLinks, Progress, Trusted, Work};
-use super::trust::{Look, Trust};
 use super::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
 use crate::journal::Change;
 use crate::ports::Disk;
 use crate::supervision::DeathGuard;
+use crate::trust::{Look, Trust};
 use actix::prelude::*;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -94,7 +94,7 @@ impl Maintainer {
             row,
             links,
             running: None,
-            trust: Trust::default(),
+            trust: Trust::new(LEAP, DOUBT),
             began: Instant::now(),
             looking: false,
             disks: Vec::new(),
@@ -182,7 +182,8 @@ impl Maintainer {
     /// What the clock says, which is not trusted for a day where it has leapt ahead.
     fn look_at_clock(&mut self) -> DateTime<Utc> {
         let now = self.links.clock.now();
-        if let Some(leapt) = self.trust.look(Look { now, passed: self.began.elapsed() }) {
+        let set = self.trust.look(Look { now, passed: self.began.elapsed() });
+        if let Some(leapt) = set.filter(|by| *by > TimeDelta::zero()) {
             slog::warn!(self.links.log, "the clock has leapt ahead: for a day nothing is removed for its age";
                 "by_s" => leapt.num_seconds());
         }

@@ -1,13 +1,11 @@
 //! Maintenance: what is done once a night, so that a pool that nobody looks after stays as it was. When it is due and
-//! what it means for which slot, bot and disk is in [`plan`] and [`timetable`]; whether the clock is trusted with how old
-//! things are, in `trust`; how it is done, step by step, in [`run`].
+//! what it means for which slot, bot and disk is in [`plan`] and [`timetable`]; how it is done, step by step, in [`run`].
 
 pub mod actor;
 pub mod plan;
 mod retention;
 pub mod run;
 pub mod timetable;
-mod trust;
 
 use crate::ids::HostName;
 use crate::ports::ImageDigest;

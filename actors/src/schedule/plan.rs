@@ -19,6 +19,8 @@ const TOGETHER: i32 = 5;
 const JITTER: i32 = 10;
 /// The most spread, in leads: a bot must not sit in its meeting for long before the meeting begins.
 const SPREAD_MAX: i32 = 2;
+/// By less a clock is put right now and then; it makes nobody's start missed that was not close to it.
+pub(super) const LEAP: TimeDelta = TimeDelta::minutes(1);
 
 /// What starting takes on a platform, from the last starts.
 #[derive(Debug, Clone, Default)]
