@@ -39,9 +39,15 @@ impl Trust {
         let passed = look.passed.saturating_sub(before.passed);
         let set = look.now - before.now - TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
         if set > self.leap {
-            self.doubted_until = Some(look.passed + self.doubt);
+            self.doubt_from(look);
         }
         (set.abs() > self.leap).then_some(set)
+    }
+
+    /// Does not trust the clock from this look on: it leapt before, and somebody else saw it.
+    pub(crate) fn doubt_from(&mut self, look: Look) {
+        self.last = Some(look);
+        self.doubted_until = Some(look.passed + self.doubt);
     }
 
     /// Whether the clock was trusted at the last look.
@@ -89,6 +95,17 @@ mod tests {
         assert_eq!(trust.look(look(86_459, 0)), None);
         assert!(!trust.holds(), "a second is missing");
         assert_eq!(trust.look(look(86_460, 0)), None);
+        assert!(trust.holds());
+    }
+
+    #[test]
+    fn a_leap_that_somebody_else_saw_is_doubted_for_a_day_too() {
+        let mut trust = trust();
+        trust.doubt_from(look(0, 7_776_000));
+        assert!(!trust.holds());
+        assert_eq!(trust.look(look(86_399, 7_776_000)), None);
+        assert!(!trust.holds(), "a second is missing");
+        assert_eq!(trust.look(look(86_400, 7_776_000)), None);
         assert!(trust.holds());
     }
 
