@@ -42,3 +42,4 @@ pub mod supervision;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tree;
+mod trust;

@@ -188,6 +188,7 @@ impl Tree {
                 live: live.clone(),
                 clock: Arc::clone(&ports.clock),
                 meter: Arc::clone(&ports.meter),
+                log: ports.log.clone(),
             },
             guard(ports, "the Scheduler died"),
         )

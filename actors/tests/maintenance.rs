@@ -194,6 +194,55 @@ fn a_clock_that_leaps_ahead_removes_nothing_for_a_day() {
 }
 
 #[test]
+fn the_day_without_removals_outlives_the_server_that_saw_the_leap() {
+    let prepare = |world: &mut World| {
+        world.tables.bots.extend([(BotId(1), ended(1, 1)), (BotId(2), ended(2, 31))]);
+    };
+    run(prepare, |shared| async move {
+        let serve = async |shared: &Shared| {
+            let tree = plant(shared).await;
+            let retention = Retention { bots: Some(TimeDelta::days(30)), ..Retention::default() };
+            let settings = MaintenanceSettings { retention, ..MaintenanceSettings::default() };
+            tell(&tree.maintainer, Configure { settings });
+            tree
+        };
+        let left = || shared.lock().tables.bots.keys().map(|id| id.0).collect::<Vec<_>>();
+        let tree = serve(&shared).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        shared.lock().set_clock(TimeDelta::days(90));
+        tokio::time::sleep(Duration::from_secs(23 * 3_600)).await;
+        shared.lock().takes_lead(2);
+        drop(tree);
+        let next = shared.through(2);
+        let tree = serve(&next).await;
+        for hours in [0, 23] {
+            tokio::time::sleep(Duration::from_secs(hours * 3_600)).await;
+            drop(tree.maintainer.send(RunNow).await);
+            let last = quiet(&tree).await.last.expect("a run");
+            let why = last.steps[3].first_failure.clone();
+            assert!(why.is_some_and(|why| why.contains("the clock")), "{last:?}");
+            assert_eq!(left(), [1, 2], "after {hours} hours");
+        }
+        shared.lock().set_clock(-TimeDelta::days(90));
+        tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+        drop(tree.maintainer.send(RunNow).await);
+        assert_eq!(quiet(&tree).await.last.expect("a run").steps[3].first_failure, None);
+        assert_eq!(left(), [1], "33 days old");
+        // And the next server trusts the clock from its start.
+        let stored = shared.lock().tables.maintenance.clone().expect("stored");
+        assert_eq!(stored.doubted_from, None);
+    });
+}
+
+#[test]
+fn a_run_that_is_resumed_removes_nothing_by_a_clock_that_leapt_before() {
+    let seen = after_a_start(MaintenanceRow { doubted_from: Some(sample::now()), ..cut_off(1) });
+    let last = seen.last.expect("a run");
+    assert_eq!(last.trigger, Trigger::Resumed);
+    assert!(last.steps[3].first_failure.as_ref().is_some_and(|why| why.contains("the clock")), "{last:?}");
+}
+
+#[test]
 fn a_clock_that_leaps_while_a_run_is_under_way_makes_nothing_older_for_it() {
     let prepare = |world: &mut World| drop(world.tables.bots.insert(BotId(1), ended(1, 1)));
     run(prepare, |shared| async move {

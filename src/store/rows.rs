@@ -322,6 +322,7 @@ pub(super) fn maintenance_columns<'a>(rows: &[&'a MaintenanceRow]) -> Vec<Column
         column(rows, "timetable", "text", |row| row.timetable.as_deref()),
         column(rows, "run", "jsonb", |row| row.run.as_ref().map(Json)),
         column(rows, "images", "jsonb", |row| Json(row.images.iter().collect::<Vec<_>>())),
+        column(rows, "doubted_from", "timestamptz", |row| row.doubted_from),
     ]
 }
 
@@ -334,6 +335,7 @@ pub(super) fn maintenance_from(row: &Row) -> Result<MaintenanceRow, DecodeError>
         timetable: get(row, "timetable")?,
         run: run.map(|Json(run)| run),
         images: images.into_iter().collect(),
+        doubted_from: get(row, "doubted_from")?,
     })
 }
 

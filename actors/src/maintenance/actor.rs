@@ -1,15 +1,15 @@
 //! The Maintainer: begins a run when it is due or asked for, one at a time, remembers in the store that it did, and
 //! looks at the disks meanwhile. What a run does is in `run`; when it begins, in `plan`.
 
-use super::plan::{Start, nearly_full, next_start};
+use super::plan::{DOUBT, LEAP, Start, nearly_full, next_start};
 use super::run::{MaintenanceLinks, Progress, Trusted, Work};
-use super::trust::{Look, Trust};
 use super::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
 use crate::journal::Change;
 use crate::ports::Disk;
 use crate::supervision::DeathGuard;
+use crate::trust::{Look, Trust};
 use actix::prelude::*;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -88,13 +88,19 @@ impl Maintainer {
         links: MaintenanceLinks,
         guard: DeathGuard,
     ) -> Self {
-        let row = stored.unwrap_or_else(|| MaintenanceRow::new(links.clock.now()));
+        let now = links.clock.now();
+        let row = stored.unwrap_or_else(|| MaintenanceRow::new(now));
+        let mut trust = Trust::new(LEAP, DOUBT);
+        if row.doubted_from.is_some() {
+            // How much of the day has passed only the clock says, so it begins anew.
+            trust.doubt_from(Look { now, passed: Duration::ZERO });
+        }
         Self {
             settings,
             row,
             links,
             running: None,
-            trust: Trust::default(),
+            trust,
             began: Instant::now(),
             looking: false,
             disks: Vec::new(),
@@ -105,7 +111,7 @@ impl Maintainer {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.look_at_disks(ctx);
-        self.look_at_clock();
+        self.look_at_clock(ctx);
         if self.running.is_some() {
             return;
         }
@@ -128,15 +134,17 @@ impl Maintainer {
         let next = MaintenanceRow { due_from: now, run: Some(run.clone()), ..self.row.clone() };
         let (progress, running) = Progress::new(run);
         self.running = Some(running);
-        let commit = self.links.journal.submit(vec![Change::WriteMaintenance(Box::new(next.clone()))]);
+        // Whatever else is stored meanwhile comes after this, and holds it.
+        let was = std::mem::replace(&mut self.row, next);
+        let commit = self.links.journal.submit(vec![self.change()]);
         ctx.spawn(commit.into_actor(self).map(move |outcome, act, ctx| match outcome {
             Ok(()) => {
-                (act.row.due_from, act.row.run) = (next.due_from, next.run);
                 slog::info!(act.links.log, "maintenance begins"; "why" => ?trigger, "attempt" => attempt);
                 act.work(progress, ctx);
             }
             Err(error) => {
                 act.running = None;
+                (act.row.due_from, act.row.run) = (was.due_from, was.run);
                 slog::error!(act.links.log, "maintenance cannot begin"; "error" => %error);
             }
         }));
@@ -144,7 +152,7 @@ impl Maintainer {
 
     fn work(&mut self, progress: Progress, ctx: &mut Context<Self>) {
         let (settings, links) = (self.settings.clone(), self.links.clone());
-        let now = self.look_at_clock();
+        let now = self.look_at_clock(ctx);
         let trusted = self.trust.holds().then(|| Trusted { now, at: Instant::now() });
         let work = Work { settings, links, trusted, images: self.row.images.clone(), progress };
         ctx.spawn(work.run().into_actor(self).map(|(run, images), act, ctx| {
@@ -155,8 +163,7 @@ impl Maintainer {
     }
 
     fn store_end(&self, ctx: &mut Context<Self>) {
-        let change = Change::WriteMaintenance(Box::new(self.row.clone()));
-        let commit = self.links.journal.submit(vec![change]);
+        let commit = self.links.journal.submit(vec![self.change()]);
         ctx.spawn(commit.into_actor(self).map(|outcome, act, _| {
             act.running = None;
             if let Err(error) = outcome {
@@ -169,22 +176,38 @@ impl Maintainer {
     /// about to begin: its own writes hold what it knew.
     fn go_by_timetable(&mut self, ctx: &mut Context<Self>) {
         if self.row.go_by(self.settings.timetable.as_ref(), self.links.clock.now()) {
-            let change = Change::WriteMaintenance(Box::new(self.row.clone()));
-            let commit = self.links.journal.submit(vec![change]);
-            ctx.spawn(commit.into_actor(self).map(|outcome, act, _| {
-                if let Err(error) = outcome {
-                    slog::error!(act.links.log, "the timetable of maintenance is not stored"; "error" => %error);
-                }
-            }));
+            self.store("the timetable", ctx);
         }
     }
 
-    /// What the clock says, which is not trusted for a day where it has leapt ahead.
-    fn look_at_clock(&mut self) -> DateTime<Utc> {
+    /// The row as it is now.
+    fn change(&self) -> Change {
+        Change::WriteMaintenance(Box::new(self.row.clone()))
+    }
+
+    fn store(&self, what: &'static str, ctx: &mut Context<Self>) {
+        let commit = self.links.journal.submit(vec![self.change()]);
+        ctx.spawn(commit.into_actor(self).map(move |outcome, act, _| {
+            if let Err(error) = outcome {
+                slog::error!(act.links.log, "what is remembered of maintenance is not stored";
+                    "what" => what, "error" => %error);
+            }
+        }));
+    }
+
+    /// What the clock says, which is not trusted for a day where it has leapt ahead; a server that starts within that day
+    /// finds it stored.
+    fn look_at_clock(&mut self, ctx: &mut Context<Self>) -> DateTime<Utc> {
         let now = self.links.clock.now();
-        if let Some(leapt) = self.trust.look(Look { now, passed: self.began.elapsed() }) {
+        let set = self.trust.look(Look { now, passed: self.began.elapsed() });
+        if let Some(leapt) = set.filter(|by| *by > TimeDelta::zero()) {
             slog::warn!(self.links.log, "the clock has leapt ahead: for a day nothing is removed for its age";
                 "by_s" => leapt.num_seconds());
+            self.row.doubted_from = Some(now);
+            self.store("that the clock has leapt ahead", ctx);
+        } else if self.trust.holds() && self.row.doubted_from.take().is_some() {
+            slog::info!(self.links.log, "the clock is trusted again");
+            self.store("that the clock is trusted again", ctx);
         }
         now
     }

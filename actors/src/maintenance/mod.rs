@@ -1,13 +1,11 @@
 //! Maintenance: what is done once a night, so that a pool that nobody looks after stays as it was. When it is due and
-//! what it means for which slot, bot and disk is in [`plan`] and [`timetable`]; whether the clock is trusted with how old
-//! things are, in `trust`; how it is done, step by step, in [`run`].
+//! what it means for which slot, bot and disk is in [`plan`] and [`timetable`]; how it is done, step by step, in [`run`].
 
 pub mod actor;
 pub mod plan;
 mod retention;
 pub mod run;
 pub mod timetable;
-mod trust;
 
 use crate::ids::HostName;
 use crate::ports::ImageDigest;
@@ -77,12 +75,14 @@ pub struct MaintenanceRow {
     pub run: Option<Run>,
     /// What the images meant when they were last made present or looked at.
     pub images: Images,
+    /// When the clock leapt ahead, by itself, where it is not trusted yet with how old things are; `None`: it is.
+    pub doubted_from: Option<DateTime<Utc>>,
 }
 
 impl MaintenanceRow {
     /// Nothing was ever done; what is due from now on will be.
     pub fn new(now: DateTime<Utc>) -> Self {
-        Self { due_from: now, timetable: None, run: None, images: Images::new() }
+        Self { due_from: now, timetable: None, run: None, images: Images::new(), doubted_from: None }
     }
 
     /// What will be known of the runs before the next.

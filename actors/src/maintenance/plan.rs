@@ -7,12 +7,17 @@ use crate::ports::Disk;
 use crate::slot::{Slot, SlotState};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A run that begins this long after its time was missed; the actor looks more often than that. A clock is put right by
 /// less than that now and then, which must not have a night looked after twice.
 pub(super) const LATE: TimeDelta = TimeDelta::minutes(2);
 /// Runs that are cut off by the end of their server before it is left at that: one of them may be why the server ended.
 const ATTEMPTS_MAX: u32 = 2;
+/// A clock that is put right after a long time without a time server is off by less.
+pub(super) const LEAP: TimeDelta = TimeDelta::hours(1);
+/// How long nothing is removed for its age by a clock that leapt.
+pub(super) const DOUBT: Duration = Duration::from_secs(24 * 3_600);
 
 /// When the next run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

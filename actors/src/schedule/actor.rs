@@ -3,7 +3,7 @@
 //! are then applied by whoever owns the bot.
 
 use super::ScheduleSettings;
-use super::plan::{Timetable, missed_at};
+use super::plan::{LEAP, Timetable, missed_at};
 use crate::bot::machine::{self as life, EndsBeforeStart};
 use crate::bot::{Bot, BotState, End, EndReason};
 use crate::ids::{BotId, Platform};
@@ -16,12 +16,14 @@ use crate::ports::{Clock, Measure, Meter, SLEEP_MAX};
 use crate::queue::message::{Withdraw, WithdrawError};
 use crate::recording::actor::{BotEnded, RecordingActor};
 use crate::supervision::{DeathGuard, tell};
+use crate::trust::{Look, Trust};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::discriminant;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Until a bot that nobody could take is offered again.
 const OFFER_AGAIN: TimeDelta = TimeDelta::seconds(5);
@@ -159,6 +161,10 @@ impl Scheduled {
     fn start_at(&self) -> DateTime<Utc> {
         self.bot.spec.start_at.unwrap_or(self.bot.created_at)
     }
+
+    fn missed_at(&self, settings: &ScheduleSettings) -> DateTime<Utc> {
+        missed_at(settings, self.start_at(), self.bot.spec.end_at)
+    }
 }
 
 /// Who the Scheduler speaks to.
@@ -175,6 +181,8 @@ pub struct ScheduleLinks {
     pub clock: Arc<dyn Clock>,
     /// Who counts.
     pub meter: Arc<dyn Meter>,
+    /// The log.
+    pub log: slog::Logger,
 }
 
 /// See the module.
@@ -183,6 +191,11 @@ pub struct Scheduler {
     timetable: Timetable,
     /// Bots that nobody could take, by when they are offered again.
     again: BTreeSet<(DateTime<Utc>, BotId)>,
+    /// Bots whose start passed by a clock that is not trusted: neither handed over nor given up for now.
+    doubtful: BTreeSet<BotId>,
+    trust: Trust,
+    /// How long it has been is counted from here.
+    began: Instant,
     bots: BTreeMap<BotId, Scheduled>,
     under_way: usize,
     links: ScheduleLinks,
@@ -203,6 +216,9 @@ impl Scheduler {
             settings,
             timetable: Timetable::new(settings),
             again: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            trust: Trust::new(LEAP, settings.doubt()),
+            began: Instant::now(),
             bots: bots.collect(),
             under_way: 0,
             links,
@@ -242,11 +258,19 @@ impl Scheduler {
 
     /// Hands over whatever is due, and sleeps until the next.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        let now = self.links.clock.now();
+        let now = self.look_at_clock();
         while self.under_way < UNDER_WAY_MAX
             && let Some((due_at, id)) = self.next()
             && due_at <= now
         {
+            let missed =
+                self.bots.get(&id).is_some_and(|scheduled| now >= scheduled.missed_at(&self.settings));
+            if missed && !self.trust.holds() {
+                self.timetable.cancel(id);
+                self.again.remove(&(due_at, id));
+                self.doubtful.insert(id);
+                continue;
+            }
             self.timetable.hand_over(id);
             self.again.remove(&(due_at, id));
             self.hand_over(id, now, ctx);
@@ -254,13 +278,35 @@ impl Scheduler {
         self.arm(now, ctx);
     }
 
+    /// What the clock says. Where it leapt ahead no start is missed by it for a while: somebody may put it right, and
+    /// nobody could take an end back. Those who were kept for that are looked at anew when it is set back, or believed.
+    fn look_at_clock(&mut self) -> DateTime<Utc> {
+        let now = self.links.clock.now();
+        let set = self.trust.look(Look { now, passed: self.began.elapsed() }).unwrap_or_default();
+        if set > TimeDelta::zero() {
+            slog::warn!(self.links.log, "the clock has leapt ahead: for a while no scheduled bot is given up";
+                "by_s" => set.num_seconds(), "while_s" => self.settings.doubt().as_secs());
+        }
+        let mut anew = BTreeSet::new();
+        if set < TimeDelta::zero() || self.trust.holds() {
+            anew.append(&mut self.doubtful);
+        }
+        if set < TimeDelta::zero() {
+            anew.extend(std::mem::take(&mut self.again).into_iter().map(|(_, id)| id));
+        }
+        anew.into_iter().for_each(|id| self.place(id));
+        now
+    }
+
     /// Sets the timer to the next bot that is due. While the bound is reached the next outcome goes on instead.
     fn arm(&mut self, now: DateTime<Utc>, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        if let Some((due_at, _)) = self.next().filter(|_| self.under_way < UNDER_WAY_MAX) {
-            let wait = (due_at - now).to_std().unwrap_or_default().min(SLEEP_MAX);
+        let next = self.next().map(|(due_at, _)| (due_at - now).to_std().unwrap_or_default().min(SLEEP_MAX));
+        // When the doubt is over no clock says that may be set meanwhile.
+        let next = next.or_else(|| (!self.doubtful.is_empty()).then_some(SLEEP_MAX));
+        if let Some(wait) = next.filter(|_| self.under_way < UNDER_WAY_MAX) {
             self.timer = Some(ctx.run_later(wait, |act, ctx| {
                 act.timer = None;
                 act.work(ctx);
@@ -273,7 +319,7 @@ impl Scheduler {
     fn hand_over(&mut self, id: BotId, now: DateTime<Utc>, ctx: &mut Context<Self>) {
         let Some(scheduled) = self.bots.get_mut(&id) else { return };
         self.under_way += 1;
-        if now >= missed_at(&self.settings, scheduled.start_at(), scheduled.bot.spec.end_at) {
+        if now >= scheduled.missed_at(&self.settings) {
             let end = missed(scheduled.again.as_ref().map(|(_, why)| why));
             return self.end(id, end, ctx);
         }
@@ -313,7 +359,7 @@ impl Scheduler {
     fn declined(&mut self, id: BotId, why: CreateError, ctx: &mut Context<Self>) {
         let now = self.links.clock.now();
         if let Some(scheduled) = self.bots.get_mut(&id) {
-            let missed_at = missed_at(&self.settings, scheduled.start_at(), scheduled.bot.spec.end_at);
+            let missed_at = scheduled.missed_at(&self.settings);
             scheduled.again = Some(((now + OFFER_AGAIN).min(missed_at), why));
         }
         self.settle(id, ctx);
@@ -333,6 +379,7 @@ impl Scheduler {
     /// The bot waits (again): apply what was wished meanwhile, else it has its place in time.
     fn settle(&mut self, id: BotId, ctx: &mut Context<Self>) {
         self.timetable.cancel(id);
+        self.doubtful.remove(&id);
         let Some(scheduled) = self.bots.get_mut(&id) else { return };
         scheduled.phase = Phase::Waiting;
         if let Some((at, _)) = &scheduled.again {
@@ -344,11 +391,20 @@ impl Scheduler {
         } else if let Some(Wish::Move(wish)) = scheduled.wishes.pop_front() {
             self.move_start(wish, ctx);
         } else {
-            match &scheduled.again {
-                Some((at, _)) => drop(self.again.insert((*at, id))),
-                None => self.timetable.insert(id, &scheduled.bot.spec.platform, scheduled.start_at()),
-            }
+            self.place(id);
             self.work(ctx);
+        }
+    }
+
+    /// Gives a bot that waits its place in time.
+    fn place(&mut self, id: BotId) {
+        let Some(scheduled) = self.bots.get_mut(&id) else { return };
+        // When it is offered again may have been said by a clock that was ahead.
+        let latest = self.links.clock.now() + OFFER_AGAIN;
+        scheduled.again.take_if(|(at, _)| *at > latest);
+        match &scheduled.again {
+            Some((at, _)) => drop(self.again.insert((*at, id))),
+            None => self.timetable.insert(id, &scheduled.bot.spec.platform, scheduled.start_at()),
         }
     }
 

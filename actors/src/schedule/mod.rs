@@ -6,6 +6,7 @@ pub mod actor;
 pub mod plan;
 
 use chrono::TimeDelta;
+use std::time::Duration;
 
 /// How far ahead bots may be asked for: what is later is a mistake of units or of the year.
 pub const START_AHEAD_MAX: TimeDelta = TimeDelta::days(366);
@@ -26,5 +27,13 @@ pub struct ScheduleSettings {
 impl Default for ScheduleSettings {
     fn default() -> Self {
         Self { lead: TimeDelta::minutes(5), lateness: TimeDelta::minutes(10), burst: 10, max: 100_000 }
+    }
+}
+
+impl ScheduleSettings {
+    /// How long no bot is given up by a clock that has leapt ahead: the lateness, and the lead where that is longer, as
+    /// a start that must not be late is no reason to believe a clock at once.
+    pub(crate) fn doubt(&self) -> Duration {
+        self.lateness.max(self.lead).to_std().unwrap_or_default()
     }
 }

@@ -27,6 +27,8 @@ const SPREAD_MAX: TimeDelta = TimeDelta::hours(1);
 const START_PRESUMED: TimeDelta = TimeDelta::minutes(1);
 /// A start that took longer is no measure of the next: a database was away meanwhile, or a clock was set.
 const START_CREDIBLE_MAX: TimeDelta = TimeDelta::minutes(30);
+/// By less a clock is put right now and then; it makes nobody's start missed that was not close to it.
+pub(super) const LEAP: TimeDelta = TimeDelta::minutes(1);
 
 /// What starting takes on a platform, from the last starts.
 #[derive(Debug, Clone, Default)]

@@ -313,7 +313,8 @@ fn handed_over_in_time(world: &mut World, bot: &Bot) {
     }
 }
 
-/// The server was down for longer than starts are made up for, or the clock was set, or nobody could take the bot.
+/// The server was down for longer than starts are made up for, or the clock was set and nobody put it right, or nobody
+/// could take the bot.
 fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     let settings = ScheduleSettings::default();
     let missed_at = bot.spec.start_at.map(|start_at| missed_at(&settings, start_at, bot.spec.end_at));
@@ -325,6 +326,10 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     let was_set = !world.clock_steady_for(settings.lateness);
     if is_early || !(was_down || was_set || no_room) {
         world.violated(format!("the start of bot {} was given up without need", bot.id));
+    }
+    let was_missed_before = |before| missed_at.is_some_and(|at| at <= before);
+    if world.before_leap(settings.lateness).is_some_and(|before| !was_missed_before(before)) {
+        world.violated(format!("the start of bot {} was given up by a clock that had just leapt", bot.id));
     }
 }
 

@@ -17,6 +17,8 @@ const PROOF_INTERVAL: Duration = Duration::from_millis(100);
 /// A server process that lives.
 #[derive(Debug, Clone)]
 pub struct Process {
+    /// When it began.
+    pub began_at: DateTime<Utc>,
     /// Under which it leads, or led.
     pub epoch: i64,
     /// Since when it does not reach the store.
@@ -32,8 +34,13 @@ impl World {
     pub fn takes_lead(&mut self, number: u32) {
         self.settle_in_flight();
         self.tables.epoch += 1;
-        let process =
-            Process { epoch: self.tables.epoch, cut_off_at: None, frozen: false, proven_from: self.now };
+        let process = Process {
+            began_at: self.now,
+            epoch: self.tables.epoch,
+            cut_off_at: None,
+            frozen: false,
+            proven_from: self.now,
+        };
         self.processes.insert(number, process);
         self.breakers_open.clear();
         self.trouble(self.now);

@@ -107,6 +107,11 @@ pub enum Happening {
 /// How late the actors may notice that the clock was set ahead.
 const CLOCK_SLACK: TimeDelta = TimeDelta::minutes(1);
 
+/// A clock that is set ahead by more is not trusted for a while with starts that were missed.
+const LEAP_SEEN: TimeDelta = TimeDelta::minutes(1);
+/// How long after the clock was set another leap is seen by itself, whatever servers slept.
+const LEAP_APART: TimeDelta = TimeDelta::minutes(20);
+
 /// See the module.
 pub struct World {
     /// All chance.
@@ -119,6 +124,8 @@ pub struct World {
     pub troubled_until: DateTime<Utc>,
     /// When the clocks were set last.
     pub clock_set_at: Option<DateTime<Utc>>,
+    /// When the clocks last leapt ahead by so much that every server that is up notices, and what they said just before.
+    pub clock_leapt: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// What happens next.
     pub calendar: BTreeMap<(DateTime<Utc>, u64), Happening>,
     entries: u64,
@@ -221,6 +228,10 @@ impl World {
     pub fn set_clock(&mut self, ahead: TimeDelta) {
         let before = self.utc();
         self.set_ahead_ms.fetch_add(ahead.num_milliseconds(), Ordering::Relaxed);
+        // Of what was set back shortly before, or while a server slept, it may see nothing.
+        if ahead > LEAP_SEEN && self.clock_steady_for(LEAP_APART) {
+            self.clock_leapt = Some((self.now, before));
+        }
         self.clock_set_at = Some(self.now);
         if ahead > TimeDelta::zero() {
             match self.down.last_mut() {
@@ -238,6 +249,13 @@ impl World {
     /// Whether the servers' clocks went as they should for as long as this.
     pub fn clock_steady_for(&self, span: TimeDelta) -> bool {
         self.clock_set_at.is_none_or(|at| self.now - at > span)
+    }
+
+    /// What the clock said before it leapt ahead, less long ago than this, where the leader was up then.
+    pub fn before_leap(&self, span: TimeDelta) -> Option<DateTime<Utc>> {
+        let leader = self.processes.values().find(|process| process.epoch == self.tables.epoch)?;
+        let (at, before) = self.clock_leapt?;
+        (leader.began_at < at && self.now - at < span).then_some(before)
     }
 
     /// A duration between the two, in milliseconds.
@@ -378,6 +396,7 @@ impl World {
             set_ahead_ms: Arc::new(AtomicI64::new(0)),
             troubled_until: super::sample::now(),
             clock_set_at: None,
+            clock_leapt: None,
             calendar: BTreeMap::new(),
             entries: 0,
             tables: Tables::default(),

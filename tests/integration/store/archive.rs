@@ -19,7 +19,7 @@ fn ended(id: i64, minutes: i64) -> Bot {
 async fn what_is_remembered_of_maintenance_comes_back() {
     let (_, journal) = fresh().await;
     let first = journal.load().await.expect("loads").maintenance.expect("the migration's");
-    assert_eq!((first.run, first.images), (None, Images::new()));
+    assert_eq!((first.run, first.images, first.doubted_from), (None, Images::new(), None));
     let mut report = StepReport::begin(Step::Refresh);
     report.did("images", 2);
     report.failed("registry away");
@@ -38,8 +38,9 @@ async fn what_is_remembered_of_maintenance_comes_back() {
         timetable: Some("0 3 * * * UTC".to_owned()),
         run: Some(run),
         images,
+        doubted_from: Some(later(3)),
     };
-    for (number, row) in [(1, row.clone()), (2, MaintenanceRow { run: None, ..row })] {
+    for (number, row) in [(1, row.clone()), (2, MaintenanceRow { run: None, doubted_from: None, ..row })] {
         commit(&journal, number, vec![Change::WriteMaintenance(Box::new(row.clone()))]).await;
         assert_eq!(journal.load().await.expect("loads").maintenance, Some(row));
     }
