@@ -10,6 +10,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// A pull without progress for so long has failed. A driver gives up a registry that says nothing well before that: its
+/// word on what is on the host comes while somebody waits for it.
+pub const SILENCE: Duration = Duration::from_secs(20 * 60);
+
 /// The durations and bounds that pulls go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PullSettings {
@@ -26,7 +30,7 @@ pub struct PullSettings {
 impl Default for PullSettings {
     fn default() -> Self {
         Self {
-            silence: Duration::from_secs(20 * 60),
+            silence: SILENCE,
             backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
             tries: 3,
             waiters_max: 100,

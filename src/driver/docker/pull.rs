@@ -6,14 +6,17 @@ use super::reference;
 use bollard::models::{CreateImageInfo, ProgressDetail};
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::{StreamExt, pin_mut};
+use meeboter_actors::image_pull::machine;
 use meeboter_actors::ports::{ImageDigest, PullProgress};
 use slog::{info, warn};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A stream of reports that says nothing for so long is dead; the actors give a pull up sooner.
-const SILENCE: Duration = Duration::from_secs(30 * 60);
+/// A stream of reports that says nothing for so long is dead: what is on the host is looked for.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+// Past the actors' own patience nobody would hear that the image is there.
+const _: () = assert!(SILENCE.as_secs() * 2 <= machine::SILENCE.as_secs());
 /// How long a registry may take to say what a reference means.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
 
