@@ -3,7 +3,7 @@
 use super::PullKey;
 use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId, Want};
 use crate::ids::HostName;
-use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress, SLEEP_MAX};
+use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress, Pulled, SLEEP_MAX};
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -180,7 +180,8 @@ impl ImagePullActor {
                 entry.attempt = None;
             }
             let event = match outcome {
-                Ok(()) => PullEvent::Succeeded,
+                Ok(Pulled::Current) => PullEvent::Succeeded,
+                Ok(Pulled::Kept { reason }) => PullEvent::Kept { reason },
                 Err(DriverError { message, retryable, .. }) => {
                     slog::warn!(act.log, "an image was not pulled";
                         "host" => %of.host, "image" => &of.image, "error" => &message);
@@ -305,13 +306,13 @@ mod tests {
 
     #[async_trait]
     impl Stub for Registry {
-        async fn pull(&self, _: &HostName, _: &str) -> Result<(), DriverError> {
+        async fn pull(&self, _: &HostName, _: &str) -> Result<Pulled, DriverError> {
             let before = self.pulls.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             if before >= self.answers {
                 std::future::pending::<()>().await;
             }
-            Ok(())
+            Ok(Pulled::Current)
         }
     }
 

@@ -125,6 +125,11 @@ pub enum PullEvent {
     Progressed,
     /// The image is there.
     Succeeded,
+    /// It could not be pulled, and is there as it was.
+    Kept {
+        /// The engine's words.
+        reason: String,
+    },
     /// The engine's pull failed.
     Failed {
         /// The engine's words.
@@ -146,6 +151,7 @@ impl PullEvent {
             Self::GivenUp(_) => "GivenUp",
             Self::Progressed => "Progressed",
             Self::Succeeded => "Succeeded",
+            Self::Kept { .. } => "Kept",
             Self::Failed { .. } => "Failed",
             Self::Woke => "Woke",
             Self::Forgotten => "Forgotten",
@@ -209,6 +215,7 @@ impl Pull {
                 vec![]
             }
             PullEvent::Succeeded => self.succeed(),
+            PullEvent::Kept { reason } => self.keep(key, reason, settings, now),
             PullEvent::Failed { reason, retryable } => self.fail(key, reason, retryable, settings, now),
             PullEvent::Woke => self.wake(key, settings, now),
             PullEvent::Forgotten => {
@@ -265,6 +272,31 @@ impl Pull {
         (self.state, self.usable) = (PullState::Present, false);
         self.failures = 0;
         self.line.drain(..).map(|waiter| PullCommand::Answer(waiter.id, Ok(()))).collect()
+    }
+
+    /// Whoever can do with what is there has it; to renew it is tried again.
+    fn keep(
+        &mut self,
+        key: &PullKey,
+        reason: String,
+        settings: &PullSettings,
+        now: DateTime<Utc>,
+    ) -> Vec<PullCommand> {
+        if !matches!(self.state, PullState::Pulling { .. }) {
+            return vec![];
+        }
+        if self.line.iter().all(|waiter| waiter.want != Want::Renewal) {
+            return self.succeed();
+        }
+        self.usable = true;
+        let line = std::mem::take(&mut self.line).into_iter();
+        let (renewals, served): (VecDeque<_>, VecDeque<_>) =
+            line.partition(|waiter| waiter.want == Want::Renewal);
+        self.line = renewals;
+        let served = served.into_iter().map(|waiter| PullCommand::Answer(waiter.id, Ok(())));
+        let mut commands: Vec<_> = served.collect();
+        commands.extend(self.fail(key, reason, true, settings, now));
+        commands
     }
 
     fn fail(
@@ -520,5 +552,32 @@ mod tests {
         bench.take(PullEvent::Forgotten);
         assert_eq!(bench.take(want(3)), []);
         assert_eq!(bench.take(PullEvent::Succeeded), [ok(2), ok(3)]);
+    }
+
+    #[test]
+    fn what_was_not_pulled_though_it_is_there_serves_bots_and_is_no_renewal() {
+        let kept = || PullEvent::Kept { reason: "too many requests".into() };
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(renew(2));
+        assert_eq!(bench.take(kept()), [ok(1)], "it is tried again for the other");
+        assert_eq!(bench.take(want(3)), [ok(3)]);
+        for _ in 0..SETTINGS.tries - 2 {
+            bench.wait(120);
+            assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+            assert_eq!(bench.take(kept()), []);
+        }
+        bench.wait(120);
+        bench.take(PullEvent::Woke);
+        let failure = PullFailure::Failed { reason: "too many requests".into(), retryable: true };
+        assert_eq!(bench.take(kept()), [PullCommand::Answer(WaiterId(2), Err(failure))]);
+        bench.wait(120);
+        bench.take(PullEvent::Woke);
+        assert_eq!(bench.pull.state, PullState::Present);
+
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        assert_eq!(bench.take(kept()), [ok(1)]);
+        assert_eq!(bench.pull.state, PullState::Present, "nobody asked for more");
     }
 }

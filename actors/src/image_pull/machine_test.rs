@@ -90,6 +90,17 @@ impl Observer {
                 self.pulling_since = self.pulling_since.map(|_| now);
                 vec![]
             }
+            PullEvent::Kept { .. } if self.pulling_since.is_some() => {
+                let renewals: Vec<_> =
+                    self.line.extract_if(.., |(_, want, _)| *want == Want::Renewal).collect();
+                let failures = self.failures;
+                let mut answers = self.ended(None, now);
+                if !renewals.is_empty() {
+                    (self.line, self.renewing, self.failures) = (renewals, true, failures);
+                    answers.extend(self.ended(Some(true), now));
+                }
+                answers
+            }
             PullEvent::Succeeded if self.pulling_since.is_some() => self.ended(None, now),
             PullEvent::Failed { retryable, .. } if self.pulling_since.is_some() => {
                 self.ended(Some(*retryable), now)
@@ -106,7 +117,7 @@ impl Observer {
                 (self.present, self.renewing) = (false, false);
                 vec![]
             }
-            PullEvent::Succeeded | PullEvent::Failed { .. } => vec![],
+            PullEvent::Succeeded | PullEvent::Kept { .. } | PullEvent::Failed { .. } => vec![],
         }
     }
 }
@@ -118,6 +129,7 @@ fn events() -> impl Strategy<Value = Vec<(PullEvent, i64)>> {
         1 => (0..8_u64).prop_map(|id| PullEvent::GivenUp(WaiterId(id))),
         1 => Just(PullEvent::Progressed),
         1 => Just(PullEvent::Succeeded),
+        2 => Just(PullEvent::Kept { reason: "e".into() }),
         4 => prop::bool::weighted(0.8)
             .prop_map(|retryable| PullEvent::Failed { reason: "e".into(), retryable }),
         5 => Just(PullEvent::Woke),

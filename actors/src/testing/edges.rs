@@ -80,6 +80,7 @@ fn pull_edges() -> BTreeSet<Edge> {
             PullEvent::GivenUp(WaiterId(1)),
             PullEvent::Progressed,
             PullEvent::Succeeded,
+            PullEvent::Kept { reason: "e".into() },
             PullEvent::Failed { reason: "e".into(), retryable: true },
             PullEvent::Woke,
             PullEvent::Forgotten,

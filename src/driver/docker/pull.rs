@@ -7,7 +7,7 @@ use bollard::models::{CreateImageInfo, ProgressDetail};
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::{StreamExt, pin_mut};
 use meeboter_actors::image_pull::machine;
-use meeboter_actors::ports::{ImageDigest, PullProgress};
+use meeboter_actors::ports::{ImageDigest, PullProgress, Pulled};
 use slog::{info, warn};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -62,9 +62,9 @@ impl Engine {
         &self,
         image: &str,
         progress: &watch::Sender<PullProgress>,
-    ) -> Result<(), DockerError> {
+    ) -> Result<Pulled, DockerError> {
         let error = match self.pull_from_registry(image, progress).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Pulled::Current),
             Err(error) => error,
         };
         if !self.has_image(image).await? {
@@ -72,7 +72,7 @@ impl Engine {
         }
         warn!(self.log, "an image is used as it is on the host: it could not be pulled";
             "image" => image, "host" => %self.host, "error" => %error);
-        Ok(())
+        Ok(Pulled::Kept { reason: error.to_string() })
     }
 
     async fn pull_from_registry(
