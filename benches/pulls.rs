@@ -5,7 +5,7 @@ use actix::Actor;
 use anyhow::{Context, Result};
 use meeboter_actors::ids::HostName;
 use meeboter_actors::image_pull::actor::{EnsureImage, ImagePullActor};
-use meeboter_actors::image_pull::machine::PullSettings;
+use meeboter_actors::image_pull::machine::{PullSettings, Want};
 use meeboter_actors::ports::Unmetered;
 use meeboter_actors::supervision::{DeathGuard, tell};
 use meeboter_benches::figures::{ms, ratio};
@@ -36,7 +36,7 @@ async fn main() -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let host = HostName(format!("host-{}", request % HOSTS));
         let image = format!("image:{}", request % IMAGES);
-        tell(&pulls, EnsureImage { host, image, for_bot: true, reply });
+        tell(&pulls, EnsureImage { host, image, want: Want::Bot, reply });
         answers.push(answer);
     }
     for answer in answers {

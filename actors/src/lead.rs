@@ -4,7 +4,7 @@
 use crate::ids::{BotId, ContainerId, ContainerKey, HostName};
 use crate::ports::{
     Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
-    PullProgress, StartRequest, StopRequest,
+    PullProgress, Pulled, StartRequest, StopRequest,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -45,7 +45,7 @@ impl Driver for LeadingDriver {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         self.allowed().await?;
         self.driver.pull(host, image, progress).await
     }

@@ -362,7 +362,7 @@ pub trait Driver: Send + Sync + 'static {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError>;
+    ) -> Result<Pulled, DriverError>;
     /// Whether containers on this host can be prepared. A fact about the engine that is known without asking it: where
     /// it cannot, nothing is decided about preparations at all.
     fn prepares(&self, host: &HostName) -> bool {
@@ -416,6 +416,18 @@ pub trait Driver: Send + Sync + 'static {
         let _ = (host, events);
         std::future::pending().await
     }
+}
+
+/// What a pull came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pulled {
+    /// What is made of the image from now on is made of what its reference means.
+    Current,
+    /// It could not be pulled; it is on the host as it was, and can be used.
+    Kept {
+        /// Why, in the engine's words.
+        reason: String,
+    },
 }
 
 /// What an image's reference means, in the engine's own words: where it is equal, so is the image.

@@ -1,8 +1,8 @@
 //! Drains and hosts whose engines are away, within the whole tree, on the fakes. No pull there comes to an end, so that a
 //! bot keeps being deployed until somebody has another wish.
 
-use chrono::TimeDelta;
-use meeboter_actors::bot::{BotSpec, BotState};
+use chrono::{DateTime, TimeDelta, Utc};
+use meeboter_actors::bot::{BotSpec, BotState, EndReason};
 use meeboter_actors::ids::{BotId, HostName, Platform, SlotName, UserId};
 use meeboter_actors::image_pull::actor as pulls;
 use meeboter_actors::image_pull::machine::PullState;
@@ -116,6 +116,44 @@ fn a_bot_whose_slot_is_stored_as_the_servers_deadline_passes_is_asked_to_leave_t
         empty.await.expect("is told");
         assert!(began.elapsed() < Duration::from_secs(60), "long before its pull is given up");
         assert_eq!(state(&shared, bot), BotState::Queued, "it waits for the next server");
+    });
+}
+
+/// Asks for a bot that starts then, and does not queue.
+async fn schedule(tree: &Tree, start_at: DateTime<Utc>) -> BotId {
+    let (reply, answer) = oneshot::channel();
+    let spec = BotSpec { platform: zoom(), start_at: Some(start_at), queue_timeout_ms: 0, ..sample::spec() };
+    tell(&tree.pool, CreateBot { spec, user_id: UserId(1), idempotency: None, reply });
+    answer.await.expect("an answer").expect("is scheduled").bot.id
+}
+
+/// Waits until a bot has missed its start, which it did for this reason.
+async fn is_missed(shared: &Shared, missed: BotId, why: &str) {
+    until(shared, |shared| state(shared, missed).is_final()).await;
+    let end = shared.lock().tables.bots[&missed].end.clone().expect("ended");
+    assert_eq!(end.reason, EndReason::StartMissed);
+    assert!(end.detail.contains(why), "{}", end.detail);
+}
+
+#[test]
+fn a_scheduled_bot_whose_start_comes_while_nobody_is_served_waits_and_is_told_why() {
+    run(1, async |shared: Shared| {
+        let tree = plant(&shared).await;
+        let both = async || {
+            let start_at = shared.now() + TimeDelta::minutes(10);
+            [schedule(&tree, start_at).await, schedule(&tree, start_at + TimeDelta::minutes(8)).await]
+        };
+        let bots = both().await;
+        drain_server(&tree, Some(ServerDrain { within: None, emptied: oneshot::channel().0 })).await;
+        is_missed(&shared, bots[0], "this server is being emptied").await;
+        assert_eq!(state(&shared, bots[1]), BotState::Scheduled, "it is offered again");
+        drain_server(&tree, None).await;
+        until(&shared, |shared| state(shared, bots[1]) == BotState::Deploying).await;
+
+        let bots = both().await;
+        drain_platform(&tree, Some(TimeDelta::zero())).await;
+        is_missed(&shared, bots[0], "platform zoom takes no new bots").await;
+        assert_eq!(state(&shared, bots[1]), BotState::Scheduled, "it is offered again");
     });
 }
 

@@ -277,6 +277,47 @@ fn an_operator_who_asks_twice_is_shown_the_run_under_way() {
     );
 }
 
+#[test]
+fn an_image_that_has_moved_and_was_not_pulled_is_counted_and_tried_again() {
+    let prepare = |world: &mut World| {
+        let platform = world.settings.platforms.get_mut(&Platform("zoom".to_owned())).expect("is served");
+        // It stays.
+        platform.prewarm = 1;
+        world.tables.hold(Slot { image: platform.image.clone(), ..sample::idle_slot(1) });
+    };
+    run(prepare, |shared| async move {
+        let tree = plant(&shared).await;
+        let settings =
+            MaintenanceSettings { timetable: None, refresh_idle: None, ..MaintenanceSettings::default() };
+        tell(&tree.maintainer, Configure { settings });
+        let refreshed = async || {
+            drop(tree.maintainer.send(RunNow).await);
+            let last = quiet(&tree).await.last.expect("a run");
+            let step = last.steps[1].clone();
+            (step.done.get("images").copied(), step.failures, step.first_failure)
+        };
+        let count = |what: &str| shared.lock().counts.get(what).copied();
+        assert_eq!(refreshed().await, (Some(1), 0, None), "nobody knows what was pulled");
+        shared.lock().faults = Faults { refuse: 1_000, ..Faults::default() };
+        let moved = count("tag moved");
+        let seen = loop {
+            let seen = refreshed().await;
+            if count("tag moved") != moved {
+                break seen;
+            }
+            assert_eq!(seen, (None, 0, None), "nothing has moved yet");
+        };
+        assert_eq!((seen.0, seen.1), (None, 1));
+        assert!(seen.2.is_some_and(|why| why.contains("registry away")), "it says why");
+        assert!(count("image kept").is_some(), "the engine has the image, and could not pull it");
+        shared.lock().faults = Faults::default();
+        assert_eq!(refreshed().await, (Some(1), 0, None), "it is tried again");
+        let moved = count("tag moved");
+        let seen = refreshed().await;
+        assert!(count("tag moved") != moved || seen == (None, 0, None), "and not once more");
+    });
+}
+
 /// One spool that is delivered at the second try; what was done to it.
 struct OneSpool {
     spool: Spool,

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, Pulled, StartRequest,
+    StopRequest,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,8 +51,13 @@ impl Engine {
 
 #[async_trait]
 impl Driver for Engine {
-    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
-        Ok(())
+    async fn pull(
+        &self,
+        _: &HostName,
+        _: &str,
+        _: watch::Sender<PullProgress>,
+    ) -> Result<Pulled, DriverError> {
+        Ok(Pulled::Current)
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
-    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, Pulled, StartRequest,
+    StopRequest,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,12 +83,17 @@ impl Steady {
 
 #[async_trait]
 impl Driver for Steady {
-    async fn pull(&self, _: &HostName, _: &str, _: watch::Sender<PullProgress>) -> Result<(), DriverError> {
+    async fn pull(
+        &self,
+        _: &HostName,
+        _: &str,
+        _: watch::Sender<PullProgress>,
+    ) -> Result<Pulled, DriverError> {
         self.pulls.fetch_add(1, Ordering::Relaxed);
         if !self.pull.is_zero() {
             tokio::time::sleep(self.pull).await;
         }
-        Ok(())
+        Ok(Pulled::Current)
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

@@ -7,7 +7,7 @@ use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName};
 use meeboter_actors::lead::LeadingDriver;
 use meeboter_actors::ports::{
     CallOutcome, Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, Measure, Meter,
-    PrepareRequest, Presence, PullProgress, StartRequest, StopRequest,
+    PrepareRequest, Presence, PullProgress, Pulled, StartRequest, StopRequest,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Driver for MeteredDriver {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         self.timed("pull", self.driver.pull(host, image, progress)).await
     }
 

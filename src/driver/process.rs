@@ -29,7 +29,7 @@ use chrono::{DateTime, Utc};
 use kin::bot_of;
 use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName, SlotId};
 use meeboter_actors::ports::{
-    Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress, Spool,
+    Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress, Pulled, Spool,
     StartRequest, StopRequest,
 };
 use meeboter_bot::{ENV_SERVER, ENV_SLOT, ENV_TOKEN, ENV_WHEN_DONE, ENV_WORK_DIR};
@@ -134,8 +134,8 @@ impl Driver for ProcessDriver {
         _host: &HostName,
         _image: &str,
         _progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
-        self.detached(async |host| host.program().await.map(|_| ())).await
+    ) -> Result<Pulled, DriverError> {
+        self.detached(async |host| host.program().await.map(|_| Pulled::Current)).await
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

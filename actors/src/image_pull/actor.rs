@@ -1,9 +1,9 @@
 //! The pulls' shell: asks the engine, watches how it gets on, tells those who wait.
 
 use super::PullKey;
-use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId};
+use super::machine::{Pull, PullCommand, PullEvent, PullFailure, PullSettings, PullState, WaiterId, Want};
 use crate::ids::HostName;
-use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress, SLEEP_MAX};
+use crate::ports::{Clock, Driver, DriverError, Machine, Measure, Meter, PullProgress, Pulled, SLEEP_MAX};
 use crate::supervision::DeathGuard;
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ pub struct EnsureImage {
     pub host: HostName,
     /// The image's reference.
     pub image: String,
-    /// A bot waits for it: of these only so many may.
-    pub for_bot: bool,
+    /// What for.
+    pub want: Want,
     /// Where the outcome goes.
     pub reply: PullReply,
 }
@@ -33,7 +33,7 @@ pub struct EnsureImage {
 /// Where the outcome of a pull goes.
 pub type PullReply = oneshot::Sender<Result<(), PullFailure>>;
 
-/// The image may be gone from the host, or its tag have moved: the next who wants it asks the engine.
+/// The image may be gone from the host: the next who wants it asks the engine.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ForgetImage {
@@ -180,7 +180,8 @@ impl ImagePullActor {
                 entry.attempt = None;
             }
             let event = match outcome {
-                Ok(()) => PullEvent::Succeeded,
+                Ok(Pulled::Current) => PullEvent::Succeeded,
+                Ok(Pulled::Kept { reason }) => PullEvent::Kept { reason },
                 Err(DriverError { message, retryable, .. }) => {
                     slog::warn!(act.log, "an image was not pulled";
                         "host" => %of.host, "image" => &of.image, "error" => &message);
@@ -232,7 +233,7 @@ impl Actor for ImagePullActor {
 impl Handler<EnsureImage> for ImagePullActor {
     type Result = ();
 
-    fn handle(&mut self, EnsureImage { host, image, for_bot, reply }: EnsureImage, ctx: &mut Self::Context) {
+    fn handle(&mut self, EnsureImage { host, image, want, reply }: EnsureImage, ctx: &mut Self::Context) {
         let key = PullKey { host, image };
         self.make_room();
         self.waiters += 1;
@@ -247,7 +248,7 @@ impl Handler<EnsureImage> for ImagePullActor {
             }
             self.take(&key, PullEvent::GivenUp(waiter), ctx);
         }
-        self.take(&key, PullEvent::Wanted { id: waiter, for_bot }, ctx);
+        self.take(&key, PullEvent::Wanted { id: waiter, want }, ctx);
     }
 }
 
@@ -277,44 +278,65 @@ impl Handler<Observe> for ImagePullActor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image_pull::anew::pull_anew;
     use crate::ports::Unmetered;
     use crate::testing::stub::{Noon, Stub, StubDriver};
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Pulls only, and counts.
-    #[derive(Default)]
+    /// Pulls only, and counts; says nothing any more after so many.
     struct Registry {
         pulls: AtomicU64,
+        answers: u64,
+    }
+
+    impl Registry {
+        fn answering(answers: u64) -> Arc<Self> {
+            Arc::new(Self { pulls: AtomicU64::new(0), answers })
+        }
+
+        fn actor(self: &Arc<Self>) -> Addr<ImagePullActor> {
+            let driver = Arc::new(StubDriver(Arc::clone(self)));
+            let log = slog::Logger::root(slog::Discard, slog::o!());
+            let guard = DeathGuard::new(|| {});
+            let (settings, meter) = (PullSettings::default(), Arc::new(Unmetered));
+            ImagePullActor::new(driver, Arc::new(Noon), settings, meter, log, guard).start()
+        }
     }
 
     #[async_trait]
     impl Stub for Registry {
-        async fn pull(&self, _: &HostName, _: &str) -> Result<(), DriverError> {
-            self.pulls.fetch_add(1, Ordering::Relaxed);
+        async fn pull(&self, _: &HostName, _: &str) -> Result<Pulled, DriverError> {
+            let before = self.pulls.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            Ok(())
+            if before >= self.answers {
+                std::future::pending::<()>().await;
+            }
+            Ok(Pulled::Current)
         }
+    }
+
+    fn ensure(
+        actor: &Addr<ImagePullActor>,
+        key: PullKey,
+        want: Want,
+    ) -> oneshot::Receiver<Result<(), PullFailure>> {
+        let (reply, answer) = oneshot::channel();
+        let PullKey { host, image } = key;
+        crate::supervision::tell(actor, EnsureImage { host, image, want, reply });
+        answer
     }
 
     #[test]
     fn five_hundred_requests_over_sixty_keys_are_sixty_pulls() {
-        let registry = Arc::new(Registry::default());
-        let driver = Arc::new(StubDriver(Arc::clone(&registry)));
-        System::new().block_on(async move {
-            let log = slog::Logger::root(slog::Discard, slog::o!());
-            let guard = DeathGuard::new(|| {});
-            let (settings, meter) = (PullSettings::default(), Arc::new(Unmetered));
-            let actor = ImagePullActor::new(driver, Arc::new(Noon), settings, meter, log, guard).start();
+        let registry = Registry::answering(u64::MAX);
+        System::new().block_on(async {
+            let actor = registry.actor();
             let mut answers = Vec::new();
             for request in 0..500 {
-                let (reply, answer) = oneshot::channel();
                 let host = HostName(format!("host-{}", request % 20));
-                crate::supervision::tell(
-                    &actor,
-                    EnsureImage { host, image: format!("image:{}", request % 3), for_bot: false, reply },
-                );
-                answers.push(answer);
+                let key = PullKey { host, image: format!("image:{}", request % 3) };
+                answers.push(ensure(&actor, key, Want::Ahead));
             }
             for answer in answers {
                 assert_eq!(answer.await.expect("answered"), Ok(()));
@@ -323,5 +345,20 @@ mod tests {
             assert_eq!((snapshot.begun, snapshot.pulls.len()), (60, 60));
         });
         assert_eq!(registry.pulls.load(Ordering::Relaxed), 60);
+    }
+
+    #[test]
+    fn an_image_that_is_pulled_anew_keeps_no_bot_waiting() {
+        let registry = Registry::answering(1);
+        System::new().block_on(async {
+            let actor = registry.actor();
+            let key = PullKey { host: HostName::local(), image: "image:1".to_owned() };
+            assert_eq!(ensure(&actor, key.clone(), Want::Bot).await.expect("answered"), Ok(()));
+            let mut renewals = [pull_anew(&actor, &key), pull_anew(&actor, &key)];
+            assert_eq!(ensure(&actor, key, Want::Bot).await.expect("answered"), Ok(()));
+            let snapshot = actor.send(Observe).await.expect("answers");
+            assert_eq!((snapshot.begun, snapshot.pulls[0].waiting), (2, 2), "one pull, beside what is there");
+            assert!(renewals.iter_mut().all(|renewal| renewal.try_recv().is_err()), "the registry is silent");
+        });
     }
 }

@@ -1,9 +1,10 @@
-//! An image made present anew: pulled though it is there, since its tag may have moved; then every free slot that relies
-//! on it is told, whose next container may have been made from what the tag meant before.
+//! An image made present anew: pulled though it is there, since its tag may have moved, while bots start from what is
+//! there; then every free slot that relies on it is told, whose next container may have been made from what the tag meant
+//! before.
 
 use super::PullKey;
-use super::actor::{EnsureImage, ForgetImage, ImagePullActor};
-use super::machine::PullFailure;
+use super::actor::{EnsureImage, ImagePullActor};
+use super::machine::{PullFailure, Want};
 use crate::slot::SlotStatus;
 use crate::slot::command::SlotCommand;
 use crate::slot::event::SlotEvent;
@@ -20,9 +21,8 @@ const SLOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Begins the pull; where it was under way already the outcome is that one's.
 pub fn pull_anew(pulls: &Addr<ImagePullActor>, key: &PullKey) -> oneshot::Receiver<Result<(), PullFailure>> {
     let PullKey { host, image } = key.clone();
-    tell(pulls, ForgetImage { host: host.clone(), image: image.clone() });
     let (reply, pulled) = oneshot::channel();
-    tell(pulls, EnsureImage { host, image, for_bot: false, reply });
+    tell(pulls, EnsureImage { host, image, want: Want::Renewal, reply });
     pulled
 }
 

@@ -2,13 +2,18 @@
 //! no I/O, no clock, no randomness.
 //!
 //! One pulls, the others wait and start from the cache. A try that failed hands over to the next in line after a
-//! back-off, so that a registry in trouble sees one probe at a time, however many wait.
+//! back-off, so that a registry in trouble sees one probe at a time, however many wait. An image that is pulled anew stays
+//! usable meanwhile: nobody but who wants it renewed waits for that.
 
 use super::PullKey;
 use crate::backoff::{Backoff, is_over, spread};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// A pull without progress for so long has failed. A driver gives up a registry that says nothing well before that: its
+/// word on what is on the host comes while somebody waits for it.
+pub const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The durations and bounds that pulls go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub struct PullSettings {
 impl Default for PullSettings {
     fn default() -> Self {
         Self {
-            silence: Duration::from_secs(20 * 60),
+            silence: SILENCE,
             backoff: Backoff { first: Duration::from_secs(2), last: Duration::from_secs(120) },
             tries: 3,
             waiters_max: 100,
@@ -38,6 +43,17 @@ impl Default for PullSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
+/// What somebody wants the image for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// A bot waits for it: of these only so many may.
+    Bot,
+    /// Something that is made ahead of need.
+    Ahead,
+    /// To have it pulled though it is there, as its tag may have moved.
+    Renewal,
+}
+
 /// The pull of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
@@ -45,6 +61,8 @@ pub struct Pull {
     pub line: VecDeque<Waiter>,
     /// How far.
     pub state: PullState,
+    /// It is on the host, and is only being renewed: who can do with what is there does not wait.
+    pub usable: bool,
     /// Tries in a row that failed.
     pub failures: u32,
 }
@@ -54,8 +72,8 @@ pub struct Pull {
 pub struct Waiter {
     /// Who.
     pub id: WaiterId,
-    /// For a bot that waits.
-    pub for_bot: bool,
+    /// What for.
+    pub want: Want,
     /// Failed tries it has sat through.
     pub failures: u32,
 }
@@ -98,8 +116,8 @@ pub enum PullEvent {
     Wanted {
         /// Who.
         id: WaiterId,
-        /// For a bot that waits: of these only so many may.
-        for_bot: bool,
+        /// What for.
+        want: Want,
     },
     /// Somebody wants it no more.
     GivenUp(WaiterId),
@@ -107,6 +125,11 @@ pub enum PullEvent {
     Progressed,
     /// The image is there.
     Succeeded,
+    /// It could not be pulled, and is there as it was.
+    Kept {
+        /// The engine's words.
+        reason: String,
+    },
     /// The engine's pull failed.
     Failed {
         /// The engine's words.
@@ -116,7 +139,7 @@ pub enum PullEvent {
     },
     /// A time that the state waits for may have come.
     Woke,
-    /// The image may be gone from the host, or its tag have moved.
+    /// The image may be gone from the host.
     Forgotten,
 }
 
@@ -128,6 +151,7 @@ impl PullEvent {
             Self::GivenUp(_) => "GivenUp",
             Self::Progressed => "Progressed",
             Self::Succeeded => "Succeeded",
+            Self::Kept { .. } => "Kept",
             Self::Failed { .. } => "Failed",
             Self::Woke => "Woke",
             Self::Forgotten => "Forgotten",
@@ -164,7 +188,7 @@ pub enum PullFailure {
 
 impl Default for Pull {
     fn default() -> Self {
-        Self { line: VecDeque::new(), state: PullState::Unknown, failures: 0 }
+        Self { line: VecDeque::new(), state: PullState::Unknown, usable: false, failures: 0 }
     }
 }
 
@@ -178,7 +202,7 @@ impl Pull {
         now: DateTime<Utc>,
     ) -> Vec<PullCommand> {
         match event {
-            PullEvent::Wanted { id, for_bot } => self.want(id, for_bot, settings, now),
+            PullEvent::Wanted { id, want } => self.want(id, want, settings, now),
             PullEvent::GivenUp(id) => {
                 // The pull itself goes on: the next bot will want the image.
                 self.line.retain(|waiter| waiter.id != id);
@@ -191,9 +215,11 @@ impl Pull {
                 vec![]
             }
             PullEvent::Succeeded => self.succeed(),
+            PullEvent::Kept { reason } => self.keep(key, reason, settings, now),
             PullEvent::Failed { reason, retryable } => self.fail(key, reason, retryable, settings, now),
             PullEvent::Woke => self.wake(key, settings, now),
             PullEvent::Forgotten => {
+                self.usable = false;
                 if self.state == PullState::Present {
                     self.state = PullState::Unknown;
                 }
@@ -214,21 +240,23 @@ impl Pull {
     fn want(
         &mut self,
         id: WaiterId,
-        for_bot: bool,
+        want: Want,
         settings: &PullSettings,
         now: DateTime<Utc>,
     ) -> Vec<PullCommand> {
-        if self.state == PullState::Present {
+        let present = self.state == PullState::Present;
+        if want != Want::Renewal && (present || self.usable) {
             return vec![PullCommand::Answer(id, Ok(()))];
         }
-        let bots = self.line.iter().filter(|waiter| waiter.for_bot).count();
-        if for_bot && bots >= settings.waiters_max as usize {
+        let bots = self.line.iter().filter(|waiter| waiter.want == Want::Bot).count();
+        if want == Want::Bot && bots >= settings.waiters_max as usize {
             return vec![PullCommand::Answer(id, Err(PullFailure::Crowded(settings.waiters_max)))];
         }
-        self.line.push_back(Waiter { id, for_bot, failures: 0 });
+        self.line.push_back(Waiter { id, want, failures: 0 });
+        self.usable |= present;
         match self.state {
-            PullState::Unknown => self.start(now),
-            PullState::Pulling { .. } | PullState::BackingOff { .. } | PullState::Present => vec![],
+            PullState::Unknown | PullState::Present => self.start(now),
+            PullState::Pulling { .. } | PullState::BackingOff { .. } => vec![],
         }
     }
 
@@ -241,9 +269,34 @@ impl Pull {
         if !matches!(self.state, PullState::Pulling { .. }) {
             return vec![];
         }
-        self.state = PullState::Present;
+        (self.state, self.usable) = (PullState::Present, false);
         self.failures = 0;
         self.line.drain(..).map(|waiter| PullCommand::Answer(waiter.id, Ok(()))).collect()
+    }
+
+    /// Whoever can do with what is there has it; to renew it is tried again.
+    fn keep(
+        &mut self,
+        key: &PullKey,
+        reason: String,
+        settings: &PullSettings,
+        now: DateTime<Utc>,
+    ) -> Vec<PullCommand> {
+        if !matches!(self.state, PullState::Pulling { .. }) {
+            return vec![];
+        }
+        if self.line.iter().all(|waiter| waiter.want != Want::Renewal) {
+            return self.succeed();
+        }
+        self.usable = true;
+        let line = std::mem::take(&mut self.line).into_iter();
+        let (renewals, served): (VecDeque<_>, VecDeque<_>) =
+            line.partition(|waiter| waiter.want == Want::Renewal);
+        self.line = renewals;
+        let served = served.into_iter().map(|waiter| PullCommand::Answer(waiter.id, Ok(())));
+        let mut commands: Vec<_> = served.collect();
+        commands.extend(self.fail(key, reason, true, settings, now));
+        commands
     }
 
     fn fail(
@@ -291,12 +344,12 @@ impl Pull {
                 vec![]
             }
             PullState::BackingOff { until } if is_over(until, settings.backoff.last, now) => {
-                if self.line.is_empty() {
-                    self.state = PullState::Unknown;
-                    vec![]
-                } else {
-                    self.start(now)
+                if !self.line.is_empty() {
+                    return self.start(now);
                 }
+                let is_there = std::mem::take(&mut self.usable);
+                self.state = if is_there { PullState::Present } else { PullState::Unknown };
+                vec![]
             }
             _ => vec![],
         }
@@ -346,7 +399,7 @@ mod tests {
     }
 
     fn want(id: u64) -> PullEvent {
-        PullEvent::Wanted { id: WaiterId(id), for_bot: true }
+        PullEvent::Wanted { id: WaiterId(id), want: Want::Bot }
     }
 
     fn ok(id: u64) -> PullCommand {
@@ -442,7 +495,7 @@ mod tests {
         let declined = PullCommand::Answer(WaiterId(4), Err(PullFailure::Crowded(3)));
         assert_eq!(bench.take(want(4)), [declined]);
         assert_eq!(
-            bench.take(PullEvent::Wanted { id: WaiterId(9), for_bot: false }),
+            bench.take(PullEvent::Wanted { id: WaiterId(9), want: Want::Ahead }),
             [],
             "no bot waits for it"
         );
@@ -459,5 +512,72 @@ mod tests {
         assert_eq!(bench.take(PullEvent::GivenUp(WaiterId(1))), []);
         assert_eq!(bench.take(want(2)), []);
         assert_eq!(bench.take(PullEvent::Succeeded), [ok(2)]);
+    }
+
+    fn renew(id: u64) -> PullEvent {
+        PullEvent::Wanted { id: WaiterId(id), want: Want::Renewal }
+    }
+
+    #[test]
+    fn an_image_that_is_pulled_anew_is_used_meanwhile_and_afterwards_however_that_ends() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(PullEvent::Succeeded);
+        assert_eq!(bench.take(renew(2)), [PullCommand::Start]);
+        assert_eq!(bench.take(want(3)), [ok(3)], "it is there");
+        assert_eq!(bench.take(renew(4)), [], "one pulls");
+        assert_eq!(bench.take(PullEvent::Succeeded), [ok(2), ok(4)]);
+
+        bench.take(renew(5));
+        for _ in 0..SETTINGS.tries - 1 {
+            assert_eq!(bench.fail(), []);
+            assert_eq!(bench.take(want(6)), [ok(6)], "between two tries too");
+            bench.wait(120);
+            assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+        }
+        let told = bench.fail();
+        assert!(matches!(&told[..], [PullCommand::Answer(WaiterId(5), Err(_))]), "{told:?}");
+        bench.wait(120);
+        assert_eq!(bench.take(PullEvent::Woke), []);
+        assert_eq!(bench.pull.state, PullState::Present, "what was there is there");
+        assert_eq!(bench.take(want(7)), [ok(7)]);
+    }
+
+    #[test]
+    fn an_image_that_vanishes_while_it_is_pulled_anew_is_waited_for() {
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(PullEvent::Succeeded);
+        bench.take(renew(2));
+        bench.take(PullEvent::Forgotten);
+        assert_eq!(bench.take(want(3)), []);
+        assert_eq!(bench.take(PullEvent::Succeeded), [ok(2), ok(3)]);
+    }
+
+    #[test]
+    fn what_was_not_pulled_though_it_is_there_serves_bots_and_is_no_renewal() {
+        let kept = || PullEvent::Kept { reason: "too many requests".into() };
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        bench.take(renew(2));
+        assert_eq!(bench.take(kept()), [ok(1)], "it is tried again for the other");
+        assert_eq!(bench.take(want(3)), [ok(3)]);
+        for _ in 0..SETTINGS.tries - 2 {
+            bench.wait(120);
+            assert_eq!(bench.take(PullEvent::Woke), [PullCommand::Start]);
+            assert_eq!(bench.take(kept()), []);
+        }
+        bench.wait(120);
+        bench.take(PullEvent::Woke);
+        let failure = PullFailure::Failed { reason: "too many requests".into(), retryable: true };
+        assert_eq!(bench.take(kept()), [PullCommand::Answer(WaiterId(2), Err(failure))]);
+        bench.wait(120);
+        bench.take(PullEvent::Woke);
+        assert_eq!(bench.pull.state, PullState::Present);
+
+        let mut bench = Bench::new();
+        bench.take(want(1));
+        assert_eq!(bench.take(kept()), [ok(1)]);
+        assert_eq!(bench.pull.state, PullState::Present, "nobody asked for more");
     }
 }

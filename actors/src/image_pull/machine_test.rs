@@ -1,7 +1,7 @@
 //! One image on one host against what must hold of it, however pulls fail and whoever waits or gives up.
 
 use super::PullKey;
-use super::machine::{Pull, PullCommand, PullEvent, PullSettings, PullState, WaiterId};
+use super::machine::{Pull, PullCommand, PullEvent, PullSettings, PullState, WaiterId, Want};
 use crate::ids::HostName;
 use crate::testing::sample;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,14 +10,17 @@ use proptest::prelude::*;
 /// What a plain observer remembers.
 #[derive(Default)]
 struct Observer {
-    /// Who waits, in line, for a bot or not, and how many failed tries each has seen.
-    line: Vec<(u64, bool, u32)>,
+    /// Who waits, in line, what for, and how many failed tries each has seen.
+    line: Vec<(u64, Want, u32)>,
     /// The engine pulls, and last got on then.
     pulling_since: Option<DateTime<Utc>>,
     /// Failures in a row, and when the last one was.
     failures: u32,
     failed_at: Option<DateTime<Utc>>,
+    /// It is on the host, also while it is pulled anew.
     present: bool,
+    /// Somebody has had that done, and it has neither succeeded nor been given up.
+    renewing: bool,
 }
 
 /// Bots that may wait for an image here.
@@ -36,7 +39,7 @@ impl Observer {
     fn ended(&mut self, failure: Option<bool>, now: DateTime<Utc>) -> Vec<(u64, bool)> {
         self.pulling_since = None;
         let Some(retryable) = failure else {
-            (self.present, self.failures, self.failed_at) = (true, 0, None);
+            (self.present, self.renewing, self.failures, self.failed_at) = (true, false, 0, None);
             return self.line.drain(..).map(|(id, ..)| (id, true)).collect();
         };
         (self.failures, self.failed_at) = (self.failures + 1, Some(now));
@@ -61,17 +64,22 @@ impl Observer {
     }
 
     fn bots(&self) -> usize {
-        self.line.iter().filter(|(_, for_bot, _)| *for_bot).count()
+        self.line.iter().filter(|(_, want, _)| *want == Want::Bot).count()
     }
 
     fn takes(&mut self, event: &PullEvent, now: DateTime<Utc>) -> Vec<(u64, bool)> {
         match event {
+            PullEvent::Wanted { id, want: Want::Renewal } => {
+                self.renewing |= self.present;
+                self.line.push((id.0, Want::Renewal, 0));
+                vec![]
+            }
             PullEvent::Wanted { id, .. } if self.present => vec![(id.0, true)],
-            PullEvent::Wanted { id, for_bot: true } if self.bots() >= BOTS_MAX as usize => {
+            PullEvent::Wanted { id, want: Want::Bot } if self.bots() >= BOTS_MAX as usize => {
                 vec![(id.0, false)]
             }
-            PullEvent::Wanted { id, for_bot } => {
-                self.line.push((id.0, *for_bot, 0));
+            PullEvent::Wanted { id, want } => {
+                self.line.push((id.0, *want, 0));
                 vec![]
             }
             PullEvent::GivenUp(id) => {
@@ -81,6 +89,17 @@ impl Observer {
             PullEvent::Progressed => {
                 self.pulling_since = self.pulling_since.map(|_| now);
                 vec![]
+            }
+            PullEvent::Kept { .. } if self.pulling_since.is_some() => {
+                let renewals: Vec<_> =
+                    self.line.extract_if(.., |(_, want, _)| *want == Want::Renewal).collect();
+                let failures = self.failures;
+                let mut answers = self.ended(None, now);
+                if !renewals.is_empty() {
+                    (self.line, self.renewing, self.failures) = (renewals, true, failures);
+                    answers.extend(self.ended(Some(true), now));
+                }
+                answers
             }
             PullEvent::Succeeded if self.pulling_since.is_some() => self.ended(None, now),
             PullEvent::Failed { retryable, .. } if self.pulling_since.is_some() => {
@@ -95,21 +114,22 @@ impl Observer {
                 vec![]
             }
             PullEvent::Forgotten => {
-                self.present = false;
+                (self.present, self.renewing) = (false, false);
                 vec![]
             }
-            PullEvent::Succeeded | PullEvent::Failed { .. } => vec![],
+            PullEvent::Succeeded | PullEvent::Kept { .. } | PullEvent::Failed { .. } => vec![],
         }
     }
 }
 
 fn events() -> impl Strategy<Value = Vec<(PullEvent, i64)>> {
     let event = prop_oneof![
-        4 => prop::bool::weighted(0.8)
-            .prop_map(|for_bot| PullEvent::Wanted { id: WaiterId(0), for_bot }),
+        4 => prop_oneof![6 => Just(Want::Bot), 1 => Just(Want::Ahead), 1 => Just(Want::Renewal)]
+            .prop_map(|want| PullEvent::Wanted { id: WaiterId(0), want }),
         1 => (0..8_u64).prop_map(|id| PullEvent::GivenUp(WaiterId(id))),
         1 => Just(PullEvent::Progressed),
         1 => Just(PullEvent::Succeeded),
+        2 => Just(PullEvent::Kept { reason: "e".into() }),
         4 => prop::bool::weighted(0.8)
             .prop_map(|retryable| PullEvent::Failed { reason: "e".into(), retryable }),
         5 => Just(PullEvent::Woke),
@@ -131,7 +151,7 @@ proptest! {
         for (number, (event, wait_ms)) in (0_u64..).zip(events) {
             // Whoever comes is somebody new; whoever gives up is one of the last.
             let event = match event {
-                PullEvent::Wanted { for_bot, .. } => PullEvent::Wanted { id: WaiterId(number), for_bot },
+                PullEvent::Wanted { want, .. } => PullEvent::Wanted { id: WaiterId(number), want },
                 PullEvent::GivenUp(back) => PullEvent::GivenUp(WaiterId(number.saturating_sub(back.0))),
                 event => event,
             };
@@ -145,7 +165,8 @@ proptest! {
             for command in commands {
                 match command {
                     PullCommand::Start => {
-                        prop_assert!(!was_pulling && !observer.present && !observer.line.is_empty());
+                        prop_assert!(!was_pulling && !observer.line.is_empty());
+                        prop_assert!(!observer.present || observer.renewing);
                         prop_assert!(observer.may_probe(now), "too soon");
                         observer.pulling_since = Some(now);
                     }
@@ -153,18 +174,21 @@ proptest! {
                     PullCommand::Answer(id, outcome) => answers.push((id.0, outcome.is_ok())),
                 }
             }
-            if woke && pull.state == PullState::Unknown {
+            if woke && matches!(pull.state, PullState::Unknown | PullState::Present) {
                 // It was over while nobody waited: whoever comes next does not wait for it, whatever the clock says then.
                 prop_assert!(observer.may_probe(now) && observer.line.is_empty());
-                observer.failed_at = None;
+                (observer.failed_at, observer.renewing) = (None, false);
             }
             answers.sort_unstable();
             expected.sort_unstable();
             prop_assert_eq!(answers, expected);
-            let line: Vec<_> = pull.line.iter().map(|waiter| (waiter.id.0, waiter.for_bot, waiter.failures)).collect();
+            let line: Vec<_> = pull.line.iter().map(|waiter| (waiter.id.0, waiter.want, waiter.failures)).collect();
             prop_assert_eq!(&line, &observer.line);
             prop_assert_eq!(matches!(pull.state, PullState::Pulling { .. }), observer.pulling_since.is_some());
-            prop_assert_eq!(pull.state == PullState::Present, observer.present);
+            prop_assert_eq!(pull.state == PullState::Present, observer.present && !observer.renewing);
+            prop_assert_eq!(pull.usable, observer.renewing);
+            // Whoever can do with what is there does not wait.
+            prop_assert!(!observer.present || observer.line.iter().all(|(_, want, _)| *want == Want::Renewal));
             // Nobody waits for nothing, and nobody waits longer than the back-off.
             let wake_at = pull.wake_at(&settings);
             prop_assert!(observer.line.is_empty() || wake_at.is_some());

@@ -6,7 +6,7 @@ use super::actor::PoolSupervisor;
 use super::message::{CreateBot, CreateError, CreateReply, Created, HandOver};
 use super::owners::Owner;
 use crate::bot::{Bot, BotSpec, BotState};
-use crate::ids::{BotId, UserId};
+use crate::ids::{BotId, Platform, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
 use crate::queue::message::{Enqueue, EnqueueError, Newcomer, QueuePlace};
 use crate::schedule::actor::{Schedule, ScheduleError};
@@ -76,12 +76,10 @@ impl PoolSupervisor {
     pub(super) fn create(&mut self, message: CreateBot, ctx: &mut Context<Self>) {
         let key = message.idempotency.as_ref().map(|(key, _)| (message.user_id, key.clone()));
         let platform = &message.spec.platform;
-        let refused = if !self.settings.platforms.contains_key(platform) {
-            Some(CreateError::PlatformNotServed(platform.clone()))
-        } else if self.closing.is_some() {
-            Some(CreateError::Closing)
-        } else if self.is_closed(platform) {
-            Some(CreateError::PlatformDisabled(platform.clone()))
+        let refused = if self.is_closed(platform) {
+            // Where it is only switched off, or begins to be drained, bots that are there already are served.
+            let disabled = || CreateError::PlatformDisabled(platform.clone());
+            Some(self.serves_nobody(platform).unwrap_or_else(disabled))
         } else if key.is_some_and(|key| self.keys_in_flight.contains(&key)) {
             Some(CreateError::KeyInFlight)
         } else {
@@ -153,14 +151,34 @@ impl PoolSupervisor {
         }
     }
 
+    /// Why nobody gets a slot of the platform, where that is so.
+    fn serves_nobody(&self, platform: &Platform) -> Option<CreateError> {
+        if !self.settings.platforms.contains_key(platform) {
+            Some(CreateError::PlatformNotServed(platform.clone()))
+        } else if self.closing.is_some() {
+            Some(CreateError::Closing)
+        } else if self.is_shut(platform) {
+            Some(CreateError::PlatformDisabled(platform.clone()))
+        } else {
+            None
+        }
+    }
+
     /// Gives a bot to a slot if one is free and nobody waits, else to the queue.
     fn give(&mut self, given: Given, ctx: &mut Context<Self>) {
         let platform = given.bot.spec.platform.clone();
+        let unserved = self.serves_nobody(&platform);
+        // Nobody serves its line. That of a drain is served again: by this server when the drain ends, or by the next.
+        if let Some(why @ CreateError::PlatformNotServed(_)) = unserved {
+            return self.refuse(given, why);
+        }
         let somebody_waits = self.owners.waiting(&platform) > 0;
         let place = if somebody_waits || given.offers >= OFFERS_MAX { None } else { self.reserve(&platform) };
         match place {
             Some(handle) => self.offer(given, handle, ctx),
-            None if given.bot.spec.queue_timeout_ms == 0 => self.refuse(given, CreateError::PoolFull),
+            None if given.bot.spec.queue_timeout_ms == 0 => {
+                self.refuse(given, unserved.unwrap_or(CreateError::PoolFull));
+            }
             None => self.enqueue(given, ctx),
         }
     }

@@ -8,6 +8,7 @@ use super::message::{
 use super::{Drain, PlatformSettings, PoolSettings};
 use crate::ids::{HostName, Platform, SlotName};
 use crate::image_pull::actor::EnsureImage;
+use crate::image_pull::machine::Want;
 use crate::ports::ResourceLimits;
 use crate::reconcile::actor::HostsChanged;
 use crate::slot::actor::{Happened, Refused};
@@ -143,7 +144,7 @@ impl PoolSupervisor {
             self.index.image_came(platform, &host, false);
             // A slot that needs it waits for the same pull.
             let (reply, pulled) = oneshot::channel();
-            let wanted = EnsureImage { host: host.clone(), image: image.to_owned(), for_bot: false, reply };
+            let wanted = EnsureImage { host: host.clone(), image: image.to_owned(), want: Want::Ahead, reply };
             tell(&self.links.pulls, wanted);
             let (platform, image) = (platform.clone(), image.to_owned());
             ctx.spawn(pulled.into_actor(self).map(move |pulled, act, ctx| {
@@ -173,7 +174,7 @@ impl PoolSupervisor {
         let slot = handle.snapshot();
         let (pull, pulled) = oneshot::channel();
         let (host, image) = (slot.host.clone(), slot.image.clone());
-        let wanted = EnsureImage { host, image, for_bot: false, reply: pull };
+        let wanted = EnsureImage { host, image, want: Want::Ahead, reply: pull };
         tell(&self.links.pulls, wanted);
         let (vacant, patience) = (Arc::clone(&handle), self.links.timing.pull);
         let made = async move {

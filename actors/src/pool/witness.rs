@@ -7,7 +7,7 @@ use super::message::EngineHeard;
 use crate::ids::{BotId, ContainerId, ContainerKey, HostName};
 use crate::ports::{
     Clock, Driver, DriverError, EngineEvent, ImageDigest, Lead, ListedContainer, PrepareRequest, Presence,
-    PullProgress, StartRequest, StopRequest,
+    PullProgress, Pulled, StartRequest, StopRequest,
 };
 use crate::supervision::tell;
 use actix::Addr;
@@ -87,7 +87,7 @@ impl Driver for WitnessedDriver {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         self.witness(host, self.driver.pull(host, image, progress)).await
     }
 

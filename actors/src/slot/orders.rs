@@ -5,7 +5,7 @@ use super::actor::{Happened, SlotActor};
 use super::event::SlotEvent;
 use crate::ids::{BotId, ContainerId, Generation, Operation};
 use crate::image_pull::actor::{EnsureImage, ForgetImage};
-use crate::image_pull::machine::PullFailure;
+use crate::image_pull::machine::{PullFailure, Want};
 use crate::ports::{DriverError, PrepareRequest, ResourceLimits, StartRequest, StopRequest};
 use crate::supervision::tell;
 use actix::prelude::*;
@@ -19,7 +19,7 @@ const WATCH_RETRY: Duration = Duration::from_secs(1);
 impl SlotActor {
     pub(super) fn pull_image(&mut self, image: String, operation: Operation, ctx: &mut Context<Self>) {
         let (reply, pulled) = oneshot::channel();
-        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, for_bot: true, reply });
+        tell(&self.links.pulls, EnsureImage { host: self.slot.host.clone(), image, want: Want::Bot, reply });
         let pull = self.effect(ctx, async move {
             match pulled.await {
                 Ok(Ok(())) => SlotEvent::PullSucceeded { operation },
@@ -42,7 +42,7 @@ impl SlotActor {
         let (host, image) = (self.slot.host.clone(), self.slot.image.clone());
         let (reply, pulled) = oneshot::channel();
         let forget = ForgetImage { host: host.clone(), image: image.clone() };
-        let wanted = EnsureImage { host: host.clone(), image: image.clone(), for_bot: false, reply };
+        let wanted = EnsureImage { host: host.clone(), image: image.clone(), want: Want::Ahead, reply };
         tell(&self.links.pulls, wanted);
         let slot_name = self.slot.name.clone();
         let request = PrepareRequest { host, key, slot_name, image, limits, operation };

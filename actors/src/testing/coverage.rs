@@ -39,6 +39,7 @@ pub const REACHED: &[&str] = &[
     "pull",
     "pull fails",
     "pull hangs",
+    "image kept",
     "start panics",
     "start hangs",
     "start refused",

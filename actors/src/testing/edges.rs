@@ -6,7 +6,7 @@ use crate::bot::machine::{Report, ReportBody, end};
 use crate::bot::{BotState, EndReason, Setback};
 use crate::ids::{BotId, ContainerId, Generation, HostName, Operation};
 use crate::image_pull::PullKey;
-use crate::image_pull::machine::{Pull, PullEvent, PullSettings, PullState, Waiter, WaiterId};
+use crate::image_pull::machine::{Pull, PullEvent, PullSettings, PullState, Waiter, WaiterId, Want};
 use crate::pool::breaker::{Breaker, BreakerEvent, BreakerSettings};
 use crate::ports::{Machine, Presence, ResourceLimits};
 use crate::slot::command::SlotCommand;
@@ -56,32 +56,37 @@ fn pull_edges() -> BTreeSet<Edge> {
     let (settings, now) = (PullSettings { waiters_max: 1, ..PullSettings::default() }, sample::now());
     let key = PullKey { host: HostName::local(), image: "image:1".to_owned() };
     let long_ago = now - TimeDelta::days(1);
-    let states = [
-        PullState::Unknown,
-        PullState::Pulling { moved_at: long_ago },
-        PullState::BackingOff { until: long_ago },
-        PullState::Present,
+    let (pulling, backing_off) =
+        (PullState::Pulling { moved_at: long_ago }, PullState::BackingOff { until: long_ago });
+    // Nobody waits for what is there, nor for what nobody asked for; for what is renewed, nobody else does.
+    let waits = [
+        (PullState::Unknown, false, None),
+        (PullState::Present, false, None),
+        (pulling, false, None),
+        (pulling, false, Some(Want::Bot)),
+        (pulling, true, None),
+        (pulling, true, Some(Want::Renewal)),
+        (backing_off, false, None),
+        (backing_off, false, Some(Want::Bot)),
+        (backing_off, true, None),
+        (backing_off, true, Some(Want::Renewal)),
     ];
-    let waiter = |number, for_bot| Waiter { id: WaiterId(number), for_bot, failures: settings.tries };
+    let waiter = |want| Waiter { id: WaiterId(1), want, failures: settings.tries };
     let mut edges = BTreeSet::new();
-    for (state, line) in
-        states.into_iter().flat_map(|state| [(state, vec![]), (state, vec![waiter(1, true)])])
-    {
+    for (state, usable, waits) in waits {
         let events = [
-            PullEvent::Wanted { id: WaiterId(2), for_bot: true },
+            PullEvent::Wanted { id: WaiterId(2), want: Want::Bot },
+            PullEvent::Wanted { id: WaiterId(2), want: Want::Renewal },
             PullEvent::GivenUp(WaiterId(1)),
             PullEvent::Progressed,
             PullEvent::Succeeded,
+            PullEvent::Kept { reason: "e".into() },
             PullEvent::Failed { reason: "e".into(), retryable: true },
             PullEvent::Woke,
             PullEvent::Forgotten,
         ];
         for event in events {
-            // Nobody waits for what is there, nor for what nobody asked for.
-            if !line.is_empty() && matches!(state, PullState::Unknown | PullState::Present) {
-                continue;
-            }
-            let mut pull = Pull { line: line.clone().into(), state, failures: 0 };
+            let mut pull = Pull { line: waits.map(waiter).into_iter().collect(), state, usable, failures: 0 };
             let (from, name) = (state.as_str(), event.name());
             let commands = pull.take(&key, event, &settings, now);
             let to = pull.state.as_str();

@@ -8,7 +8,7 @@ use super::world::{Happening, Shared, World};
 use crate::ids::{BotId, ContainerId, ContainerKey, Generation, HostName, Operation};
 use crate::ports::{
     Artifacts, ArtifactsError, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer,
-    PrepareRequest, Presence, PullProgress, ResourceLimits, StartRequest, StopRequest,
+    PrepareRequest, Presence, PullProgress, Pulled, ResourceLimits, StartRequest, StopRequest,
 };
 use crate::recording::Joined;
 use async_trait::async_trait;
@@ -36,6 +36,8 @@ pub struct Containers {
     pub exit_notes: BTreeMap<ContainerKey, String>,
     /// How often any tag came to mean another image.
     tags_moved: u64,
+    /// Images that were pulled, by host.
+    images: BTreeSet<(HostName, String)>,
 }
 
 /// A container that does not run yet.
@@ -365,7 +367,7 @@ impl Driver for FakeEngine {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         self.reach(host).await?;
         let (fails, hangs, steps) = {
             let mut world = self.0.lock();
@@ -385,11 +387,20 @@ impl Driver for FakeEngine {
         if hangs {
             std::future::pending::<()>().await;
         }
+        let mut world = self.0.lock();
+        let pulled = (host.clone(), image.to_owned());
         if fails {
-            let retryable = self.0.lock().rng.u8(0..4) > 0;
-            return Err(DriverError { message: "registry away".to_owned(), answered: true, retryable });
+            let message = "registry away".to_owned();
+            // Somebody may have removed it.
+            if world.containers.images.contains(&pulled) && world.rng.bool() {
+                world.count("image kept");
+                return Ok(Pulled::Kept { reason: message });
+            }
+            let retryable = world.rng.u8(0..4) > 0;
+            return Err(DriverError { message, answered: true, retryable });
         }
-        Ok(())
+        world.containers.images.insert(pulled);
+        Ok(Pulled::Current)
     }
 
     fn prepares(&self, _: &HostName) -> bool {

@@ -321,7 +321,8 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     let was_down = world.down.iter().any(|(from, to)| {
         *to - *from > settings.lateness && missed_at.is_some_and(|at| (*from..=*to).contains(&at))
     });
-    let no_room = bot.spec.queue_timeout_ms == 0;
+    let no_room =
+        bot.spec.queue_timeout_ms == 0 || !world.settings.platforms.contains_key(&bot.spec.platform);
     let is_early = missed_at.is_none_or(|at| world.utc() < at) && world.clock_steady_for(COMMIT_SLACK);
     let was_set = !world.clock_steady_for(settings.lateness);
     if is_early || !(was_down || was_set || no_room) {

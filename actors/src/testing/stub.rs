@@ -3,7 +3,7 @@
 use super::sample;
 use crate::ids::{ContainerId, ContainerKey, HostName};
 use crate::ports::{
-    Clock, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress,
+    Clock, Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, Presence, PullProgress, Pulled,
     StartRequest, StopRequest,
 };
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 #[async_trait]
 pub trait Stub: Send + Sync + 'static {
     /// See [`Driver::pull`].
-    async fn pull(&self, host: &HostName, image: &str) -> Result<(), DriverError> {
+    async fn pull(&self, host: &HostName, image: &str) -> Result<Pulled, DriverError> {
         unexpected(&format!("a pull of {image} to {host}"))
     }
 
@@ -46,7 +46,7 @@ impl<S: Stub> Driver for StubDriver<S> {
         host: &HostName,
         image: &str,
         _: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         self.0.pull(host, image).await
     }
 

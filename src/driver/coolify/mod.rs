@@ -52,7 +52,8 @@ use gate::Gate;
 use look::SharedLook;
 use meeboter_actors::ids::{BotId, ContainerId, ContainerKey, HostName, Platform, SlotId};
 use meeboter_actors::ports::{
-    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, StartRequest, StopRequest,
+    Driver, DriverError, ImageDigest, ListedContainer, Presence, PullProgress, Pulled, StartRequest,
+    StopRequest,
 };
 use registry::{Known, Registry};
 use slog::Logger;
@@ -223,10 +224,12 @@ impl Driver for CoolifyDriver {
         _host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         let image = image.to_owned();
         let engine = Arc::clone(&self.engine);
-        self.tasks.finish(async move { engine.park(&image, &progress).await }).await
+        self.tasks.finish(async move { engine.park(&image, &progress).await }).await?;
+        // Where a bot runs on it nothing was deployed: the next start, being a deployment, pulls.
+        Ok(Pulled::Current)
     }
 
     async fn start(&self, request: StartRequest) -> Result<ContainerId, DriverError> {

@@ -32,7 +32,7 @@ use fences::Fences;
 use meeboter_actors::ids::{ContainerId, ContainerKey, HostName};
 use meeboter_actors::ports::{
     Driver, DriverError, EngineEvent, ImageDigest, ListedContainer, PrepareRequest, Presence, PullProgress,
-    Spool, StartRequest, StopRequest,
+    Pulled, Spool, StartRequest, StopRequest,
 };
 use slog::Logger;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,7 +171,7 @@ impl Driver for DockerDriver {
         host: &HostName,
         image: &str,
         progress: watch::Sender<PullProgress>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Pulled, DriverError> {
         let (engine, image) = (self.at(host)?, image.to_owned());
         // Others may wait for it by now.
         self.tasks.finish(async move { engine.pull(&image, &progress).await }).await

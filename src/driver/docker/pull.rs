@@ -6,14 +6,17 @@ use super::reference;
 use bollard::models::{CreateImageInfo, ProgressDetail};
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::{StreamExt, pin_mut};
-use meeboter_actors::ports::{ImageDigest, PullProgress};
+use meeboter_actors::image_pull::machine;
+use meeboter_actors::ports::{ImageDigest, PullProgress, Pulled};
 use slog::{info, warn};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A stream of reports that says nothing for so long is dead; the actors give a pull up sooner.
-const SILENCE: Duration = Duration::from_secs(30 * 60);
+/// A stream of reports that says nothing for so long is dead: what is on the host is looked for.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+// Past the actors' own patience nobody would hear that the image is there.
+const _: () = assert!(SILENCE.as_secs() * 2 <= machine::SILENCE.as_secs());
 /// How long a registry may take to say what a reference means.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -59,9 +62,9 @@ impl Engine {
         &self,
         image: &str,
         progress: &watch::Sender<PullProgress>,
-    ) -> Result<(), DockerError> {
+    ) -> Result<Pulled, DockerError> {
         let error = match self.pull_from_registry(image, progress).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Pulled::Current),
             Err(error) => error,
         };
         if !self.has_image(image).await? {
@@ -69,7 +72,7 @@ impl Engine {
         }
         warn!(self.log, "an image is used as it is on the host: it could not be pulled";
             "image" => image, "host" => %self.host, "error" => %error);
-        Ok(())
+        Ok(Pulled::Kept { reason: error.to_string() })
     }
 
     async fn pull_from_registry(

@@ -78,6 +78,39 @@ async fn a_tag_that_moved_is_what_free_slots_have_at_once_and_busy_ones_after_th
 }
 
 #[tokio::test]
+async fn a_tag_that_moved_and_cannot_be_pulled_is_tried_again_in_the_next_run() {
+    let (registry, dockerd) = (Registry::start().await, Dockerd::start().await);
+    let image = registry.reference("scripted-bot:1");
+    publish(&dockerd, &image, "attend");
+    let server = Server::start(&[
+        ("MEEBOTER_DRIVER__KIND", "docker"),
+        ("MEEBOTER_DOCKER__NETWORK", "host"),
+        ("MEEBOTER_HOSTS__LOCAL__DOCKER_URL", &dockerd.host()),
+        ("MEEBOTER_POOL__PLATFORMS__REHEARSAL__IMAGE", &image),
+        ("MEEBOTER_BOTS__STOP_GRACE_MS", "200"),
+    ])
+    .await;
+    let ids = send(&server, 1).await;
+    wait_all(&server, &ids, &["IN_CALL"]).await;
+    let first = server.maintain().await;
+    assert_eq!(first["steps"][1]["done"]["images"], json!(1), "{first}");
+    let before = meaning(&dockerd, &image);
+    // Another engine puts it there: this one has nothing of it.
+    publish(&Dockerd::start().await, &image, "fail");
+    registry.withhold(true);
+    let failed = server.maintain().await;
+    let step = &failed["steps"][1];
+    assert_eq!((&step["done"], &step["failures"]), (&json!({}), &json!(1)), "{failed}");
+    assert!(step["firstFailure"].as_str().is_some_and(|why| why.contains("cannot be pulled")), "{failed}");
+    assert_eq!(meaning(&dockerd, &image), before, "bots start from what is there");
+    registry.withhold(false);
+    let mended = server.maintain().await;
+    assert_eq!(mended["steps"][1]["done"]["images"], json!(1), "{mended}");
+    assert_ne!(meaning(&dockerd, &image), before);
+    leave(&server, &ids).await;
+}
+
+#[tokio::test]
 async fn a_host_that_is_added_takes_the_bots_that_wait() {
     let (first, second) = (Dockerd::start().await, Dockerd::start().await);
     scripted_bot::import_all(&first);

@@ -6,7 +6,7 @@ use crate::support::registry::Registry;
 use crate::support::scripted_bot;
 use meeboter::driver::docker::RegistryAccess;
 use meeboter_actors::ids::ContainerKey;
-use meeboter_actors::ports::{Driver, DriverError, PullProgress, StartRequest};
+use meeboter_actors::ports::{Driver, DriverError, PullProgress, Pulled, StartRequest};
 use std::fs;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,9 +29,19 @@ pub(super) fn publish(dockerd: &Dockerd, reference: &str, script: &str) {
 /// Pulls, and says how far it was at the end.
 async fn pull(driver: &impl Driver, image: &str) -> Result<PullProgress, DriverError> {
     let (sender, progress) = watch::channel(PullProgress::default());
-    timeout(LIMIT, driver.pull(&here(), image, sender)).await.expect("pulled in time")?;
+    let pulled = timeout(LIMIT, driver.pull(&here(), image, sender)).await.expect("pulled in time")?;
+    assert_eq!(pulled, Pulled::Current, "it came from the registry");
     let reached = *progress.borrow();
     Ok(reached)
+}
+
+/// Pulls what cannot be pulled and is there, and says why it could not.
+async fn kept(driver: &impl Driver, image: &str) -> String {
+    let pulled = timeout(LIMIT, driver.pull(&here(), image, watch::Sender::default())).await;
+    match pulled.expect("pulled in time").expect("it is there") {
+        Pulled::Kept { reason } => reason,
+        Pulled::Current => panic!("it was pulled"),
+    }
 }
 
 #[tokio::test]
@@ -78,7 +88,8 @@ async fn a_registry_that_is_away_stops_only_what_is_not_there() {
     let driver = workshop.driver();
     pull(driver.as_ref(), &image).await.unwrap();
     registry.stop();
-    pull(driver.as_ref(), &image).await.expect("it is there");
+    let why = kept(driver.as_ref(), &image).await;
+    assert!(why.contains(&image) && why.contains("cannot be pulled"), "{why}");
     assert!(driver.resolve(&here(), &image).await.is_err(), "nobody can say");
     let missing = registry.reference("scripted-bot:2");
     let error = pull(driver.as_ref(), &missing).await.unwrap_err();

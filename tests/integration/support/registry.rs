@@ -22,7 +22,7 @@ pub(crate) struct Registry {
     server: String,
     sent: Arc<AtomicU64>,
     process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Registry {
@@ -67,7 +67,7 @@ impl Registry {
         let counted = Arc::clone(&sent);
         // It goes with the process.
         thread::spawn(move || serve(&listener, port, &counted));
-        Self { server, sent, process, _folder: folder }
+        Self { server, sent, process, folder }
     }
 
     /// Its name in images' references.
@@ -83,6 +83,23 @@ impl Registry {
     /// Bytes that it has sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Says from now on what its references mean, and has nothing of what they mean; or has it again.
+    pub(crate) fn withhold(&self, withheld: bool) {
+        let (from, to) = if withheld { ("data", "withheld") } else { ("withheld", "data") };
+        let blobs = self.folder.path().join("store/docker/registry/v2/blobs/sha256");
+        for two in fs::read_dir(blobs).unwrap() {
+            for blob in fs::read_dir(two.unwrap().path()).unwrap() {
+                let blob = blob.unwrap().path();
+                // A manifest is a blob too, the only one with a version.
+                let is_manifest =
+                    |content: &[u8]| content.windows(15).any(|part| part == b"\"schemaVersion\"");
+                if fs::read(blob.join(from)).is_ok_and(|content| !is_manifest(&content)) {
+                    fs::rename(blob.join(from), blob.join(to)).unwrap();
+                }
+            }
+        }
     }
 
     /// Ends it; who asks gets no answer.
