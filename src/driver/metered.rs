@@ -166,7 +166,7 @@ mod tests {
 
     #[async_trait]
     impl Stub for Half {
-        async fn pull(&self, _: &HostName, _: &str) -> Result<(), DriverError> {
+        async fn pull(&self, _: &HostName, _: &str) -> Result<Pulled, DriverError> {
             Err(DriverError { message: "no such image".to_owned(), answered: true, retryable: false })
         }
 

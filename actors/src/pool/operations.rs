@@ -144,7 +144,8 @@ impl PoolSupervisor {
             self.index.image_came(platform, &host, false);
             // A slot that needs it waits for the same pull.
             let (reply, pulled) = oneshot::channel();
-            let wanted = EnsureImage { host: host.clone(), image: image.to_owned(), want: Want::Ahead, reply };
+            let wanted =
+                EnsureImage { host: host.clone(), image: image.to_owned(), want: Want::Ahead, reply };
             tell(&self.links.pulls, wanted);
             let (platform, image) = (platform.clone(), image.to_owned());
             ctx.spawn(pulled.into_actor(self).map(move |pulled, act, ctx| {
