@@ -483,7 +483,8 @@ impl Disk {
 /// The disks that this server and its bots write to.
 #[async_trait]
 pub trait Disks: Send + Sync + 'static {
-    /// Looks at each; one that cannot be looked at is left out.
+    /// Looks at each, and answers within seconds; one that cannot be looked at, or has not answered the look before this,
+    /// is left out.
     async fn look(&self) -> Vec<Disk>;
 }
 

@@ -1,7 +1,7 @@
 //! The Maintainer: begins a run when it is due or asked for, one at a time, remembers in the store that it did, and
 //! looks at the disks meanwhile. What a run does is in `run`; when it begins, in `plan`.
 
-use super::plan::{DOUBT, LEAP, Start, nearly_full, next_start};
+use super::plan::{DOUBT, DiskLine, LEAP, Start, after_look, next_start};
 use super::run::{MaintenanceLinks, Progress, Trusted, Work};
 use super::{MaintenanceRow, MaintenanceSettings, Run, Trigger};
 use crate::journal::Change;
@@ -10,24 +10,13 @@ use crate::supervision::DeathGuard;
 use crate::trust::{Look, Trust};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// Time between two looks at the clock and the disks.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// A disk that takes longer to look at says nothing.
-const LOOK_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A disk, and whether it is warned of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskLine {
-    /// As it was last looked at.
-    pub disk: Disk,
-    /// Less than it should have is free.
-    pub nearly_full: bool,
-}
 
 /// How maintenance is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,10 +62,7 @@ pub struct Maintainer {
     trust: Trust,
     /// How long it has been is counted from here.
     began: Instant,
-    looking: bool,
-    disks: Vec<Disk>,
-    /// The names of those that were warned of.
-    warned: BTreeSet<String>,
+    disks: Vec<DiskLine>,
     _guard: DeathGuard,
 }
 
@@ -102,9 +88,7 @@ impl Maintainer {
             running: None,
             trust,
             began: Instant::now(),
-            looking: false,
             disks: Vec::new(),
-            warned: BTreeSet::new(),
             _guard: guard,
         }
     }
@@ -214,34 +198,32 @@ impl Maintainer {
 
     // --- disks -------------------------------------------------------------------------------------------------
 
-    fn look_at_disks(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.looking, true) {
-            return;
-        }
-        let disks = std::sync::Arc::clone(&self.links.disks);
-        let look = async move { timeout(LOOK_DEADLINE, disks.look()).await };
-        ctx.spawn(look.into_actor(self).map(|looked, act, _| {
-            act.looking = false;
-            match looked {
-                Ok(disks) => act.disks = disks,
-                Err(_) => slog::warn!(act.links.log, "the disks cannot be looked at: they do not answer"),
-            }
-            act.warn();
-        }));
+    fn look_at_disks(&self, ctx: &mut Context<Self>) {
+        let disks = Arc::clone(&self.links.disks);
+        let look = async move { disks.look().await };
+        ctx.spawn(look.into_actor(self).map(|looked, act, _| act.looked(&looked)));
     }
 
-    /// Says once that a disk is nearly full, and once that it is not any more.
-    fn warn(&mut self) {
-        let full = nearly_full(&self.disks, self.settings.disk_free_percent);
-        let names: BTreeSet<String> = full.iter().map(|disk| disk.name.clone()).collect();
-        for disk in full.iter().filter(|disk| !self.warned.contains(&disk.name)) {
-            slog::warn!(self.links.log, "a disk is nearly full"; "disk" => &disk.name,
-                "free_percent" => format!("{:.1}", disk.free_percent()), "free_bytes" => disk.free_bytes);
+    /// Says once of each disk that it is nearly full, and that it does not answer, and once that it is not so any more.
+    fn looked(&mut self, looked: &[Disk]) {
+        let log = &self.links.log;
+        let lines = after_look(&self.disks, looked, self.settings.disk_free_percent);
+        for DiskLine { disk, nearly_full, answers } in &lines {
+            let before = self.disks.iter().find(|before| before.disk.name == disk.name);
+            let (was_nearly_full, answered) = before.map_or((false, true), |it| (it.nearly_full, it.answers));
+            if *nearly_full && !was_nearly_full {
+                slog::warn!(log, "a disk is nearly full"; "disk" => &disk.name,
+                    "free_percent" => format!("{:.1}", disk.free_percent()), "free_bytes" => disk.free_bytes);
+            } else if !nearly_full && was_nearly_full {
+                slog::info!(log, "a disk has room again"; "disk" => &disk.name);
+            }
+            if !answers && answered {
+                slog::warn!(log, "a disk cannot be looked at"; "disk" => &disk.name);
+            } else if *answers && !answered {
+                slog::info!(log, "a disk can be looked at again"; "disk" => &disk.name);
+            }
         }
-        for name in self.warned.difference(&names) {
-            slog::info!(self.links.log, "a disk has room again"; "disk" => name);
-        }
-        self.warned = names;
+        self.disks = lines;
     }
 
     // --- what there is -----------------------------------------------------------------------------------------
@@ -256,15 +238,13 @@ impl Maintainer {
             Start::Now(_) => Some(now),
             Start::OnDemand => None,
         };
-        let line =
-            |disk: &Disk| DiskLine { disk: disk.clone(), nearly_full: self.warned.contains(&disk.name) };
         MaintenanceSnapshot {
             next_at,
             last: self.row.run.clone().filter(|_| running.is_none()),
             ended_at: self.row.ended_at(),
             due_at: timetable.and_then(|timetable| timetable.next_after(self.row.undone_from())),
             running,
-            disks: self.disks.iter().map(line).collect(),
+            disks: self.disks.clone(),
         }
     }
 }
@@ -318,6 +298,5 @@ impl Handler<Configure> for Maintainer {
     fn handle(&mut self, Configure { settings }: Configure, ctx: &mut Self::Context) {
         self.settings = settings;
         self.tick(ctx);
-        self.warn();
     }
 }

@@ -16,6 +16,9 @@ pub(super) const LATE: TimeDelta = TimeDelta::minutes(2);
 const ATTEMPTS_MAX: u32 = 2;
 /// A clock that is put right after a long time without a time server is off by less.
 pub(super) const LEAP: TimeDelta = TimeDelta::hours(1);
+/// So much more than its mark must be free on a disk that was nearly full, in percent, before it has room again: what
+/// swings around the mark is one warning.
+const ROOM_AGAIN: f64 = 1.0;
 /// How long nothing is removed for its age by a clock that leapt.
 pub(super) const DOUBT: Duration = Duration::from_secs(24 * 3_600);
 
@@ -119,9 +122,33 @@ impl Retention {
     }
 }
 
-/// The disks with less free than they should have.
-pub fn nearly_full(disks: &[Disk], free_percent: u32) -> Vec<&Disk> {
-    disks.iter().filter(|disk| disk.free_percent() < f64::from(free_percent)).collect()
+/// A disk, and whether it is warned of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskLine {
+    /// As it was last looked at.
+    pub disk: Disk,
+    /// Less than it should have is free.
+    pub nearly_full: bool,
+    /// The last look at it was answered.
+    pub answers: bool,
+}
+
+/// The disks after a look at them, where at least `free_percent` of each should be free; 0: none is warned of. One that the
+/// look left out is as it was: nobody knows that it has room.
+pub fn after_look(known: &[DiskLine], looked: &[Disk], free_percent: u32) -> Vec<DiskLine> {
+    let line = |disk: &Disk, answers, was_nearly_full| {
+        let mark = f64::from(free_percent) + if was_nearly_full { ROOM_AGAIN } else { 0.0 };
+        let nearly_full = free_percent > 0 && disk.free_percent() < mark;
+        DiskLine { disk: disk.clone(), nearly_full, answers }
+    };
+    let looked_at = |name: &str| looked.iter().find(|disk| disk.name == name);
+    let is_known = |disk: &&Disk| known.iter().any(|line| line.disk.name == disk.name);
+    let again = known.iter().map(|before| {
+        let found = looked_at(&before.disk.name);
+        line(found.unwrap_or(&before.disk), found.is_some(), before.nearly_full)
+    });
+    let new = looked.iter().filter(|disk| !is_known(disk)).map(|disk| line(disk, true, false));
+    again.chain(new).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +162,11 @@ mod tests {
 
     fn nightly() -> Timetable {
         Timetable::parse("0 3 * * *", "UTC").expect("good")
+    }
+
+    /// A disk of 1,000 bytes.
+    fn disk(name: &str, free_bytes: u64) -> Disk {
+        Disk { name: name.to_owned(), free_bytes, total_bytes: 1_000 }
     }
 
     fn hours(count: i64) -> DateTime<Utc> {
@@ -260,10 +292,38 @@ mod tests {
 
     #[test]
     fn a_disk_is_warned_of_below_its_mark() {
-        let disk = |free_bytes| Disk { name: "data".into(), free_bytes, total_bytes: 1_000 };
-        let disks = [disk(99), disk(100), Disk { name: "none".into(), free_bytes: 0, total_bytes: 0 }];
-        assert_eq!(nearly_full(&disks, 10), [&disks[0]]);
-        assert_eq!(nearly_full(&disks, 0), [] as [&Disk; 0]);
+        let none = Disk { name: "none".into(), free_bytes: 0, total_bytes: 0 };
+        let warned = |disk: Disk, percent| after_look(&[], &[disk], percent)[0].nearly_full;
+        assert!(warned(disk("data", 99), 10));
+        assert!(!warned(disk("data", 100), 10) && !warned(none, 10));
+        assert!(!warned(disk("data", 99), 0), "none is warned of");
+    }
+
+    #[test]
+    fn a_disk_has_room_again_when_clearly_more_than_its_mark_is_free() {
+        let mut lines = Vec::new();
+        let mut warned = |free_bytes, percent| {
+            lines = after_look(&lines, &[disk("data", free_bytes)], percent);
+            lines[0].nearly_full
+        };
+        let swings = [99, 101, 99, 109].map(|free_bytes| warned(free_bytes, 10));
+        assert_eq!(swings, [true; 4], "around the mark");
+        assert!(!warned(110, 10));
+        assert!(!warned(101, 10), "and is not warned of before it is below its mark again");
+        assert!(warned(99, 10) && !warned(99, 0), "none is warned of");
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_looked_at_stays_as_it_was() {
+        let lines = after_look(&[], &[disk("data", 50), disk("bots", 500)], 10);
+        let lines = after_look(&lines, &[disk("bots", 400)], 10);
+        let seen = |lines: &[DiskLine]| {
+            let of = |line: &DiskLine| (line.disk.free_bytes, line.nearly_full, line.answers);
+            lines.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&lines), [(50, true, false), (400, false, true)]);
+        let lines = after_look(&lines, &[disk("data", 600)], 10);
+        assert_eq!(seen(&lines), [(600, false, true), (400, false, false)]);
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use crate::http::stats::observe;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use meeboter_actors::maintenance::actor::{DiskLine, MaintenanceSnapshot, Observe, RunNow};
+use meeboter_actors::maintenance::actor::{MaintenanceSnapshot, Observe, RunNow};
+use meeboter_actors::maintenance::plan::DiskLine;
 use meeboter_actors::maintenance::{Run, StepReport, Trigger};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -95,7 +96,7 @@ fn step_view(report: StepReport) -> StepView {
     StepView { step: step.as_str(), ended_at, done, failures, first_failure }
 }
 
-fn disk_view(DiskLine { disk, nearly_full }: DiskLine) -> DiskView {
+fn disk_view(DiskLine { disk, nearly_full, answers: _ }: DiskLine) -> DiskView {
     let free_percent = (disk.free_percent() * 10.0).round() / 10.0;
     DiskView {
         name: disk.name,
