@@ -324,7 +324,9 @@ fn missed_for_a_reason(world: &mut World, bot: &Bot) {
     let no_room =
         bot.spec.queue_timeout_ms == 0 || !world.settings.platforms.contains_key(&bot.spec.platform);
     let is_early = missed_at.is_none_or(|at| world.utc() < at) && world.clock_steady_for(COMMIT_SLACK);
-    let was_set = !world.clock_steady_for(settings.lateness);
+    // Who was kept while the clock was doubted is looked at within a minute of the end of that, which is counted from a
+    // look within a minute of the leap.
+    let was_set = !world.clock_steady_for(settings.lateness + TimeDelta::minutes(2) + COMMIT_SLACK);
     if is_early || !(was_down || was_set || no_room) {
         world.violated(format!("the start of bot {} was given up without need", bot.id));
     }

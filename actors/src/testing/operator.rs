@@ -37,18 +37,23 @@ pub fn step(shared: &Shared, tree: &Tree) {
         lost.into_iter().for_each(|slot| operate(shared.clone(), slot, SlotAction::Forget, tree));
         return;
     }
-    match if retrying(&world).is_empty() { world.rng.u8(0..10) } else { 0 } {
+    let retrying = retrying(&world);
+    match if retrying.is_empty() { world.rng.u8(0..10) } else { [0, 0, 4][world.rng.usize(0..3)] } {
         0..4 => {
             let Some((slot, action)) = draw_action(&mut world) else { return };
             let after = world.between(0, 2_000);
+            let stops = world.tables.slots.get(&slot).is_some_and(|slot| slot.step() == "stopping");
             drop(world);
             operate(shared.clone(), slot.clone(), action, tree);
-            if action == SlotAction::Restart {
-                change_mind(shared.clone(), slot, after, tree);
+            match action {
+                SlotAction::Restart => change_mind(shared.clone(), slot, after, tree),
+                SlotAction::Drain { .. } if stops => take_back(shared.clone(), slot, after, tree),
+                _ => {}
             }
         }
         4 => {
-            let drain = draw_drain(&mut world);
+            let host = retrying.first().and_then(|slot| Some(world.tables.slots.get(slot)?.host.clone()));
+            let drain = host.map_or_else(|| draw_drain(&mut world), Drain::Host);
             drop(world);
             turn(shared.clone(), drain, tree);
         }
@@ -220,6 +225,17 @@ fn change_mind(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
             }
             (0 | 1, _) => operate(shared, slot, SlotAction::Drain { within }, &tree),
             _ => operate(shared, slot, SlotAction::End { bot: None }, &tree),
+        }
+    });
+}
+
+/// A slot is soon stopped, and a drain that was meant for it ends while it is.
+fn take_back(shared: Shared, slot: SlotName, after: TimeDelta, tree: &Tree) {
+    let tree = tree.clone();
+    actix::spawn(async move {
+        tokio::time::sleep(after.to_std().unwrap_or_default()).await;
+        if !shared.is_dead(&shared.lock()) {
+            operate(shared.clone(), slot, SlotAction::Undrain, &tree);
         }
     });
 }
