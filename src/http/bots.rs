@@ -18,7 +18,7 @@ use meeboter_actors::ids::{BotId, Platform, UserId};
 use meeboter_actors::pool::message::{CreateBot, CreateError, Created, LeaveBot};
 use meeboter_actors::queue::estimate::PER_PLACE_UNKNOWN;
 use meeboter_actors::queue::message::{FindPlace, QueuePlace, WithdrawError};
-use meeboter_actors::schedule::actor::{MoveError, MoveStart};
+use meeboter_actors::schedule::message::{MoveError, MoveStart};
 use meeboter_actors::supervision::tell;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;

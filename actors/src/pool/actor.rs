@@ -21,7 +21,7 @@ use crate::journal::actor::Journal;
 use crate::ports::{Measure, SlotIds};
 use crate::queue::message::{TakeBack, Withdraw, WithdrawError};
 use crate::recording::actor::BotEnded;
-use crate::schedule::actor::StartObserved;
+use crate::schedule::message::StartObserved;
 use crate::slot::actor::{Discard, Outcome, Refused, SlotActor, SlotLinks};
 use crate::slot::drains::Deadline;
 use crate::slot::event::SlotEvent;

@@ -9,7 +9,7 @@ use crate::bot::{Bot, BotSpec, BotState};
 use crate::ids::{BotId, Platform, UserId};
 use crate::journal::{CommitError, IdempotencyKey};
 use crate::queue::message::{Enqueue, EnqueueError, Newcomer, QueuePlace};
-use crate::schedule::actor::{Schedule, ScheduleError};
+use crate::schedule::message::{Schedule, ScheduleError};
 use crate::schedule::plan::waits;
 use crate::slot::actor::Refused;
 use crate::slot::event::{BotSource, SlotEvent};

@@ -3,6 +3,7 @@
 //! There is no table of them: a bot waits here exactly where its row says SCHEDULED, so no second row can disagree.
 
 pub mod actor;
+pub mod message;
 pub mod plan;
 
 use chrono::TimeDelta;

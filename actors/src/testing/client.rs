@@ -9,7 +9,7 @@ use crate::pool::message::{CreateBot, CreateError, LeaveBot};
 use crate::ports::Clock;
 use crate::queue::Plan;
 use crate::queue::message::WithdrawError;
-use crate::schedule::actor::{MoveError, MoveStart};
+use crate::schedule::message::{MoveError, MoveStart};
 use crate::supervision::tell;
 use crate::tree::Tree;
 use chrono::{DateTime, TimeDelta, Utc};

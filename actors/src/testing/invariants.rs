@@ -14,7 +14,7 @@ use crate::queue::message::QueueSnapshot;
 use crate::scale::actor::ScaleSnapshot;
 use crate::scale::plan::Action;
 use crate::schedule::ScheduleSettings;
-use crate::schedule::actor::ScheduleSnapshot;
+use crate::schedule::message::ScheduleSnapshot;
 use crate::schedule::plan::{furthest, missed_at};
 use crate::slot::preparation::Preparation;
 use crate::slot::{BusyStep, DeployStep, Slot, SlotState, SlotStatus};

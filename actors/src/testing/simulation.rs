@@ -228,7 +228,7 @@ async fn look_at_what_is_left(leader: &Server) {
         tree.pool.send(pool::message::Observe).await,
         tree.pool.send(pool::message::ListSlots).await,
         tree.queue.send(queue::message::Observe).await,
-        tree.schedule.send(schedule::actor::Observe { within }).await,
+        tree.schedule.send(schedule::message::Observe { within }).await,
         tree.scaler.send(scale::actor::Observe).await,
     );
     let load = tree.pool.send(pool::message::ObserveLoad { longest_unused: 3 }).await;

@@ -8,7 +8,7 @@ use actix_web::web;
 use chrono::{DateTime, TimeDelta, Utc};
 use meeboter_actors::scale::actor::{Observe, ScaleSnapshot};
 use meeboter_actors::scale::plan::Action;
-use meeboter_actors::schedule::actor::{Observe as ObserveSchedule, ScheduleSnapshot};
+use meeboter_actors::schedule::message::{Observe as ObserveSchedule, ScheduleSnapshot};
 use serde::Serialize;
 
 /// A platform, as the Scaler sees it.
