@@ -88,6 +88,7 @@ mod tests {
         let mut trust = trust();
         assert_eq!(trust.look(look(0, 0)), None);
         assert_eq!(trust.look(look(30, 3_600)), None, "an hour");
+        assert!(trust.holds());
         assert_eq!(trust.look(look(60, 7_201)), Some(TimeDelta::seconds(3_601)));
         // It is put right.
         assert_eq!(trust.look(look(90, 0)), Some(TimeDelta::seconds(-7_201)));

@@ -355,7 +355,8 @@ mod tests {
             let key = PullKey { host: HostName::local(), image: "image:1".to_owned() };
             assert_eq!(ensure(&actor, key.clone(), Want::Bot).await.expect("answered"), Ok(()));
             let mut renewals = [pull_anew(&actor, &key), pull_anew(&actor, &key)];
-            assert_eq!(ensure(&actor, key, Want::Bot).await.expect("answered"), Ok(()));
+            let used = tokio::time::timeout(Duration::from_secs(5), ensure(&actor, key, Want::Bot)).await;
+            assert_eq!(used.expect("at once").expect("answered"), Ok(()));
             let snapshot = actor.send(Observe).await.expect("answers");
             assert_eq!((snapshot.begun, snapshot.pulls[0].waiting), (2, 2), "one pull, beside what is there");
             assert!(renewals.iter_mut().all(|renewal| renewal.try_recv().is_err()), "the registry is silent");

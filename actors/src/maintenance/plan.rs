@@ -322,6 +322,10 @@ mod tests {
             lines.iter().map(of).collect::<Vec<_>>()
         };
         assert_eq!(seen(&lines), [(50, true, false), (400, false, true)]);
+        // It was warned of, and is not clearly above its mark.
+        let lines = after_look(&lines, &[disk("data", 105)], 10);
+        let lines = after_look(&lines, &[], 10);
+        assert_eq!(seen(&lines), [(105, true, false), (400, false, false)]);
         let lines = after_look(&lines, &[disk("data", 600)], 10);
         assert_eq!(seen(&lines), [(600, false, true), (400, false, false)]);
     }
