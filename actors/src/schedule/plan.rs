@@ -362,6 +362,12 @@ mod tests {
         let half = coming(at(50));
         assert!((40..60).contains(&half), "{half}");
         assert_eq!(coming(at(300)), 101);
+        let first = timetable.next().expect("somebody").0;
+        assert_eq!(
+            (coming(first), coming(first + TimeDelta::milliseconds(1))),
+            (0, 1),
+            "before, to the moment"
+        );
     }
 
     #[test]
