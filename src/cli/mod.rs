@@ -1,5 +1,5 @@
-//! Operators' tools: `meeboter slots`, `queue`, `bots`, `users`, `drain`, `pulls`, `reconcile`, `recover`, `scale`, `maintenance`,
-//! `reload`.
+//! Operators' tools: `meeboter slots`, `queue`, `bots`, `users`, `drain`, `pulls`, `reconcile`, `recover`, `scale`,
+//! `maintenance`, `reload`.
 //! Each asks a running server one thing over its API and prints the answer: as a table for people, or as it came for programs.
 
 mod request;
